@@ -1,0 +1,28 @@
+"""Remove the attention sublayers that matter least from an LLM checkpoint, from its weights alone.
+
+    import gatenorm_stream
+
+    scores = gatenorm_stream.score("path/to/model")
+    plan = gatenorm_stream.plan("path/to/model", drop=8)
+    gatenorm_stream.prune(plan, "path/to/output")
+    gatenorm_stream.verify("path/to/output", against="path/to/model")
+
+Nothing heavy is imported before one of these is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatenorm_stream.api import plan, prune, score, verify
+
+__all__ = ["plan", "prune", "score", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from gatenorm_stream import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Reading safetensors checkpoints by byte ranges, without loading them."""

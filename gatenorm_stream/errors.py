@@ -1,0 +1,57 @@
+"""Every error a user can meet. Each message is one line: what was found, where, and what to do next.
+
+GateNormError
+├── CheckpointError          the source is not a readable safetensors checkpoint
+│   └── HeaderError          a safetensors file breaks the format
+├── UnsupportedModelError    readable, but of a form that is not known here
+├── SelectionError           the layers asked for can't be chosen
+├── FormatError              an output format can't express the pruned model
+├── PlanError                a saved plan is damaged or belongs to another model
+├── OutputError              the target can't be written
+└── VerificationError        an output is not what its plan says
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class GateNormError(Exception):
+    """Base of all errors that gatenorm-stream raises on purpose."""
+
+
+class CheckpointError(GateNormError):
+    pass
+
+
+class HeaderError(CheckpointError):
+    pass
+
+
+class UnsupportedModelError(GateNormError):
+    pass
+
+
+class SelectionError(GateNormError):
+    pass
+
+
+class FormatError(GateNormError):
+    pass
+
+
+class PlanError(GateNormError):
+    pass
+
+
+class OutputError(GateNormError):
+    pass
+
+
+class VerificationError(GateNormError):
+    """Carries one line for each thing that is wrong in `problems`."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        found = problems[0] if len(problems) == 1 else f"{len(problems)} problems, first: {problems[0]}"
+        super().__init__(f"{where} failed verification: {found}")

@@ -1,0 +1,68 @@
+"""Which output format a pruned model gets, and which engines will run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gatenorm_stream.errors import FormatError
+from gatenorm_stream.families import Model
+from gatenorm_stream.formats.edit import Format, Obstacle
+from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.formats.no_op import NO_OP
+from gatenorm_stream.formats.zeroed import ZEROED
+
+FORMATS = {f.name: f for f in (NO_OP, ZEROED)}
+"""In the order in which `auto` tries them; the last one expresses every model."""
+
+
+@dataclass(frozen=True)
+class FormatChoice:
+    """`limits` tell which engines can't run `format`; `passed_over` why `auto` did not take a better one."""
+
+    format: Format
+    limits: tuple[Obstacle, ...]
+    passed_over: tuple[Obstacle, ...] = ()
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that run the result."""
+        return tuple(e for e in ENGINES if not any(e in limit.engines for limit in self.limits))
+
+
+def choose_format(
+    model: Model, dropped: tuple[int, ...], name: str = "auto", engines: tuple[str, ...] = ()
+) -> FormatChoice:
+    """The format called `name`, or for "auto" the first that expresses the model for `engines`.
+
+    Raises FormatError if the format named can't express it, with the field that stands in the way.
+    """
+    passed_over: tuple[Obstacle, ...] = ()
+    for format_ in FORMATS.values() if name == "auto" else (FORMATS[name],):
+        limits = format_.obstacles(model, dropped)
+        blocking = _blocking(limits, engines)
+        if not blocking:
+            return FormatChoice(format_, limits, passed_over)
+        passed_over = blocking
+    raise FormatError(
+        f"{name} can't express this model: {describe(passed_over[0])}; {_way_out(passed_over, engines)}"
+    )
+
+
+def describe(obstacle: Obstacle) -> str:
+    stopped = "" if len(obstacle.engines) == len(ENGINES) else f" in {', '.join(sorted(obstacle.engines))}"
+    return f"{obstacle.field} stands in the way{stopped} ({obstacle.reason})"
+
+
+def _blocking(limits: tuple[Obstacle, ...], engines: tuple[str, ...]) -> tuple[Obstacle, ...]:
+    if engines:
+        return tuple(limit for limit in limits if limit.engines & set(engines))
+    return tuple(limit for limit in limits if not limit.notice)
+
+
+def _way_out(obstacles: tuple[Obstacle, ...], engines: tuple[str, ...]) -> str:
+    able = [e for e in ENGINES if not any(e in o.engines for o in obstacles)]
+    others = "use --format zeroed, which keeps every shape"
+    if engines or not able:
+        return others
+    named = " ".join(f"--engine {e}" for e in able)
+    return f"say which engines must run it ({named}), or {others}"

@@ -1,0 +1,41 @@
+"""What an output format does to a checkpoint, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gatenorm_stream.families import Model
+
+
+@dataclass(frozen=True)
+class Edit:
+    """`remove` are tensors that go, `zero` tensors whose bytes become 0; `files` are new text files by name."""
+
+    config: Mapping[str, Any]
+    remove: frozenset[str] = frozenset()
+    zero: frozenset[str] = frozenset()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why some engines can't run the output: `field` of the source's config (or what else) stands in the way.
+
+    `notice` marks a limit of one engine's tooling, which stops the format only if that engine is asked for.
+    """
+
+    engines: frozenset[str]
+    field: str
+    reason: str
+    notice: bool = False
+
+
+@dataclass(frozen=True)
+class Format:
+    """`obstacles` and `edit` take the model and the layers whose attention goes."""
+
+    name: str
+    obstacles: Callable[[Model, tuple[int, ...]], tuple[Obstacle, ...]]
+    edit: Callable[[Model, tuple[int, ...]], Edit]

@@ -1,0 +1,165 @@
+"""`no-op`: attention really absent, in the form of nemotron-nas (DeciLM), which stock engines know.
+
+Each layer's `block_configs` entry says whether it has attention. llama.cpp, mlx-lm, vLLM and SGLang read that;
+transformers, which does not, runs the file that travels along (`runtime/modeling_gatenorm.py`). The form is that of
+Llama: docs/engines.md tells what each engine demands and where in its sources it does.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.families import Model
+from gatenorm_stream.formats.edit import Edit, Format, Obstacle
+from gatenorm_stream.formats.engines import EVERY_ENGINE
+from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_obstacle
+
+RUNTIME_FILE = "modeling_gatenorm.py"
+MLP_MULTIPLE = 256
+
+
+def _obstacles(model: Model, dropped: tuple[int, ...]) -> tuple[Obstacle, ...]:
+    config = model.config
+    found = []
+
+    def stop(engines: frozenset[str] | set[str], field: str, reason: str) -> None:
+        found.append(Obstacle(frozenset(engines), field, reason))
+
+    activation = config.get("hidden_act", "silu")
+    if activation != "silu":
+        stop(EVERY_ENGINE, f"hidden_act={activation}", "the form knows silu only")
+    intermediate = _number(model, "intermediate_size")
+    if intermediate % MLP_MULTIPLE:
+        stop(
+            EVERY_ENGINE,
+            f"intermediate_size={intermediate}",
+            f"the form rounds it up to a multiple of {MLP_MULTIPLE}",
+        )
+    default_window = model.family.sliding_window_default
+    window = config.get("sliding_window", default_window) if default_window else None
+    if window is not None and window < _number(model, "max_position_embeddings"):
+        stop(EVERY_ENGINE, f"sliding_window={window}", "the form knows full attention only")
+    rope = _rope_parameters(model)
+    if rope["rope_type"] not in ("default", "llama3"):
+        stop(
+            EVERY_ENGINE,
+            f"rope_type={rope['rope_type']}",
+            "only default and llama3 mean the same in every engine",
+        )
+    if config.get("partial_rotary_factor", 1) != 1:
+        stop(EVERY_ENGINE, "partial_rotary_factor", "the form rotates whole heads")
+    if model.head_dim * model.heads != model.hidden:
+        stop(
+            {"llama.cpp", "mlx-lm"},
+            f"head_dim={model.head_dim}",
+            f"these compute it as hidden_size / num_attention_heads = {model.hidden}/{model.heads}",
+        )
+    if config.get("mlp_bias"):
+        notice = "its MLP of this form has no bias and would drop it silently"
+        found.append(Obstacle(frozenset({"sglang"}), "mlp_bias=true", notice, notice=True))
+    if 0 in dropped:
+        stop({"llama.cpp", "vllm"}, "layer 0", "these read the first layer's heads as the model's own")
+    if obstacle := tokenizer_obstacle(model.checkpoint):
+        found.append(obstacle)
+    return tuple(found)
+
+
+def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
+    remove = {name for layer in dropped for name in model.attention_tensors(layer)}
+    remove |= {name for name in model.checkpoint.tensors if name.endswith(".rotary_emb.inv_freq")}
+    runtime = files("gatenorm_stream.runtime").joinpath(RUNTIME_FILE).read_text("utf-8")
+    return Edit(_config(model, dropped), remove=frozenset(remove), files={RUNTIME_FILE: runtime})
+
+
+NO_OP = Format("no-op", _obstacles, _edit)
+
+
+def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:
+    """Engines differ in their defaults and in the keys they read, so all of them are written out."""
+    source = dict(model.config)
+    rope = _rope_parameters(model)
+    module = RUNTIME_FILE.removesuffix(".py")
+    return {
+        **source,
+        "sliding_window": None,
+        "architectures": ["DeciLMForCausalLM"],
+        "model_type": "nemotron-nas",
+        "auto_map": {
+            "AutoConfig": f"{module}.GateNormConfig",
+            "AutoModelForCausalLM": f"{module}.GateNormForCausalLM",
+        },
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": source.get("rms_norm_eps", 1e-6),
+        "max_position_embeddings": _number(model, "max_position_embeddings"),
+        "attention_bias": bool(source.get("attention_bias", False)),
+        "mlp_bias": bool(source.get("mlp_bias", False)),
+        "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),
+        **_rope_config(rope),
+        "block_configs": [_block(model, layer in dropped) for layer in range(model.layers)],
+        "gatenorm": {
+            "model_type": model.family.model_type,
+            "architecture": model.family.architecture,
+            "pruned_layers": list(dropped),
+        },
+    }
+
+
+def _block(model: Model, pruned: bool) -> dict[str, Any]:
+    return {
+        "attention": {
+            "n_heads_in_group": None if pruned else model.heads // model.kv_heads,
+            "no_op": pruned,
+            "replace_with_linear": False,
+        },
+        "ffn": {
+            "ffn_mult": _ffn_mult(_number(model, "intermediate_size"), model.hidden),
+            "no_op": False,
+            "replace_with_linear": False,
+        },
+    }
+
+
+def _ffn_mult(intermediate: int, hidden: int) -> float:
+    """The factor from which engines compute int(2 * factor * hidden / 3), rounded up to a multiple of 256.
+
+    Aims at the middle of the bucket, so that six decimals (mlx-lm) are enough.
+    """
+    return round(3 * (intermediate - MLP_MULTIPLE / 2) / (2 * hidden), 6)
+
+
+def _rope_parameters(model: Model) -> dict[str, Any]:
+    """Rotary parameters in the form of transformers 5, from either form of config.json."""
+    config = model.config
+    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{model.checkpoint.source}/config.json has rope parameters that are no object")
+    kind = given.get("rope_type") or given.get("type") or "default"
+    theta = given.get("rope_theta") or config.get("rope_theta") or 10000.0
+    return {**{k: v for k, v in given.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
+
+
+def _rope_config(rope: dict[str, Any]) -> dict[str, Any]:
+    """`rope_parameters` serves transformers, llama.cpp, vLLM and SGLang, the flat keys mlx-lm.
+
+    mlx-lm prefers `type`, and transformers from 5.18 on fails to load a tokenizer beside an unknown model type
+    whose `rope_scaling` has a `rope_type` other than default; hence the two different values.
+    """
+    scaling = None
+    if rope["rope_type"] != "default":
+        scaling = {k: v for k, v in rope.items() if k != "rope_theta"}
+        scaling |= {"type": rope["rope_type"], "rope_type": "default"}
+    return {"rope_theta": rope["rope_theta"], "rope_scaling": scaling, "rope_parameters": rope}
+
+
+def _number(model: Model, key: str) -> int:
+    value = model.config.get(key)
+    if type(value) is not int or value < 1:
+        raise CheckpointError(
+            f"{model.checkpoint.source}/config.json has {key}={value!r}, which must be a positive integer; "
+            "restore it"
+        )
+    return value

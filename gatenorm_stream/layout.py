@@ -1,0 +1,180 @@
+"""Which bytes of the source make which file of the output. Pure: nothing is read but headers, nothing written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, TypeAlias
+
+from gatenorm_stream.checkpoint.header import TensorInfo, build_header
+from gatenorm_stream.checkpoint.local import LocalFile
+from gatenorm_stream.checkpoint.open import (
+    CONFIG,
+    FOREIGN_WEIGHTS,
+    INDEX,
+    SINGLE,
+    Checkpoint,
+    Shard,
+    Tensor,
+)
+from gatenorm_stream.checkpoint.ranges import ByteRange, coalesce
+from gatenorm_stream.errors import FormatError
+from gatenorm_stream.families import Model
+from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.edit import Edit
+from gatenorm_stream.plans import Plan
+from gatenorm_stream.record import RECORD
+
+CARD = "README.md"
+FOREIGN_FOLDERS = ("onnx", "original", "openvino", "coreml")
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Bytes taken from the source as they are."""
+
+    file: LocalFile
+    range: ByteRange
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+
+@dataclass(frozen=True)
+class Zeros:
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Piece: TypeAlias = Copied | Zeros
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """A safetensors file: `header`, then `pieces` end to end. `tensors` stand in the order of their bytes."""
+
+    name: str
+    header: bytes
+    pieces: tuple[Piece, ...]
+    tensors: tuple[TensorInfo, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + sum(map(len, self.pieces))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All files of an output but its model card and gatenorm.json.
+
+    `texts` are written anew, `copied` are taken over from the source, `left_out` are files of the source that do
+    not travel; `removed` are the tensors that go.
+    """
+
+    shards: tuple[ShardLayout, ...]
+    texts: Mapping[str, str]
+    copied: Mapping[str, Copied]
+    left_out: tuple[str, ...]
+    removed: tuple[Tensor, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(len(t.data) for shard in self.shards for t in shard.tensors)
+
+    @property
+    def parameters(self) -> int:
+        return sum(t.elements for shard in self.shards for t in shard.tensors)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the output takes on disk, near enough (the model card is not counted)."""
+        return (
+            sum(s.size for s in self.shards)
+            + sum(map(len, self.texts.values()))
+            + sum(map(len, self.copied.values()))
+        )
+
+
+def lay_out(plan: Plan, model: Model) -> Layout:
+    """Lays out what `plan` makes of `model`. Raises FormatError if nothing would be left."""
+    checkpoint = model.checkpoint
+    edit = FORMATS[plan.format].edit(model, plan.dropped)
+    kept = [(shard, _kept(shard, edit)) for shard in checkpoint.shards]
+    kept = [(shard, tensors) for shard, tensors in kept if tensors]
+    if not kept:
+        raise FormatError(f"nothing of {checkpoint.source} would be left")
+    shards = tuple(
+        _shard_layout(_shard_name(number, len(kept)), shard, tensors, edit)
+        for number, (shard, tensors) in enumerate(kept, start=1)
+    )
+    texts = {CONFIG: json.dumps(edit.config, indent=2, ensure_ascii=False) + "\n", **edit.files}
+    if len(shards) > 1:
+        texts[INDEX] = _index(checkpoint, shards)
+    copied, left_out = _other_files(checkpoint, set(texts))
+    removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
+    return Layout(shards, texts, copied, left_out, removed)
+
+
+def _kept(shard: Shard, edit: Edit) -> tuple[TensorInfo, ...]:
+    return tuple(t for t in shard.header.tensors if t.name not in edit.remove)
+
+
+def _shard_name(number: int, count: int) -> str:
+    return SINGLE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> ShardLayout:
+    placed, position = [], 0
+    for t in tensors:
+        placed.append(TensorInfo(t.name, t.dtype, t.shape, ByteRange(position, position + len(t.data))))
+        position += len(t.data)
+    header = build_header(placed, shard.header.metadata)
+    return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), tuple(placed))
+
+
+def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:
+    """Runs of kept bytes as one piece each."""
+    run: list[ByteRange] = []
+
+    def flush() -> Iterator[Piece]:
+        yield from (Copied(shard.file, r) for r in coalesce(run))
+        run.clear()
+
+    for t in tensors:
+        if t.name in edit.zero:
+            yield from flush()
+            yield Zeros(len(t.data))
+        else:
+            run.append(Tensor(t, shard).range)
+    yield from flush()
+
+
+def _index(checkpoint: Checkpoint, shards: tuple[ShardLayout, ...]) -> str:
+    tensors = [(t, shard.name) for shard in shards for t in shard.tensors]
+    metadata: dict[str, Any] = dict(checkpoint.index_metadata or {})
+    metadata["total_size"] = sum(len(t.data) for t, _ in tensors)
+    if "total_parameters" in metadata:
+        metadata["total_parameters"] = sum(t.elements for t, _ in tensors)
+    weight_map = {t.name: name for t, name in sorted(tensors, key=lambda pair: pair[0].name)}
+    return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _other_files(checkpoint: Checkpoint, written: set[str]) -> tuple[dict[str, Copied], tuple[str, ...]]:
+    """Tokenizer, generation config, chat template, licence and the like travel; foreign weights do not."""
+    copied, left_out = {}, []
+    weights = {shard.name for shard in checkpoint.shards} | {INDEX}
+    for name in checkpoint.source.names():
+        if name in weights or name in written or name in (CARD, RECORD):
+            continue
+        path = PurePosixPath(name)
+        foreign = path.name.endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))
+        if foreign or path.parts[0] in FOREIGN_FOLDERS:
+            left_out.append(name)
+        else:
+            file = checkpoint.source.open(name)
+            copied[name] = Copied(file, ByteRange(0, file.size))
+    return copied, tuple(left_out)

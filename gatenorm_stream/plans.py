@@ -1,0 +1,137 @@
+"""What will be done to a model, as frozen data that can be printed, saved and applied again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gatenorm_stream.errors import PlanError
+from gatenorm_stream.families import FAMILIES, Model
+from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.readings import READINGS
+from gatenorm_stream.scoring import LayerScore
+from gatenorm_stream.version import VERSION
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`dropped` are the layers whose attention goes; `engines` those that were asked to run the result."""
+
+    source: str
+    revision: str | None
+    family: str
+    reading: str
+    scores: tuple[LayerScore, ...]
+    dropped: tuple[int, ...]
+    format: str
+    engines: tuple[str, ...] = ()
+    tool_version: str = VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "tool": "gatenorm-stream",
+            "tool_version": self.tool_version,
+            "source": self.source,
+            "revision": self.revision,
+            "family": self.family,
+            "reading": self.reading,
+            "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in self.scores],
+            "dropped": list(self.dropped),
+            "format": self.format,
+            "engines": list(self.engines),
+        }
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan saved by `--dry-run --json`, or the gatenorm.json of an output. Raises PlanError."""
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise PlanError(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path} is not valid JSON ({error}); give a gatenorm.json") from error
+    return plan_from_json(data, str(path))
+
+
+def plan_from_json(data: Any, where: str) -> Plan:
+    """Checks every field, since a plan may have been edited by hand. Raises PlanError naming the field."""
+
+    def bad(field: str, want: str) -> NoReturn:
+        raise PlanError(f"{where} is not a usable plan: {field} must be {want}; give a gatenorm.json")
+
+    if not isinstance(data, dict):
+        raise PlanError(f"{where} is not a plan; give a gatenorm.json")
+    if data.get("schema") != SCHEMA:
+        bad("schema", f"{SCHEMA}, the version that this release reads")
+
+    def text(field: str, allowed: tuple[str, ...] | None = None) -> str:
+        value = data.get(field)
+        if not isinstance(value, str) or (allowed is not None and value not in allowed):
+            bad(field, f"one of {', '.join(allowed)}" if allowed else "a string")
+        return value
+
+    revision, dropped, engines = data.get("revision"), data.get("dropped"), data.get("engines")
+    if revision is not None and not isinstance(revision, str):
+        bad("revision", "a string or null")
+    scores = _scores(data.get("layers"))
+    if not scores:
+        bad("layers", "a list of layer, score and heads, in order")
+    if not isinstance(dropped, list) or not _layers(dropped, len(scores)):
+        bad("dropped", f"a rising list of some, not all, of the layers 0 to {len(scores) - 1}")
+    if not isinstance(engines, list) or not all(e in ENGINES for e in engines):
+        bad("engines", f"a list of {', '.join(ENGINES)}")
+    return Plan(
+        source=text("source"),
+        revision=revision,
+        family=text("family", tuple(f.model_type for f in FAMILIES)),
+        reading=text("reading", READINGS),
+        scores=scores,
+        dropped=tuple(dropped),
+        format=text("format", tuple(FORMATS)),
+        engines=tuple(engines),
+        tool_version=text("tool_version"),
+    )
+
+
+def check_plan_fits(plan: Plan, model: Model) -> None:
+    """Raises PlanError if `plan` was made for a model of another form."""
+    if (plan.family, len(plan.scores)) != (model.family.model_type, model.layers):
+        raise PlanError(
+            f"the plan was made for a {plan.family} of {len(plan.scores)} layers ({plan.source}), but "
+            f"{model.checkpoint.source} is a {model.family.model_type} of {model.layers}; score it anew"
+        )
+
+
+def _scores(layers: Any) -> tuple[LayerScore, ...]:
+    """Empty if `layers` is not in the form that `Plan.to_json` gives."""
+    if not isinstance(layers, list):
+        return ()
+    scores = []
+    for position, entry in enumerate(layers):
+        if not isinstance(entry, Mapping) or entry.get("layer") != position:
+            return ()
+        score, heads = entry.get("score"), entry.get("heads")
+        if not isinstance(heads, list) or not _numbers([score, *heads]):
+            return ()
+        scores.append(LayerScore(position, float(score or 0), tuple(float(h) for h in heads)))
+    return tuple(scores)
+
+
+def _numbers(values: list[Any]) -> bool:
+    return all(type(v) in (int, float) and abs(v) < math.inf for v in values)
+
+
+def _layers(dropped: list[Any], count: int) -> bool:
+    return (
+        all(type(n) is int and 0 <= n < count for n in dropped)
+        and dropped == sorted(set(dropped))
+        and 0 < len(dropped) < count
+    )

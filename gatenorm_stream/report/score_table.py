@@ -1,0 +1,37 @@
+"""The score table in a terminal: rank, layer, score, a bar, and what would go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gatenorm_stream.scoring import LayerScore
+from gatenorm_stream.selection import rank
+
+EIGHTHS = " ▏▎▍▌▋▊▉"
+MARK = "drop"
+
+
+def score_table(
+    scores: Sequence[LayerScore], dropped: tuple[int, ...], *, width: int = 80, unicode: bool = True
+) -> str:
+    """Least coupled first, at most `width` columns (and at least 40)."""
+    return "\n".join(_lines(scores, dropped, max(width, 40), unicode))
+
+
+def _lines(scores: Sequence[LayerScore], dropped: tuple[int, ...], width: int, unicode: bool) -> Iterator[str]:
+    head = f"{'rank':>4}  {'layer':>5}  {'score':>11}  "
+    room = width - len(head) - len(MARK) - 2
+    highest = max(s.score for s in scores) or 1.0
+    yield head.rstrip()
+    for place, s in enumerate(rank(scores), start=1):
+        bar = _bar(room * s.score / highest, unicode)
+        mark = f"  {MARK}" if s.layer in dropped else ""
+        line = f"{place:>4}  {s.layer:>5}  {s.score:>11.5g}  {bar:<{room}}{mark}"
+        yield line.rstrip()
+
+
+def _bar(cells: float, unicode: bool) -> str:
+    if not unicode:
+        return "#" * round(cells)
+    whole, part = divmod(round(cells * 8), 8)
+    return "█" * whole + EIGHTHS[part].strip()

@@ -1,0 +1,162 @@
+"""Reads an output independently and compares it with its own record, and with the source if that is at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gatenorm_stream.checkpoint.open import CONFIG, INDEX, Tensor, open_checkpoint
+from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.errors import VerificationError
+from gatenorm_stream.families import FAMILIES, read_model
+from gatenorm_stream.layout import lay_out
+from gatenorm_stream.plans import Plan, check_plan_fits
+from gatenorm_stream.record import RECORD, FileDigest, parse_record
+from gatenorm_stream.scoring import Progress, available_threads
+
+CHUNK = 8 << 20
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found in order. `against` names the source that every kept tensor was compared with."""
+
+    plan: Plan
+    files: int
+    tensors: int
+    bytes: int
+    against: str | None = None
+
+
+def verify_output(out: Path, against: Path | None = None, *, progress: Progress | None = None) -> Verified:
+    """Checks every byte of `out` against the digests in its gatenorm.json, its tensors against its config and
+    plan, and with `against` every kept tensor against the source's bytes.
+
+    Raises VerificationError with all that is wrong.
+    """
+    record = out / RECORD
+    if not record.is_file():
+        raise VerificationError(str(out), [f"there is no {RECORD}; it is not an output of gatenorm-stream"])
+    try:
+        text = record.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise VerificationError(str(out), [f"{RECORD} was changed after it was written"]) from None
+    plan, files = parse_record(text, str(out))
+    total = sum(f.size for f in files.values())
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress("verifying", done, total)
+
+    problems = list(_file_problems(out, files, advance))
+    tensors = 0
+    if not problems:
+        problems += _content_problems(out, plan)
+    if not problems:
+        with open_checkpoint(out) as checkpoint:
+            tensors = len(checkpoint.tensors)
+        if against:
+            problems += _source_problems(out, plan, against)
+    if problems:
+        raise VerificationError(str(out), problems)
+    return Verified(plan, len(files), tensors, total, str(against) if against else None)
+
+
+def _file_problems(out: Path, files: Mapping[str, FileDigest], advance: Callable[[int], None]) -> Iterator[str]:
+    def check(name: str) -> str | None:
+        path, expected = out / name, files[name]
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected.size:
+            return f"{name} is {path.stat().st_size} bytes long instead of {expected.size}"
+        digest = hashlib.sha256()
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                advance(len(chunk))
+        return None if digest.hexdigest() == expected.sha256 else f"{name} was changed: its sha256 differs"
+
+    with ThreadPoolExecutor(available_threads()) as pool:
+        yield from (problem for problem in pool.map(check, files) if problem)
+    for path in sorted(out.rglob("*.safetensors")):
+        name = path.relative_to(out).as_posix()
+        if name not in files:
+            yield f"{name} does not belong here: engines would load it"
+
+
+def _content_problems(out: Path, plan: Plan) -> Iterator[str]:
+    """Compares tensors, index and config with the plan, by way of the safetensors package."""
+    from safetensors import safe_open
+
+    held: dict[str, str] = {}
+    for path in sorted(out.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as shard:
+            held |= dict.fromkeys(shard.keys(), path.name)
+    if (out / INDEX).exists():
+        index = json.loads((out / INDEX).read_bytes())
+        if index["weight_map"] != held:
+            yield f"{INDEX} does not list the tensors that the shards hold"
+    config = json.loads((out / CONFIG).read_bytes())
+    if plan.format == "no-op":
+        pruned = [n for n, b in enumerate(config["block_configs"]) if b["attention"]["no_op"]]
+        if tuple(pruned) != plan.dropped or config["gatenorm"]["pruned_layers"] != pruned:
+            yield f"{CONFIG} says layers {pruned} have no attention, the plan {list(plan.dropped)}"
+    family = next(f for f in FAMILIES if f.model_type == plan.family)
+    for layer in range(len(plan.scores)):
+        has = any(name.startswith(family.layer.format(layer) + family.attention) for name in held)
+        gone = plan.format == "no-op" and layer in plan.dropped
+        if has == gone:
+            yield f"layer {layer} has {'' if has else 'no '}attention tensors, against the plan"
+
+
+def _source_problems(out: Path, plan: Plan, against: Path) -> Iterator[str]:
+    with open_checkpoint(against) as source, open_checkpoint(out) as output:
+        model = read_model(source)
+        check_plan_fits(plan, model)
+        layout = lay_out(plan, model)
+        expected = {t.name: t for shard in layout.shards for t in shard.tensors}
+        for name in sorted(expected.keys() ^ output.tensors.keys()):
+            yield f"{name} is {'missing' if name in expected else 'not in the source'}"
+        zeroed = {name for layer in plan.dropped for name in model.output_projection(layer)}
+        for name in expected.keys() & output.tensors.keys():
+            kept, original = output.tensors[name], source.tensors[name]
+            if (kept.dtype, kept.shape) != (original.dtype, original.shape):
+                yield f"{name} has another dtype or shape than the source's"
+            elif plan.format == "zeroed" and name in zeroed:
+                if not _all_zero(kept):
+                    yield f"{name} is not zero"
+            elif not _same_bytes(kept, original):
+                yield f"{name} differs from the source's"
+        for name, text in layout.texts.items():
+            if (out / name).read_text("utf-8") != text:
+                yield f"{name} is not what the plan makes of the source"
+        for name, copied in layout.copied.items():
+            if (out / name).read_bytes() != copied.file.read(copied.range):
+                yield f"{name} differs from the source's"
+
+
+def _same_bytes(a: Tensor, b: Tensor) -> bool:
+    return all(
+        np.array_equal(_bytes(a, mine), _bytes(b, theirs))
+        for mine, theirs in zip(a.range.chunks(CHUNK), b.range.chunks(CHUNK), strict=True)
+    )
+
+
+def _all_zero(tensor: Tensor) -> bool:
+    return not any(_bytes(tensor, chunk).any() for chunk in tensor.range.chunks(CHUNK))
+
+
+def _bytes(tensor: Tensor, where: ByteRange) -> npt.NDArray[np.uint8]:
+    copy = np.frombuffer(tensor.shard.file.read(where), dtype=np.uint8).copy()
+    tensor.shard.file.release(where)
+    return copy
