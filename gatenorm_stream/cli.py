@@ -205,7 +205,9 @@ def prune(
         if plan:
             decided, chosen = _saved_plan(plan, read)
         else:
-            decided, chosen = _new_plan(read, choice, reading, format, tuple(e.value for e in engine or ()), threads, quiet)
+            decided, chosen = _new_plan(
+                read, choice, reading, format, tuple(e.value for e in engine or ()), threads, quiet
+            )
         layout = lay_out(decided, read)
         if out:
             check_target(layout, read, out, force=force)

@@ -96,21 +96,24 @@ def joint(query: Rows, key: Rows, heads: Heads) -> float:
     """
 
     def block(g: int) -> tuple[FloatArray, FloatArray]:
-        k = key(g * heads.dim, (g + 1) * heads.dim)
-        members = range(g * heads.group, (g + 1) * heads.group)
-        q = query(members[0] * heads.dim, (members[0] + 1) * heads.dim)
-        if len(members) > 1:
-            total = q.astype(np.float64)
-            for h in members[1:]:
+        """The group's sum, in float64 if it has more than one head, and its key head."""
+        first, *others = range(g * heads.group, (g + 1) * heads.group)
+        total = query(first * heads.dim, (first + 1) * heads.dim)
+        if others:
+            total = total.astype(np.float64)
+            for h in others:
                 total += query(h * heads.dim, (h + 1) * heads.dim)
-            q = total.astype(q.dtype)
-        return q, k
+        return total, key(g * heads.dim, (g + 1) * heads.dim)
+
+    def narrow_block(g: int) -> tuple[FloatArray, FloatArray]:
+        total, k = block(g)
+        return total.astype(k.dtype, copy=False), k
 
     squared = queries = keys = 0.0
     for i in range(heads.keys):
-        q, k = block(i)
+        q, k = narrow_block(i)
         for j in range(i, heads.keys):
-            other_q, other_k = (q, k) if i == j else block(j)
+            other_q, other_k = (q, k) if i == j else narrow_block(j)
             gram_q, gram_k = q @ other_q.T, k @ other_k.T
             weight = 1 if i == j else 2
             squared += weight * _inner(gram_q, gram_k)

@@ -5,7 +5,8 @@ tensor's name to its dtype, shape and `data_offsets` (half-open, counted from th
 `__metadata__` maps strings to strings. Format: https://github.com/huggingface/safetensors#format
 
 A header comes from a stranger. What it claims is compared with the file's true size before it is believed, and
-the rules are those of the reference implementation: no holes, no overlaps, no byte left over.
+the rules are those of the reference implementation: no holes, no overlaps, no byte left over. One rule is stricter:
+a key that stands twice is an error, where the reference takes the last.
 """
 
 from __future__ import annotations
@@ -111,8 +112,6 @@ def parse_header(text: bytes, file_size: int, where: str) -> Header:
     def no_constant(name: str) -> NoReturn:
         bad(f"{name} is not JSON")
 
-    if not text.startswith(b"{"):
-        bad("it does not begin with '{'")
     try:
         entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
     except (ValueError, RecursionError) as error:
@@ -159,8 +158,8 @@ def build_header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> 
 
 def _tensor(name: str, entry: Any, bad: Any) -> TensorInfo:
     shown = _short(name)
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        bad(f"{shown} needs exactly dtype, shape and data_offsets")
+    if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
+        bad(f"{shown} needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         bad(f"{shown} has the unknown dtype {_short(dtype)}")

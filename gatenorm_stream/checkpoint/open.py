@@ -86,8 +86,10 @@ def open_checkpoint(root: Path) -> Checkpoint:
     shard breaks the format.
     """
     if not root.is_dir():
-        hint = "; give the directory that holds config.json and the *.safetensors files" if root.exists() else ""
-        raise CheckpointError(f"{root} is {'not a directory' if root.exists() else 'not there'}{hint}")
+        raise CheckpointError(
+            f"{root} is {'not a directory' if root.exists() else 'not there'}; give the local directory that holds "
+            "config.json and the *.safetensors files"
+        )
     source = LocalSource(root)
     try:
         names = source.names()

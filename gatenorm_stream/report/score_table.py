@@ -26,7 +26,7 @@ def _lines(scores: Sequence[LayerScore], dropped: tuple[int, ...], width: int, u
     for place, s in enumerate(rank(scores), start=1):
         bar = _bar(room * s.score / highest, unicode)
         mark = f"  {MARK}" if s.layer in dropped else ""
-        line = f"{place:>4}  {s.layer:>5}  {s.score:>11.5g}  {bar:<{room}}{mark}"
+        line = f"{place:>4}  {s.layer:>5}  {s.score:>#11.5g}  {bar:<{room}}{mark}"
         yield line.rstrip()
 
 

@@ -1,0 +1,121 @@
+"""The formula against ten lines of float64, on ordinary and on nasty matrices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatenorm_stream import gate_norm
+from gatenorm_stream.gate_norm import Heads, NotFiniteError
+
+
+def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
+    """The three readings by their definition, forming every (hidden, hidden) product."""
+    q, k = q.astype(np.float64), k.astype(np.float64)
+    q_heads = q.reshape(heads.queries, heads.dim, -1)
+    k_heads = np.repeat(k.reshape(heads.keys, heads.dim, -1), heads.group, axis=0)
+    products = [a.T @ b for a, b in zip(q_heads, k_heads, strict=True)]
+    return {
+        "per-head": math.sqrt(sum(np.sum(p**2) for p in products)),
+        "joint": float(np.linalg.norm(sum(products))),
+        "stored": float(np.linalg.norm(q @ k.T)),
+    }
+
+
+def computed(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
+    def rows(x: np.ndarray) -> gate_norm.Rows:
+        return lambda start, stop: x[start:stop]
+
+    per_head = [gate_norm.per_head(rows(q), rows(k), heads, g) for g in range(heads.keys)]
+    return {
+        "per-head": math.hypot(*(norm for group in per_head for norm in group)),
+        "joint": gate_norm.joint(rows(q), rows(k), heads),
+        "stored": math.hypot(*gate_norm.stored(rows(q), rows(k), heads)),
+    }
+
+
+@st.composite
+def projections(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, Heads]:
+    """Random, low-rank, nearly cancelling and badly scaled projections of every head layout."""
+    group, keys, dim = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 5, 8]))
+    heads = Heads(group * keys, keys, dim)
+    hidden = draw(st.integers(1, 24))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    q = rng.standard_normal((heads.queries * dim, hidden))
+    k = rng.standard_normal((heads.keys * dim, hidden))
+    match draw(st.sampled_from(["plain", "low rank", "opposed heads", "opposed rows", "orthogonal", "sparse"])):
+        case "low rank":
+            q = np.outer(q[:, 0], q[0])
+        case "opposed heads":
+            q[dim:] = -q[:-dim] if heads.queries > 1 else q[dim:]
+            q *= 1 + 1e-3 * rng.standard_normal(q.shape)
+        case "opposed rows":
+            q[:] = q[0] * (1 + 1e-3 * rng.standard_normal((len(q), 1)))
+            k[:] = k[0] * (-1.0) ** np.arange(len(k))[:, None]
+        case "orthogonal":
+            q[:, hidden // 2 :] *= 1e-3
+            k[:, : hidden // 2] *= 1e-3
+        case "sparse":
+            q *= rng.random(q.shape) < 0.2
+    q *= 10.0 ** draw(st.integers(-25, 25))
+    k *= 10.0 ** draw(st.integers(-25, 25))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    return q.astype(dtype), k.astype(dtype), heads
+
+
+@settings(max_examples=400, deadline=None)
+@given(projections())
+def test_three_readings_agree_with_brute_force(case: tuple[np.ndarray, np.ndarray, Heads]) -> None:
+    q, k, heads = case
+    floor = 1e-7 * float(np.linalg.norm(q.astype(np.float64)) * np.linalg.norm(k.astype(np.float64)))
+    for reading, expected in brute_force(q, k, heads).items():
+        # what cancels below `floor` is beyond the digits of the float32 inputs' own products
+        assert computed(q, k, heads)[reading] == pytest.approx(expected, rel=1e-5, abs=1e-5 * floor), reading
+
+
+@pytest.mark.parametrize(("hidden", "dim", "queries", "keys"), [(512, 64, 8, 8), (768, 96, 8, 2), (320, 80, 5, 1)])
+def test_at_the_widths_of_real_models(hidden: int, dim: int, queries: int, keys: int) -> None:
+    heads, rng = Heads(queries, keys, dim), np.random.default_rng(1)
+    q = rng.standard_normal((queries * dim, hidden)).astype(np.float32)
+    k = rng.standard_normal((keys * dim, hidden)).astype(np.float32)
+    assert computed(q, k, heads) == pytest.approx(brute_force(q, k, heads), rel=1e-5)
+
+
+def test_worked_example() -> None:
+    """One head: Q = [[1, 2]], K = [[3, 4]]: Q^T K = [[3, 4], [6, 8]], norm sqrt(125); Q K^T = [[11]]."""
+    q, k = np.array([[1.0, 2.0]], np.float32), np.array([[3.0, 4.0]], np.float32)
+    assert computed(q, k, Heads(1, 1, 1)) == pytest.approx(
+        {"per-head": 125**0.5, "joint": 125**0.5, "stored": 11.0}
+    )
+
+
+def test_readings_differ_where_heads_cancel() -> None:
+    """Two heads that undo each other: nothing is left jointly, everything head by head."""
+    q, k = np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32), np.array([[0.0, 1.0], [0.0, 1.0]], np.float32)
+    assert computed(q, k, Heads(2, 2, 1)) == pytest.approx({"per-head": 2**0.5, "joint": 0.0, "stored": 0.0})
+
+
+@pytest.mark.parametrize("zero", ["query", "key", "both"])
+def test_zero_projections_score_zero(zero: str) -> None:
+    q = np.zeros((4, 6), np.float32) if zero != "key" else np.ones((4, 6), np.float32)
+    k = np.zeros((4, 6), np.float32) if zero != "query" else np.ones((4, 6), np.float32)
+    assert computed(q, k, Heads(2, 2, 2)) == {"per-head": 0.0, "joint": 0.0, "stored": 0.0}
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("projection", ["query", "key"])
+@pytest.mark.parametrize("reading", ["per-head", "joint", "stored"])
+def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projection: str, reading: str) -> None:
+    q, k = np.ones((4, 6), np.float32), np.ones((2, 6), np.float32)
+    (q if projection == "query" else k)[1, 3] = value
+    heads = Heads(2, 1, 2)
+    with pytest.raises(NotFiniteError) as caught:
+        if reading == "per-head":
+            gate_norm.per_head(lambda a, b: q[a:b], lambda a, b: k[a:b], heads, 0)
+        else:
+            getattr(gate_norm, reading)(lambda a, b: q[a:b], lambda a, b: k[a:b], heads)
+    assert caught.value.projection == projection
