@@ -1,0 +1,142 @@
+"""The command as people meet it: tables, JSON, pipes, narrow and plain terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+from checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
+from conftest import COMMAND, Run
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str, text: str) -> None:
+    """Compares with tests/golden/NAME; UPDATE_GOLDEN=1 writes it."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+    assert text == (GOLDEN / name).read_text("utf-8")
+
+
+@pytest.fixture
+def stepped(tmp_path: Path) -> Path:
+    """A Llama whose scores are known: layer n scores n + 1 times the first."""
+    tensors = random_tensors(llama_shapes())
+    for n in range(LAYERS):
+        for p in "qk":
+            name = f"model.layers.{n}.self_attn.{p}_proj.weight"
+            tensors[name] = random_tensors({name: tensors[name].shape}, seed=ord(p))[name]
+        tensors[f"model.layers.{n}.self_attn.q_proj.weight"] *= [2.0, 4.0, 1.0, 0.5][n]
+    return write_checkpoint(tmp_path / "stepped", tensors, llama_config(), dtype="F32")
+
+
+def test_score_table(run: Run, stepped: Path) -> None:
+    golden("score.txt", run("score", "stepped", "--drop", "2").stdout)
+
+
+def test_score_table_in_ascii(run: Run, stepped: Path) -> None:
+    done = run("score", "stepped", PYTHONUTF8="0", PYTHONIOENCODING="ascii", COLUMNS="60")
+    golden("score-ascii-60.txt", done.stdout)
+
+
+def test_score_json(run: Run, stepped: Path) -> None:
+    done = run("score", "stepped", "--json", "--drop", "2")
+    report = json.loads(done.stdout)
+    assert list(report) == ["model", "revision", "reading", "family", "layers", "dropped"]
+    assert (report["model"], report["revision"], report["reading"]) == ("stepped", None, "per-head")
+    assert (report["family"], report["dropped"]) == ("llama", [2, 3])
+    assert [list(layer) for layer in report["layers"]] == [["layer", "score", "heads"]] * LAYERS
+    assert all(len(layer["heads"]) == HEADS for layer in report["layers"])
+    scores = [layer["score"] for layer in report["layers"]]
+    assert [s / scores[2] for s in scores] == pytest.approx([2, 4, 1, 0.5], rel=1e-6)
+
+
+def test_joint_has_no_heads(run: Run, stepped: Path) -> None:
+    report = json.loads(run("score", "stepped", "--json", "--reading", "joint").stdout)
+    assert [layer["heads"] for layer in report["layers"]] == [[]] * LAYERS
+
+
+def test_dry_run(run: Run, stepped: Path) -> None:
+    golden("dry-run.txt", run("stepped", "--dry-run", "--drop", "2", "--protect-last", "1").stdout)
+
+
+def test_layer_0_is_kept_with_its_reason(run: Run, tmp_path: Path) -> None:
+    tensors = random_tensors(llama_shapes())
+    tensors["model.layers.0.self_attn.q_proj.weight"] *= 0.01
+    write_checkpoint(tmp_path / "m", tensors, llama_config())
+    note = "layer 0 scores low but stays: llama.cpp and vLLM can't run without it"
+    assert note in run("score", "m").stdout
+    assert note in run("m", "--dry-run").stdout
+    assert note not in run("m", "--dry-run", "--protect-first", "1").stdout
+    assert note not in run("m", "--dry-run", "--protect-first", "0", "--engine", "mlx-lm").stdout
+
+
+def test_quiet_prints_nothing(run: Run, llama: Path) -> None:
+    for args in (("score", llama), (llama, "--out", "out"), ("verify", "out")):
+        done = run(*args, "--quiet")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nothing_but_results_on_stdout_in_a_pipe(run: Run, llama: Path) -> None:
+    done = run(llama, "--out", "out", "--json")
+    assert json.loads(done.stdout)["dropped"]
+    assert done.stderr == ""
+
+
+def test_help_and_version_name_the_commands(run: Run) -> None:
+    for args in ((), ("--help",)):
+        shown = run(*args).stdout
+        assert "score" in shown
+        assert "verify" in shown
+    assert run("--version").stdout.startswith("gatenorm-stream 0.")
+    assert "--protect-first" in run("prune", "--help").stdout
+
+
+def test_options_may_stand_before_the_model(run: Run, llama: Path) -> None:
+    assert run("--dry-run", llama).returncode == 0
+
+
+def test_a_closed_pipe_is_no_error(llama: Path) -> None:
+    shell = f"{COMMAND} score {llama} --json | head -c 5"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert done.stdout == '{\n "m'
+    assert done.stderr == ""
+
+
+def test_progress_on_a_terminal_only(llama: Path, tmp_path: Path) -> None:
+    primary, secondary = pty.openpty()
+    done = subprocess.run(
+        [COMMAND, str(llama), "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=secondary,
+        env={**os.environ, "TERM": "xterm"},
+        text=True,
+    )
+    os.close(secondary)
+    shown = os.read(primary, 65536).decode()
+    os.close(primary)
+    assert done.returncode == 0
+    assert "writing" in shown
+    assert "\x1b" not in done.stdout
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    assert "Traceback" in run("score", "nowhere", "--debug").stderr
+
+
+def test_names_that_try_to_move_the_cursor(run: Run, llama: Path) -> None:
+    """What a stranger's config says is printed without its control characters."""
+    config = json.loads((llama / "config.json").read_text()) | {"hidden_act": "\x1b[2Jgone\n"}
+    (llama / "config.json").write_text(json.dumps(config))
+    done = run(llama, "--out", "out")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    python = str(Path(COMMAND).with_name("python"))
+    script = "import sys, gatenorm_stream.cli; print([m for m in ('numpy', 'huggingface_hub', 'rich', 'safetensors') if m in sys.modules])"
+    assert subprocess.run([python, "-c", script], capture_output=True, text=True).stdout == "[]\n"

@@ -1,0 +1,200 @@
+"""Runs that are cut off: DIR is absent or complete, the source is untouched, the next run finishes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import encode, llama_config, llama_shapes, random_tensors, write_shard
+from conftest import COMMAND, Run
+
+import gatenorm_stream
+from gatenorm_stream.errors import CheckpointError, OutputError
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A tiny Llama with 72 MB of padding over 12 shards, so that writing takes long enough to be cut off."""
+    root = tmp_path / "large"
+    root.mkdir()
+    stored = {n: ("BF16", t.shape, encode(t, "BF16")) for n, t in random_tensors(llama_shapes()).items()}
+    names, weight_map = list(stored), {}
+    padding = np.random.default_rng(0).bytes(6 << 20)
+    for s in range(12):
+        file = f"model-{s + 1:05d}-of-00012.safetensors"
+        part = {n: stored[n] for n in names[s::12]} | {f"padding.{s}": ("U8", (len(padding),), padding)}
+        write_shard(root / file, part)
+        weight_map |= dict.fromkeys(part, file)
+    (root / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (root / "config.json").write_text(json.dumps(llama_config()))
+    return root
+
+
+def start(root: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, str(root), "--out", str(out), "--layers", "1", "--threads", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_first_shard(out: Path) -> None:
+    partial = out.with_name(out.name + ".partial")
+    deadline = time.monotonic() + 20
+    while not (partial / ".gatenorm-journal").is_file() or "safetensors" not in (
+        partial / ".gatenorm-journal"
+    ).read_text("utf-8"):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_ctrl_c_and_sigterm(large: Path, tmp_path: Path, number: int, code: int, word: str) -> None:
+    out = tmp_path / "out"
+    process = start(large, out)
+    wait_for_first_shard(out)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert stderr.startswith(word)
+    assert "the same command goes on" in stderr
+    assert stderr.count("\n") == 1
+    assert not out.exists()
+    again = start(large, out)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    gatenorm_stream.verify(out, against=large)
+
+
+def test_kill_at_random_moments(large: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = {p.name: (p.stat().st_size, p.stat().st_mtime_ns) for p in large.iterdir()}
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(8):
+        process = start(large, out)
+        try:
+            process.communicate(timeout=rng.uniform(0.2, 0.7))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+        if out.exists():
+            break
+    assert kills
+    if not out.exists():
+        final = start(large, out)
+        final.communicate(timeout=60)
+        assert final.returncode == 0
+    gatenorm_stream.verify(out, against=large)
+    assert {p.name: (p.stat().st_size, p.stat().st_mtime_ns) for p in large.iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["large", "out"]
+
+
+def test_finished_shards_are_not_written_again(large: Path, tmp_path: Path) -> None:
+    out, partial = tmp_path / "out", tmp_path / "out.partial"
+    process = start(large, out)
+    wait_for_first_shard(out)
+    process.kill()
+    process.communicate()
+    journal = [json.loads(line) for line in (partial / ".gatenorm-journal").read_text("utf-8").splitlines()[1:]]
+    finished = {line["name"]: (partial / line["name"]).stat().st_ino for line in journal}
+    times = {name: (partial / name).stat().st_mtime_ns for name in finished}
+    again = start(large, out)
+    again.communicate(timeout=60)
+    assert {name: (out / name).stat().st_ino for name in finished} == finished
+    assert {name: (out / name).stat().st_mtime_ns for name in finished} == times
+    gatenorm_stream.verify(out, against=large)
+
+
+def test_another_plan_asks_for_restart(run: Run, llama: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / ".gatenorm-journal").write_text('{"identity": "another"}\n')
+    (partial / "model.safetensors").write_bytes(b"half")
+    refused = run(llama, "--out", "out")
+    assert refused.returncode == 1
+    assert "--restart" in refused.stderr
+    assert (partial / "model.safetensors").read_bytes() == b"half"
+    assert run(llama, "--out", "out", "--restart").returncode == 0
+    gatenorm_stream.verify(tmp_path / "out", against=llama)
+
+
+def test_a_partial_that_is_not_ours_is_left_alone(run: Run, llama: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "thesis.txt").write_text("mine")
+    assert run(llama, "--out", "out").returncode == 1
+    assert (partial / "thesis.txt").read_text() == "mine"
+
+
+def test_a_torn_journal_line_is_forgotten(run: Run, llama: Path, tmp_path: Path) -> None:
+    plan = gatenorm_stream.plan(llama, layers=[1])
+    gatenorm_stream.prune(plan, tmp_path / "whole")
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    from gatenorm_stream.checkpoint.open import open_checkpoint
+    from gatenorm_stream.families import read_model
+    from gatenorm_stream.layout import lay_out
+    from gatenorm_stream.rewrite import _identity
+
+    with open_checkpoint(llama) as checkpoint:
+        model = read_model(checkpoint)
+        identity = _identity(plan, lay_out(plan, model), model)
+    (partial / ".gatenorm-journal").write_text(json.dumps({"identity": identity}) + '\n{"name": "config.js')
+    gatenorm_stream.prune(plan, tmp_path / "out")
+    gatenorm_stream.verify(tmp_path / "out", against=llama)
+
+
+def test_two_runs_on_one_directory(run: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    handle = os.open(tmp_path / "out.partial", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        refused = run(llama, "--out", "out")
+    finally:
+        os.close(handle)
+    assert refused.returncode == 1
+    assert "another run is writing" in refused.stderr
+    assert run(llama, "--out", "out").returncode == 0
+
+
+def test_a_source_that_changes_while_it_is_read(llama: Path, tmp_path: Path) -> None:
+    plan = gatenorm_stream.plan(llama, layers=[1])
+    shard = llama / "model-00001-of-00002.safetensors"
+
+    def touch(what: str, done: int, total: int) -> None:
+        os.utime(shard)
+
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        gatenorm_stream.prune(plan, tmp_path / "out", progress=touch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_says_how_to_go_on(llama: Path, tmp_path: Path) -> None:
+    """The file-size limit of a process stands for a full disk: the write fails in the same place."""
+    script = "import resource, signal, sys; from gatenorm_stream.cli import main\n"
+    script += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); main()"
+    python = str(Path(COMMAND).with_name("python"))
+    done = subprocess.run(
+        [python, "-c", script, str(llama), "--out", str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "run the same command again" in done.stderr
+    assert not (tmp_path / "out").exists()
+    plan = gatenorm_stream.plan(llama)
+    with pytest.raises(OutputError):
+        gatenorm_stream.prune(plan, llama / "inside")
