@@ -19,7 +19,8 @@ from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.rewrite import write_output
-from gatenorm_stream.scoring import LayerScore, Progress, score_model
+from gatenorm_stream.scores import LayerScore
+from gatenorm_stream.scoring import Progress, score_model
 from gatenorm_stream.selection import Choice, select
 from gatenorm_stream.verification import Verified, verify_output
 

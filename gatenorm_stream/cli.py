@@ -10,7 +10,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -192,25 +193,13 @@ def prune(
     if out is None and not dry_run:
         raise typer.BadParameter("give --out DIR, or --dry-run to only see the plan")
     choice = _choice(drop, share, layers, plan, protect_first, protect_last)
-    from gatenorm_stream.checkpoint.open import open_checkpoint
-    from gatenorm_stream.families import read_model
-    from gatenorm_stream.layout import lay_out
-    from gatenorm_stream.report.model_card import model_card
-    from gatenorm_stream.report.progress import progress_bar
-    from gatenorm_stream.rewrite import check_target, write_output
-
     begun = time.monotonic()
-    with open_checkpoint(model) as checkpoint:
-        read = read_model(checkpoint)
+    with _opened(model) as read:
         if plan:
             decided, chosen = _saved_plan(plan, read)
         else:
-            decided, chosen = _new_plan(
-                read, choice, reading, format, tuple(e.value for e in engine or ()), threads, quiet
-            )
-        layout = lay_out(decided, read)
-        if out:
-            check_target(layout, read, out, force=force)
+            decided, chosen = _new_plan(read, choice, reading, format, engine or [], threads, quiet)
+        layout = _laid_out(decided, read, out, force)
         if json_:
             typer.echo(json.dumps(decided.to_json(), indent=1, ensure_ascii=False))
         elif not quiet:
@@ -219,18 +208,7 @@ def prune(
             if not (quiet or json_):
                 typer.echo("dry run: nothing was written")
             return
-        with progress_bar(quiet) as progress:
-            write_output(
-                decided,
-                layout,
-                read,
-                out,
-                card=model_card(decided, read, layout, chosen),
-                force=force,
-                restart=restart,
-                threads=threads,
-                progress=progress,
-            )
+        _write(decided, chosen, layout, read, out, force, restart, threads, quiet)
     if not (quiet or json_):
         typer.echo(f"wrote {out} in {time.monotonic() - begun:.1f} s")
         typer.echo(f"next: gatenorm-stream verify {_quoted(out)} --against {_quoted(model)}")
@@ -252,18 +230,15 @@ def score(
 ) -> None:
     """Show how strongly each layer's attention couples, and which would go."""
     choice = _choice(drop, share, None, None, protect_first, protect_last)
-    from gatenorm_stream.checkpoint.open import open_checkpoint
-    from gatenorm_stream.families import read_model
-    from gatenorm_stream.report.summary import model_line
-    from gatenorm_stream.selection import select
+    with _opened(model) as read:
+        from gatenorm_stream.report.summary import model_line
+        from gatenorm_stream.selection import select
 
-    with open_checkpoint(model) as checkpoint:
-        read = read_model(checkpoint)
         scores = _scores(read, reading, threads, quiet)
         dropped = select(scores, choice)
         if json_:
             report = {
-                "model": str(checkpoint.source),
+                "model": str(model),
                 "revision": None,
                 "reading": reading,
                 "family": read.family.model_type,
@@ -310,6 +285,15 @@ def main() -> None:
     app()
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Model]:
+    from gatenorm_stream.checkpoint.open import open_checkpoint
+    from gatenorm_stream.families import read_model
+
+    with open_checkpoint(path) as checkpoint:
+        yield read_model(checkpoint)
+
+
 def _choice(
     drop: int | None,
     share: float | None,
@@ -352,13 +336,14 @@ def _new_plan(
     choice: Choice,
     reading: Reading,
     format: str,
-    engines: tuple[str, ...],
+    engines: list[Engine],
     threads: int | None,
     quiet: bool,
 ) -> tuple[Plan, FormatChoice]:
     from gatenorm_stream.api import make_plan
 
-    return make_plan(model, _scores(model, reading, threads, quiet), choice, reading, format, engines)
+    scores = _scores(model, reading, threads, quiet)
+    return make_plan(model, scores, choice, reading, format, tuple(e.value for e in engines))
 
 
 def _saved_plan(path: Path, model: Model) -> tuple[Plan, FormatChoice]:
@@ -371,6 +356,46 @@ def _saved_plan(path: Path, model: Model) -> tuple[Plan, FormatChoice]:
     check_plan_fits(saved, model)
     plan = replace(saved, source=str(model.checkpoint.source))
     return plan, choose_format(model, plan.dropped, plan.format, plan.engines)
+
+
+def _laid_out(plan: Plan, model: Model, out: Path | None, force: bool) -> Layout:
+    from gatenorm_stream.layout import lay_out
+    from gatenorm_stream.rewrite import check_target
+
+    layout = lay_out(plan, model)
+    if out:
+        check_target(layout, model, out, force=force)
+    return layout
+
+
+def _write(
+    plan: Plan,
+    chosen: FormatChoice,
+    layout: Layout,
+    model: Model,
+    out: Path,
+    force: bool,
+    restart: bool,
+    threads: int | None,
+    quiet: bool,
+) -> None:
+    from gatenorm_stream.report.model_card import model_card
+    from gatenorm_stream.report.progress import progress_bar
+    from gatenorm_stream.rewrite import write_output
+
+    card = model_card(plan, model, layout, chosen)
+    with progress_bar(quiet) as progress:
+        write_output(
+            plan,
+            layout,
+            model,
+            out,
+            card=card,
+            force=force,
+            restart=restart,
+            threads=threads,
+            progress=progress,
+        )
 
 
 def _show_plan(model: Model, plan: Plan, chosen: FormatChoice, layout: Layout, choice: Choice) -> None:

@@ -153,6 +153,8 @@ def _narrow_product_norm(q: FloatArray, k: FloatArray) -> float:
     """||Q^T K||_F in float64 without squaring: with Q^T = U R and K^T = V T (QR), it is ||R T^T||_F."""
     q, scale_q = _scaled(q, "query")
     k, scale_k = _scaled(k, "key")
+    if not scale_q or not scale_k:
+        return 0.0
     r, t = (np.asarray(np.linalg.qr(x.T, mode="r")) for x in (q, k))
     return float(np.linalg.norm(r @ t.T)) * scale_q * scale_k
 

@@ -14,7 +14,7 @@ from gatenorm_stream.families import FAMILIES, Model
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.readings import READINGS
-from gatenorm_stream.scoring import LayerScore
+from gatenorm_stream.scores import LayerScore
 from gatenorm_stream.version import VERSION
 
 SCHEMA = 1

@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from threading import Event
 from typing import TypeAlias
 
@@ -22,18 +21,10 @@ from gatenorm_stream.families import Model
 from gatenorm_stream.floats import FloatArray, widen
 from gatenorm_stream.gate_norm import Heads, NotFiniteError
 from gatenorm_stream.readings import Reading
+from gatenorm_stream.scores import LayerScore
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called as progress(what, bytes done, bytes in all)."""
-
-
-@dataclass(frozen=True)
-class LayerScore:
-    """`heads` are the norms of the single query heads; the joint reading has none."""
-
-    layer: int
-    score: float
-    heads: tuple[float, ...]
 
 
 def score_model(

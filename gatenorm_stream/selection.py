@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gatenorm_stream.errors import SelectionError
-from gatenorm_stream.scoring import LayerScore
+from gatenorm_stream.scores import LayerScore
 
 DEFAULT_SHARE = 0.2
 DEFAULT_PROTECT_FIRST = 1

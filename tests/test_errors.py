@@ -53,9 +53,13 @@ def write(name: str, content: bytes | str) -> Callable[[Path], None]:
 
 
 def only_bin(root: Path) -> None:
+    no_weights(root)
+    (root / "pytorch_model.bin").write_bytes(b"pickle")
+
+
+def no_weights(root: Path) -> None:
     for path in root.glob("*.safetensors*"):
         path.unlink()
-    (root / "pytorch_model.bin").write_bytes(b"pickle")
 
 
 def without(name: str) -> Callable[[Path], None]:
@@ -109,10 +113,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "config is not JSON": (write("config.json", "{"), ("config.json is not valid JSON", "restore")),
     "config is an array": (write("config.json", "[]"), ("not a JSON object",)),
     "only .bin": (only_bin, ("pytorch_model.bin", "save the model as safetensors")),
-    "no weights": (
-        lambda root: [p.unlink() for p in root.glob("*.safetensors*")][0],
-        ("has no weights", "model.safetensors"),
-    ),
+    "no weights": (no_weights, ("has no weights", "model.safetensors")),
     "no index": (remove("model.safetensors.index.json"), ("model-0000", "restore the index")),
     "missing shard": (remove(SHARD_2), (SHARD_2, "not there", "download")),
     "truncated shard": (cut, (SHARD_2, "truncated", "download")),

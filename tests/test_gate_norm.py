@@ -113,9 +113,11 @@ def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projectio
     q, k = np.ones((4, 6), np.float32), np.ones((2, 6), np.float32)
     (q if projection == "query" else k)[1, 3] = value
     heads = Heads(2, 1, 2)
+    compute = {
+        "per-head": lambda *args: gate_norm.per_head(*args, 0),
+        "joint": gate_norm.joint,
+        "stored": gate_norm.stored,
+    }[reading]
     with pytest.raises(NotFiniteError) as caught:
-        if reading == "per-head":
-            gate_norm.per_head(lambda a, b: q[a:b], lambda a, b: k[a:b], heads, 0)
-        else:
-            getattr(gate_norm, reading)(lambda a, b: q[a:b], lambda a, b: k[a:b], heads)
+        compute(lambda a, b: q[a:b], lambda a, b: k[a:b], heads)
     assert caught.value.projection == projection

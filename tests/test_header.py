@@ -1,4 +1,4 @@
-"""The safetensors header against the reference implementation, with files that it wrote and files that are broken."""
+"""The safetensors header against the reference implementation: files that it wrote, and broken ones."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from checkpoints import (
     write_checkpoint,
 )
 from conftest import Run
+from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 import gatenorm_stream

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def bytes_of(many: list[ByteRange] | tuple[ByteRange, ...]) -> list[int]:
 def test_coalescing_keeps_every_byte_in_order(many: list[ByteRange]) -> None:
     joined = coalesce(many)
     assert bytes_of(joined) == bytes_of(many)
-    assert all(a.stop != b.start for a, b in zip(joined, joined[1:], strict=False))
+    assert all(a.stop != b.start for a, b in pairwise(joined))
 
 
 @given(ranges, st.integers(1, 30))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatenorm_stream.errors import SelectionError
-from gatenorm_stream.scoring import LayerScore
+from gatenorm_stream.scores import LayerScore
 from gatenorm_stream.selection import Choice, protection_mattered, rank, select
 
 

@@ -38,7 +38,7 @@ named above are zero, which saves neither memory nor time by itself."""
 
 def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
     """The card's file name and text."""
-    from huggingface_hub import ModelCardData
+    from huggingface_hub.repocard_data import ModelCardData
 
     source = _source_metadata(model)
     tags = source.pop("tags", None)
@@ -82,11 +82,11 @@ Gate-Norm, reading `{plan.reading}`, least coupled first:
 
 def _source_metadata(model: Model) -> dict[str, Any]:
     """What carries over from the front matter of the source's card; empty if it has none that can be read."""
-    from huggingface_hub.repocard import metadata_load
-
     source = model.checkpoint.source
     if CARD not in source.names():
         return {}
+    from huggingface_hub.repocard import metadata_load
+
     try:
         found = metadata_load(source.root / CARD) or {}
     except Exception:  # whatever the parser makes of a stranger's file: a bad card must not stop the pruning

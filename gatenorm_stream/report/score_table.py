@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gatenorm_stream.scoring import LayerScore
+from gatenorm_stream.scores import LayerScore
 from gatenorm_stream.selection import rank
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
