@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,12 +38,22 @@ class Measured:
     peak_rss: int
 
 
+_RUN = """
+import json, os, sys, time
+begun = time.perf_counter()
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+print(json.dumps([time.perf_counter() - begun, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status)]))
+"""
+
+
 def measure(*command: object) -> Measured:
-    """Runs a command to its end. Raises CalledProcessError if it fails."""
-    begun = time.perf_counter()
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begun
-    if os.waitstatus_to_exitcode(status):
-        raise subprocess.CalledProcessError(status, [str(part) for part in command])
-    return Measured(seconds, usage.ru_maxrss * 1024)
+    """Runs a command to its end. Raises CalledProcessError if it fails.
+
+    A small process in between starts it, since a new process's peak counts what its parent held at that time.
+    """
+    words = [str(part) for part in command]
+    done = subprocess.run([sys.executable, "-S", "-c", _RUN, *words], check=True, stdout=subprocess.PIPE)
+    seconds, peak_rss, code = json.loads(done.stdout.splitlines()[-1])
+    if code:
+        raise subprocess.CalledProcessError(code, words)
+    return Measured(seconds, peak_rss)

@@ -1,4 +1,4 @@
-"""Writes an output. The only module that writes.
+"""Executes a layout: writes an output.
 
 Everything goes to a sibling `OUT.partial` and is synced to disk; OUT appears by one rename, as the last act. A run
 that is cut off leaves no OUT, and a `.partial` that the same command continues: a journal in it names the plan and
@@ -16,55 +16,26 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.local import LocalFile
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import CheckpointError, OutputError, VerificationError
 from gatenorm_stream.families import Model
+from gatenorm_stream.journal import Journal
 from gatenorm_stream.layout import Copied, Layout, Piece, Zeros
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.record import RECORD, FileDigest, render_record
 from gatenorm_stream.scoring import Progress, available_threads
+from gatenorm_stream.synced import sync_directory, write_synced
+from gatenorm_stream.target import check_target
 
 _Advance: TypeAlias = Callable[[int], None]
 
-JOURNAL = ".gatenorm-journal"
 CHUNK = 8 << 20
-SPARE_BYTES = 16 << 20
-"""Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
-
-
-def check_target(layout: Layout, model: Model, out: Path, *, force: bool = False) -> None:
-    """Raises OutputError for everything about `out` that can be known before the first byte is written."""
-    source, target = model.checkpoint.source.root.resolve(), out.resolve()
-    if target == source or target.is_relative_to(source):
-        raise OutputError(f"{out} is inside the source {source}; choose a directory outside it")
-    if source.is_relative_to(target):
-        raise OutputError(f"{out} contains the source {source}; choose another directory")
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise OutputError(f"{out} exists and is not a directory; choose another name")
-    if out.exists() and any(out.iterdir()):
-        if not force:
-            raise OutputError(f"{out} exists; choose another directory, or --force to replace it")
-        if not (out / RECORD).is_file():
-            raise OutputError(
-                f"{out} exists and was not written by gatenorm-stream (it has no {RECORD}), so --force does "
-                "not replace it; choose another directory, or delete it yourself"
-            )
-    home = _existing_parent(target)
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise OutputError(f"{home} is not writable; choose another place for --out")
-    free = shutil.disk_usage(home).free
-    if free < layout.size + SPARE_BYTES:
-        raise OutputError(
-            f"{home} has {free / 1e9:.2f} GB free, the output needs {(layout.size + SPARE_BYTES) / 1e9:.2f} GB; "
-            "free some space, or choose another place for --out"
-        )
 
 
 def write_output(
@@ -90,13 +61,13 @@ def write_output(
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir(exist_ok=True)
         with _locked(partial):
-            journal = _Journal(partial, _identity(plan, layout, model), restart)
+            journal = Journal(partial, _identity(plan, layout, model), restart)
             _write_files(layout, card, partial, journal, threads or available_threads(), progress)
             record = render_record(plan, journal.finished)
-            _write_text(partial / RECORD, record)
+            write_synced(partial / RECORD, record)
             _check_shards(layout, partial)
             journal.remove()
-            _sync_directory(partial)
+            sync_directory(partial)
             _move_into_place(partial, out)
     except OSError as error:
         raise OutputError(_explain(error, out, partial)) from error
@@ -106,7 +77,7 @@ def _write_files(
     layout: Layout,
     card: Mapping[str, str],
     partial: Path,
-    journal: _Journal,
+    journal: Journal,
     threads: int,
     progress: Progress | None,
 ) -> None:
@@ -211,55 +182,6 @@ def _check_shards(layout: Layout, partial: Path) -> None:
                 raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
 
 
-class _Journal:
-    """One line for the plan, one for each complete file; kept in the `.partial` it speaks of."""
-
-    def __init__(self, partial: Path, identity: str, restart: bool) -> None:
-        self._path = partial / JOURNAL
-        self._lock = Lock()
-        self.finished: dict[str, FileDigest] = {}
-        lines = self._lines()
-        if lines and lines[0] == {"identity": identity} and not restart:
-            for line in lines[1:]:
-                path = partial / line["name"]
-                if path.is_file() and path.stat().st_size == line["size"]:
-                    self.finished[line["name"]] = FileDigest(line["size"], line["sha256"])
-            return
-        content = [p for p in partial.iterdir() if p != self._path]
-        if content and not restart and not (partial / RECORD).is_file():
-            raise OutputError(
-                f"{partial} was left by a run with another plan or source; continue that run, or start over "
-                "with --restart"
-            )
-        for path in content:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        _write_text(self._path, json.dumps({"identity": identity}) + "\n")
-
-    def add(self, name: str, digest: FileDigest) -> None:
-        line = json.dumps({"name": name, **asdict(digest)}) + "\n"
-        with self._lock, open(self._path, "a", encoding="utf-8") as journal:
-            journal.write(line)
-            journal.flush()
-            os.fsync(journal.fileno())
-            self.finished[name] = digest
-
-    def remove(self) -> None:
-        self._path.unlink()
-
-    def _lines(self) -> list[dict[str, Any]]:
-        try:
-            lines = self._path.read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        parsed = []
-        for line in lines:
-            try:
-                parsed.append(json.loads(line))
-            except ValueError:
-                break
-        return parsed
-
-
 def _identity(plan: Plan, layout: Layout, model: Model) -> str:
     """Stands for the plan and the very files it is applied to."""
     digest = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode("utf-8"))
@@ -284,13 +206,6 @@ def _locked(partial: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write_text(path: Path, text: str) -> None:
-    with open(path, "wb") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _move_into_place(partial: Path, out: Path) -> None:
     """An earlier output is moved aside first and deleted last, so that a crash never leaves half of either."""
     replaced = None
@@ -299,21 +214,9 @@ def _move_into_place(partial: Path, out: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
         os.rename(out, replaced)
     os.rename(partial, out)
-    _sync_directory(out.parent)
+    sync_directory(out.parent)
     if replaced:
         shutil.rmtree(replaced)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(p for p in path.parents if p.is_dir())
 
 
 def _explain(error: OSError, out: Path, partial: Path) -> str:

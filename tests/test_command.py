@@ -139,5 +139,5 @@ def test_names_that_try_to_move_the_cursor(run: Run, llama: Path) -> None:
 def test_help_loads_nothing_heavy() -> None:
     python = str(Path(COMMAND).with_name("python"))
     heavy = ("numpy", "huggingface_hub", "rich", "safetensors")
-    script = f"import sys, gatenorm_stream.cli; print([m for m in {heavy} if m in sys.modules])"
+    script = f"import sys, gatenorm_stream.cli.main; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([python, "-c", script], capture_output=True, text=True).stdout == "[]\n"

@@ -14,6 +14,9 @@ from pathlib import Path
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import CheckpointError
 
+MAPPED_TOGETHER = max(2 << 20, mmap.PAGESIZE)
+"""Linux maps up to this many aligned bytes of a cached file when one page of them is touched (a huge page)."""
+
 
 class LocalFile:
     """A regular file, mapped read-only. Its size is fixed at the time of opening."""
@@ -45,12 +48,15 @@ class LocalFile:
         return memoryview(self._map if self._map is not None else b"")[where.start : where.stop]
 
     def release(self, where: ByteRange) -> None:
-        """Gives the whole pages within `where` back to the system; reading them again is still right."""
-        if self._map is None or not hasattr(mmap, "MADV_DONTNEED"):
+        """Gives the pages around `where` back to the system; reading them again is still right.
+
+        The kernel maps a page's neighbours along with it; the range is widened so that they go with it.
+        """
+        if self._map is None or not where or not hasattr(mmap, "MADV_DONTNEED"):
             return
-        start = where.start // mmap.PAGESIZE * mmap.PAGESIZE
-        if where.stop > start:
-            self._map.madvise(mmap.MADV_DONTNEED, start, where.stop - start)
+        start = where.start // MAPPED_TOGETHER * MAPPED_TOGETHER
+        stop = min(-(-where.stop // MAPPED_TOGETHER) * MAPPED_TOGETHER, self.size)
+        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
     def close(self) -> None:
         os.close(self._fd)

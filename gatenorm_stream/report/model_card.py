@@ -16,9 +16,9 @@ CARRIED_OVER = ("license", "license_name", "license_link", "language", "tags", "
 
 CAUTION = """\
 The layers were chosen from the weights alone. The paper (arXiv 2512.20636) reports 8 to 16 of 40 attention
-sublayers of 13B LLaMA models removed within 2 % of their accuracy; the tool's own measurements on small models are
-mixed, and in one of four models the chosen layers were worse than random ones. Measure this model on your task
-before you use it."""
+sublayers of 13B LLaMA models removed within 2 % of their accuracy. The tool's own measurements, on small models,
+are mixed: on some the chosen layers were worse than random ones. Measure this model on your task before you use
+it."""
 
 RUN_NO_OP = """\
 ```python

@@ -1,0 +1,78 @@
+"""Where errors end: one line on standard error and an exit code, never a traceback unless --debug asks for it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from gatenorm_stream.errors import GateNormError, VerificationError
+
+SHOWN_PROBLEMS = 20
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is open is closed."""
+
+
+def reported(command: F) -> F:
+    """Ends known errors with exit code 1, interrupts with 130, SIGTERM with 143, a closed pipe with 141."""
+
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    @functools.wraps(command)
+    def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
+        signal.signal(signal.SIGTERM, terminate)
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except (typer.Exit, typer.BadParameter):
+            raise
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from None
+        except Exception as error:
+            if debug:
+                raise
+            _say(f"error: {_line(error)}")
+            if isinstance(error, VerificationError) and len(error.problems) > 1:
+                for problem in error.problems[:SHOWN_PROBLEMS]:
+                    _say(f"  {problem}")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            _say(f"interrupted{_how_to_go_on(kwargs)}")
+            raise typer.Exit(130) from None
+        except _Terminated:
+            _say(f"terminated{_how_to_go_on(kwargs)}")
+            raise typer.Exit(143) from None
+
+    return run  # type: ignore[return-value]
+
+
+def _line(error: Exception) -> str:
+    known = isinstance(error, GateNormError | OSError)
+    text = (
+        str(error)
+        if known
+        else f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"
+    )
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+
+
+def _how_to_go_on(kwargs: dict[str, Any]) -> str:
+    out = kwargs.get("out")
+    partial = out and out.with_name(out.name + ".partial")
+    return f"; {out} is untouched, the same command goes on from {partial}" if partial and partial.exists() else ""
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,69 @@
+"""Options that commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatenorm_stream.readings import Reading
+
+if TYPE_CHECKING:
+    from gatenorm_stream.selection import Choice
+
+WHAT_GOES = "What goes"
+
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Directory of a safetensors checkpoint.")]
+ReadingOption = Annotated[Reading, typer.Option(help="How the formula is read; see the docs.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads to use; all processors by default.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and --json.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DropOption = Annotated[int | None, typer.Option(help="How many attention sublayers go.", rich_help_panel=WHAT_GOES)]
+ShareOption = Annotated[
+    float | None,
+    typer.Option(help="Share of the attention sublayers that goes; 0.2 by default.", rich_help_panel=WHAT_GOES),
+]
+ProtectFirstOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Layers at the start that are never chosen; 1 by default, since llama.cpp and vLLM can't run without "
+        "layer 0's attention.",
+        rich_help_panel=WHAT_GOES,
+    ),
+]
+ProtectLastOption = Annotated[
+    int, typer.Option(min=0, help="Layers at the end that are never chosen.", rich_help_panel=WHAT_GOES)
+]
+
+
+def chosen(
+    drop: int | None,
+    share: float | None,
+    layers: str | None,
+    plan: Path | None,
+    protect_first: int | None,
+    protect_last: int,
+) -> Choice:
+    """Raises BadParameter if more than one of the ways to choose is used."""
+    from gatenorm_stream.selection import Choice
+
+    given = {"--drop": drop, "--share": share, "--layers": layers, "--plan": plan}
+    used = [name for name, value in given.items() if value is not None]
+    if len(used) > 1:
+        raise typer.BadParameter(f"{' and '.join(used)} exclude each other; give one")
+    return Choice(drop, share, _layers(layers), protect_first, protect_last)
+
+
+def _layers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise typer.BadParameter(f"--layers takes numbers and ranges as 3,7-9, not {text!r}")
+        layers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return tuple(layers)

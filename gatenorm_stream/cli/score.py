@@ -1,0 +1,60 @@
+"""`gatenorm-stream score MODEL`"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.decision import opened, scored, show_scores
+from gatenorm_stream.cli.options import (
+    DebugOption,
+    DropOption,
+    ModelPath,
+    ProtectFirstOption,
+    ProtectLastOption,
+    QuietOption,
+    ReadingOption,
+    ShareOption,
+    ThreadsOption,
+    chosen,
+)
+
+
+@reported
+def score(
+    model: ModelPath,
+    drop: DropOption = None,
+    share: ShareOption = None,
+    protect_first: ProtectFirstOption = None,
+    protect_last: ProtectLastOption = 0,
+    reading: ReadingOption = "per-head",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show how strongly each layer's attention couples, and which would go."""
+    choice = chosen(drop, share, None, None, protect_first, protect_last)
+    with opened(model) as read:
+        from gatenorm_stream.report.summary import model_line
+        from gatenorm_stream.selection import select
+
+        scores = scored(read, reading, threads, quiet)
+        dropped = select(scores, choice)
+        if json_:
+            report = {
+                "model": str(model),
+                "revision": None,
+                "reading": reading,
+                "family": read.family.model_type,
+                "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in scores],
+                "dropped": list(dropped),
+            }
+            typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        elif not quiet:
+            typer.echo(model_line(read))
+            typer.echo(f"Gate-Norm, reading {reading}; the lowest would go first\n")
+            show_scores(scores, dropped, choice)
