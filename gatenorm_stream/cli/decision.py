@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,14 @@ def scored(model: Model, reading: Reading, threads: int | None, quiet: bool) -> 
 
     with progress_bar(quiet) as progress:
         return score_model(model, reading, threads=threads, progress=progress)
+
+
+def wrapped(line: str) -> str:
+    """Folded to a terminal's width; whole where there is no terminal."""
+    if not sys.stdout.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False)
 
 
 def show_scores(scores: tuple[LayerScore, ...], dropped: tuple[int, ...], choice: Choice) -> None:

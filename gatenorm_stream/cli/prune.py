@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import opened, scored, show_scores
+from gatenorm_stream.cli.decision import opened, scored, show_scores, wrapped
 from gatenorm_stream.cli.options import (
     WHAT_GOES,
     DebugOption,
@@ -165,7 +165,7 @@ def _show_plan(model: Model, plan: Plan, form: FormatChoice, layout: Layout, cho
     show_scores(plan.scores, plan.dropped, choice)
     typer.echo()
     for line in plan_lines(plan, form):
-        typer.echo(line)
+        typer.echo(wrapped(line))
     if layout.left_out:
-        typer.echo(f"left out: {', '.join(layout.left_out)}")
+        typer.echo(wrapped(f"left out: {', '.join(layout.left_out)}"))
     typer.echo(f"\n{size_table(model, plan, layout)}\n")

@@ -22,6 +22,7 @@ class FormatChoice:
     format: Format
     limits: tuple[Obstacle, ...]
     passed_over: tuple[Obstacle, ...] = ()
+    cautions: tuple[str, ...] = ()
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -41,7 +42,7 @@ def choose_format(
         limits = format_.obstacles(model, dropped)
         blocking = _blocking(limits, engines)
         if not blocking:
-            return FormatChoice(format_, limits, passed_over)
+            return FormatChoice(format_, limits, passed_over, format_.cautions(model))
         passed_over = blocking
     raise FormatError(
         f"{name} can't express this model: {describe(passed_over[0])}; {_way_out(passed_over, engines)}"

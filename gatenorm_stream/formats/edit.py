@@ -34,8 +34,12 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Format:
-    """`obstacles` and `edit` take the model and the layers whose attention goes."""
+    """`obstacles` and `edit` take the model and the layers whose attention goes.
+
+    `cautions` tell what an engine makes of this model that its user should know, though it runs.
+    """
 
     name: str
     obstacles: Callable[[Model, tuple[int, ...]], tuple[Obstacle, ...]]
+    cautions: Callable[[Model], tuple[str, ...]]
     edit: Callable[[Model, tuple[int, ...]], Edit]

@@ -1,8 +1,9 @@
 """What llama.cpp's converter demands of the tokenizer beside a DeciLM checkpoint.
 
 It takes a vocabulary of exactly 128256 entries as Llama 3's byte-level BPE, and anything else only as a BPE with
-byte fallback whose decoder is a sequence (Llama 2, TinyLlama, Mistral 7B): llama.cpp, conversion/deci.py and
-gguf/vocab.py.
+byte fallback whose decoder is a sequence (Llama 2, TinyLlama, Mistral 7B); to the tokens of the latter it gives one
+and the same score, so that llama.cpp cuts text into other tokens than the model was trained on. llama.cpp,
+conversion/deci.py and gguf/vocab.py (LlamaHfVocab.get_token_score).
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ def tokenizer_obstacle(checkpoint: Checkpoint) -> Obstacle | None:
         return None
     reason = _refusal(checkpoint)
     return Obstacle(frozenset({"llama.cpp"}), "tokenizer.json", reason, notice=True) if reason else None
+
+
+def tokenizer_caution(checkpoint: Checkpoint) -> str | None:
+    """None if llama.cpp cuts text as the model's own tokenizer does, or the converter refuses it anyway."""
+    if checkpoint.config.get("vocab_size") == LLAMA_3_VOCABULARY or _refusal(checkpoint):
+        return None
+    return "llama.cpp cuts text into other tokens (its converter loses the merge order): docs/engines.md mends it"
 
 
 def _refusal(checkpoint: Checkpoint) -> str | None:

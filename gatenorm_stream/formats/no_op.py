@@ -14,7 +14,7 @@ from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families import Model
 from gatenorm_stream.formats.edit import Edit, Format, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
-from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_obstacle
+from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_caution, tokenizer_obstacle
 
 RUNTIME_FILE = "modeling_gatenorm.py"
 MLP_MULTIPLE = 256
@@ -66,6 +66,11 @@ def _obstacles(model: Model, dropped: tuple[int, ...]) -> tuple[Obstacle, ...]:
     return tuple(found)
 
 
+def _cautions(model: Model) -> tuple[str, ...]:
+    caution = tokenizer_caution(model.checkpoint)
+    return (caution,) if caution else ()
+
+
 def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     remove = {name for layer in dropped for name in model.attention_tensors(layer)}
     remove |= {name for name in model.checkpoint.tensors if name.endswith(".rotary_emb.inv_freq")}
@@ -73,7 +78,7 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     return Edit(_config(model, dropped), remove=frozenset(remove), files={RUNTIME_FILE: runtime})
 
 
-NO_OP = Format("no-op", _obstacles, _edit)
+NO_OP = Format("no-op", _obstacles, _cautions, _edit)
 
 
 def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:

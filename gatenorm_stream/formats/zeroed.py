@@ -14,6 +14,10 @@ def _obstacles(model: Model, dropped: tuple[int, ...]) -> tuple[Obstacle, ...]:
     return ()
 
 
+def _cautions(model: Model) -> tuple[str, ...]:
+    return ()
+
+
 def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     return Edit(
         config=model.config,
@@ -21,4 +25,4 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     )
 
 
-ZEROED = Format("zeroed", _obstacles, _edit)
+ZEROED = Format("zeroed", _obstacles, _cautions, _edit)

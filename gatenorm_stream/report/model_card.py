@@ -46,7 +46,7 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     data = ModelCardData(**source, tags=[*dict.fromkeys([*tags, "gate-norm", "pruned"])])
     sizes = "\n".join(f"| {a} | {b} | {c} | {d} |" for a, b, c, d in size_rows(model, plan, layout))
     verb = "removed from" if plan.format == "no-op" else "zeroed in"
-    limits = "".join(f"\n- {describe(limit)}" for limit in choice.limits)
+    limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
     title = model.checkpoint.source.root.resolve().name
     body = f"""\

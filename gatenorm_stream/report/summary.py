@@ -48,6 +48,7 @@ def plan_lines(plan: Plan, choice: FormatChoice) -> Iterator[str]:
     yield f"format {plan.format}: runs in {', '.join(UNTRIED.get(e, e) for e in choice.engines)}"
     for limit in choice.limits:
         yield f"not in {', '.join(sorted(limit.engines))}: {limit.field}: {limit.reason}"
+    yield from choice.cautions
     if plan.format == "zeroed":
         yield "every shape is kept: this saves neither memory nor time by itself"
 

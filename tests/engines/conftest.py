@@ -1,0 +1,135 @@
+"""Checkpoints pruned by the installed command, each made once a session.
+
+The engines are in requirements.txt; where they are not installed, nothing here is collected.
+GATENORM_TEST_MODEL names another model to prune instead of fixtures/sotu-5m; it must have 12 layers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+collect_ignore_glob = [] if find_spec("xllamacpp") else ["test_*.py"]
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
+COMMAND = Path(sys.executable).with_name("gatenorm-stream")
+CASES = [
+    ("sotu", (1,)),
+    ("sotu", (6,)),
+    ("sotu", (11,)),
+    ("sotu", (1, 6, 11)),
+    ("mistral", (1, 2)),
+    ("biased_llama", (3,)),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    source: Path
+    layers: tuple[int, ...]
+    out: Path  # in the format `no-op`, which all engines load
+
+
+@pytest.fixture(scope="session")
+def prune(tmp_path_factory) -> Callable[..., Path]:
+    """prune(source, layers, *options): the output of the command."""
+
+    @functools.cache
+    def prune(source: Path, layers: tuple[int, ...], *options: str) -> Path:
+        out = tmp_path_factory.mktemp("pruned") / "out"
+        command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), *options]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return out
+
+    return prune
+
+
+@pytest.fixture(scope="session")
+def sotu() -> Path:
+    """The fixture model: a trained Llama of 12 layers, in three shards."""
+    return Path(os.environ.get("GATENORM_TEST_MODEL", FIXTURE))
+
+
+@pytest.fixture(scope="session")
+def mistral(tmp_path_factory, sotu) -> Path:
+    import sources
+
+    return sources.write(sources.mistral, tmp_path_factory.mktemp("source") / "mistral", sotu)
+
+
+@pytest.fixture(scope="session")
+def biased_llama(tmp_path_factory, sotu) -> Path:
+    """Biases in q, k, v and o, and RoPE of type llama3."""
+    import sources
+
+    return sources.write(sources.biased_llama, tmp_path_factory.mktemp("source") / "llama", sotu)
+
+
+@pytest.fixture(scope="session", params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(map(str, case[1]))}")
+def case(request, prune) -> Case:
+    name, layers = request.param
+    source = request.getfixturevalue(name)
+    return Case(source, layers, prune(source, layers, "--format", "no-op"))
+
+
+@pytest.fixture(scope="session")
+def pruned(sotu, prune) -> Case:
+    """The fixture model without three of its twelve attention sublayers."""
+    layers = (1, 6, 11)
+    return Case(sotu, layers, prune(sotu, layers, "--format", "no-op"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(sotu):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(sotu)
+
+
+@pytest.fixture(scope="session")
+def sentence() -> str:
+    return "The people of the United States — naïve or not — paid $15,000,000 in 1803, and that’s a fact."
+
+
+@pytest.fixture(scope="session")
+def ids(tokenizer, sentence) -> list[int]:
+    return tokenizer(sentence).input_ids[:24]
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """reference(source, layers): the stock model, these layers' attention silenced."""
+    import stock
+
+    return functools.cache(stock.load)
+
+
+@pytest.fixture(scope="session")
+def gguf(tmp_path_factory) -> Callable[[Path], Path]:
+    """gguf(checkpoint): converted for llama.cpp."""
+    import llama_cpp
+
+    @functools.cache
+    def gguf(checkpoint: Path) -> Path:
+        return llama_cpp.convert(checkpoint, tmp_path_factory.mktemp("gguf") / "model.gguf")
+
+    return gguf
+
+
+@pytest.fixture(scope="session")
+def mlx_lm():
+    """mlx_lm(checkpoint)"""
+    from mlx_engine import MlxLm
+
+    return functools.cache(MlxLm)

