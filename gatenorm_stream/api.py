@@ -14,7 +14,7 @@ from pathlib import Path
 from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.families import Model, read_model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
-from gatenorm_stream.layout import Layout, lay_out
+from gatenorm_stream.layout import lay_out
 from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.report.model_card import model_card
@@ -134,6 +134,3 @@ def make_plan(
         engines=engines,
     )
     return plan, chosen
-
-
-__all__ = ["Layout", "plan", "prune", "score", "verify"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ def _scores(layers: Any) -> tuple[LayerScore, ...]:
 
 
 def _numbers(values: list[Any]) -> bool:
-    return all(type(v) in (int, float) and abs(v) < math.inf for v in values)
+    return all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in values)
 
 
 def _layers(dropped: list[Any], count: int) -> bool:

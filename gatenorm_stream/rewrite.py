@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def write_output(
             _check_shards(layout, partial)
             journal.remove()
             sync_directory(partial)
-            _move_into_place(partial, out)
+            _move_into_place(partial, out, force)
     except OSError as error:
         raise OutputError(_explain(error, out, partial)) from error
 
@@ -206,17 +207,19 @@ def _locked(partial: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _move_into_place(partial: Path, out: Path) -> None:
-    """An earlier output is moved aside first and deleted last, so that a crash never leaves half of either."""
-    replaced = None
-    if out.exists():
-        replaced = out.with_name(out.name + ".replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
-        os.rename(out, replaced)
+def _move_into_place(partial: Path, out: Path, force: bool) -> None:
+    """An earlier output is moved aside first and deleted last, so that a crash never leaves half of either.
+
+    Without `force` the rename itself refuses a directory that is not empty.
+    """
+    aside = None
+    if force and (out / RECORD).is_file():
+        aside = Path(tempfile.mkdtemp(prefix=f"{out.name}.replaced-", dir=out.parent))
+        os.rename(out, aside / out.name)
     os.rename(partial, out)
     sync_directory(out.parent)
-    if replaced:
-        shutil.rmtree(replaced)
+    if aside:
+        shutil.rmtree(aside)
 
 
 def _explain(error: OSError, out: Path, partial: Path) -> str:

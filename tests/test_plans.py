@@ -1,0 +1,76 @@
+"""Plans and records survive JSON, whatever is in them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatenorm_stream.errors import GateNormError, PlanError
+from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.plans import Plan, plan_from_json
+from gatenorm_stream.readings import READINGS
+from gatenorm_stream.record import FileDigest, parse_record, render_record
+from gatenorm_stream.scores import LayerScore
+
+norms = st.floats(0, 1e300)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    count = draw(st.integers(2, 8))
+    heads = st.lists(norms, max_size=4).map(tuple)
+    return Plan(
+        source=draw(st.text()),
+        revision=draw(st.none() | st.text()),
+        family=draw(st.sampled_from(["llama", "mistral"])),
+        reading=draw(st.sampled_from(READINGS)),
+        scores=tuple(LayerScore(n, draw(norms), draw(heads)) for n in range(count)),
+        dropped=tuple(sorted(draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1)))),
+        format=draw(st.sampled_from(["no-op", "zeroed"])),
+        engines=tuple(draw(st.lists(st.sampled_from(ENGINES), unique=True))),
+        tool_version=draw(st.text()),
+    )
+
+
+digests = st.builds(FileDigest, st.integers(0, 2**50), st.text("0123456789abcdef", min_size=64, max_size=64))
+surrogates_out = st.text(st.characters(codec="utf-8"))
+
+
+@given(plans())
+def test_a_plan_survives_json(plan: Plan) -> None:
+    assert plan_from_json(json.loads(json.dumps(plan.to_json())), "here") == plan
+
+
+@given(plans(), st.dictionaries(surrogates_out, digests, max_size=4))
+def test_a_record_survives_its_text(plan: Plan, files: dict[str, FileDigest]) -> None:
+    text = render_record(plan, files)
+    assert parse_record(text, "here") == (plan, files)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(plans(), st.dictionaries(st.sampled_from([*Plan.__dataclass_fields__, "layers", "schema"]), json_values))
+def test_an_edited_plan_is_a_plan_or_a_plan_error(plan: Plan, edits: dict[str, Any]) -> None:
+    try:
+        read = plan_from_json(plan.to_json() | edits, "here")
+    except PlanError as error:
+        assert "\n" not in str(error)
+        return
+    assert plan_from_json(read.to_json(), "here") == read
+
+
+@given(json_values)
+def test_anything_else_is_an_error_too(value: Any) -> None:
+    with pytest.raises(GateNormError):
+        plan_from_json(value, "here")
+    with pytest.raises(GateNormError):
+        parse_record(json.dumps(value), "here")
