@@ -1,6 +1,6 @@
 """The same as the command, as functions.
 
-`progress` is called as progress(what, bytes done, bytes in all), from the calling thread for scoring and from
+`progress` is called as progress(what, bytes done, bytes in all, file), from the calling thread for scoring and from
 worker threads for writing and verifying. BLAS is left as it is set: OPENBLAS_NUM_THREADS=1, set before numpy
 is imported, makes scoring fastest.
 """
@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.families import Model, read_model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
+from gatenorm_stream.hub.source import HubSource
 from gatenorm_stream.layout import lay_out
+from gatenorm_stream.partial import open_partial
 from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.report.model_card import model_card
@@ -22,6 +25,8 @@ from gatenorm_stream.rewrite import write_output
 from gatenorm_stream.scores import LayerScore
 from gatenorm_stream.scoring import Progress, score_model
 from gatenorm_stream.selection import Choice, select
+from gatenorm_stream.sources import open_source
+from gatenorm_stream.target import check_place, check_space
 from gatenorm_stream.verification import Verified, verify_output
 
 
@@ -29,15 +34,18 @@ def score(
     source: str | PathLike[str],
     *,
     reading: Reading = "per-head",
+    revision: str | None = None,
     threads: int | None = None,
+    connections: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
     """The Gate-Norm score of every layer; the lowest would be removed first.
 
-    Raises CheckpointError or UnsupportedModelError.
+    `source` is a local directory or org/name[@revision] on the Hub. Raises CheckpointError (HubError for what the
+    Hub refuses) or UnsupportedModelError.
     """
-    with open_checkpoint(Path(source)) as checkpoint:
-        return score_model(read_model(checkpoint), reading, threads=threads, progress=progress)
+    with open_checkpoint(open_source(source, revision=revision, connections=connections)) as checkpoint:
+        return scored(read_model(checkpoint), reading, threads=threads, progress=progress)
 
 
 def plan(
@@ -51,7 +59,9 @@ def plan(
     reading: Reading = "per-head",
     format: str = "auto",
     engines: Iterable[str] = (),
+    revision: str | None = None,
     threads: int | None = None,
+    connections: int | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Scores `source` and decides what goes; writes nothing.
@@ -60,9 +70,9 @@ def plan(
     attention sublayers goes. Raises SelectionError or FormatError beside the errors of `score`.
     """
     choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
-    with open_checkpoint(Path(source)) as checkpoint:
+    with open_checkpoint(open_source(source, revision=revision, connections=connections)) as checkpoint:
         model = read_model(checkpoint)
-        scores = score_model(model, reading, threads=threads, progress=progress)
+        scores = scored(model, reading, threads=threads, progress=progress)
         return make_plan(model, scores, choice, reading, format, tuple(engines))[0]
 
 
@@ -74,41 +84,63 @@ def prune(
     force: bool = False,
     restart: bool = False,
     threads: int | None = None,
+    connections: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Carries out `plan` on its own source, or on `source` if that is given.
+    """Carries out `plan` on its own source at its own revision, or on `source` if that is given.
 
     Raises OutputError if `out` can't be written, PlanError if the plan does not fit the source.
     """
-    with open_checkpoint(Path(source or plan.source)) as checkpoint:
+    revision = None if source else plan.revision
+    opened = open_source(source or plan.source, revision=revision, connections=connections)
+    with open_checkpoint(opened) as checkpoint:
         model = read_model(checkpoint)
         check_plan_fits(plan, model)
         choice = choose_format(model, plan.dropped, plan.format, plan.engines)
         layout = lay_out(plan, model)
-        write_output(
-            plan,
-            layout,
-            model,
-            Path(out),
-            card=model_card(plan, model, layout, choice),
-            force=force,
-            restart=restart,
-            threads=threads,
-            progress=progress,
-        )
+        check_place(opened, Path(out), force=force)
+        check_space(layout, Path(out))
+        with open_partial(Path(out)) as partial:
+            write_output(
+                plan,
+                layout,
+                model,
+                Path(out),
+                partial,
+                card=model_card(plan, model, layout, choice),
+                force=force,
+                restart=restart,
+                threads=threads,
+                progress=progress,
+            )
 
 
 def verify(
     out: str | PathLike[str],
     *,
     against: str | PathLike[str] | None = None,
+    revision: str | None = None,
+    connections: int | None = None,
     progress: Progress | None = None,
 ) -> Verified:
     """Checks every byte of an output; with `against`, every kept tensor against the source's.
 
     Raises VerificationError with all that is wrong.
     """
-    return verify_output(Path(out), Path(against) if against else None, progress=progress)
+    source = open_source(against, revision=revision, connections=connections) if against else None
+    return verify_output(Path(out), source, progress=progress)
+
+
+def scored(
+    model: Model, reading: Reading, *, threads: int | None = None, progress: Progress | None = None
+) -> tuple[LayerScore, ...]:
+    """`score_model`; where that reads q and k more than once, a remote model's stay in a temporary directory."""
+    source = model.checkpoint.source
+    if reading == "per-head" or not isinstance(source, HubSource) or source.keeps:
+        return score_model(model, reading, threads=threads, progress=progress)
+    with TemporaryDirectory(prefix="gatenorm-") as folder:
+        source.keep_in(Path(folder))
+        return score_model(model, reading, threads=threads, progress=progress)
 
 
 def make_plan(
@@ -124,8 +156,8 @@ def make_plan(
     chosen = choose_format(model, dropped, format, engines)
     checkpoint = model.checkpoint
     plan = Plan(
-        source=str(checkpoint.source),
-        revision=None,
+        source=checkpoint.source.title,
+        revision=checkpoint.source.revision,
         family=model.family.model_type,
         reading=reading,
         scores=scores,

@@ -28,6 +28,10 @@ class HeaderError(CheckpointError):
     pass
 
 
+class HubError(CheckpointError):
+    pass
+
+
 class UnsupportedModelError(GateNormError):
     pass
 

@@ -79,7 +79,7 @@ def read_model(checkpoint: Checkpoint) -> Model:
     Raises UnsupportedModelError for an unknown architecture or quantised weights, CheckpointError if the config
     or the projections are missing or contradict each other.
     """
-    config, where = checkpoint.config, f"{checkpoint.source}/config.json"
+    config, where = checkpoint.config, f"{checkpoint.source.title}/config.json"
     model_type = config.get("model_type")
     family = next((f for f in FAMILIES if f.model_type == model_type), None)
     if family is None:
@@ -121,21 +121,21 @@ def _projection(checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Te
         packed = [f"{name.removesuffix('weight')}{part}" for part in ("qweight", "weight_packed")]
         if any(p in checkpoint.tensors for p in packed):
             raise UnsupportedModelError(
-                f"{checkpoint.source} holds packed, quantised weights ({packed[0].rsplit('.', 1)[0]}); "
+                f"{checkpoint.source.title} holds packed, quantised weights ({packed[0].rsplit('.', 1)[0]}); "
                 "use the unquantised safetensors form of this model"
             )
         raise CheckpointError(
-            f"{checkpoint.source} has no {name}, which its config.json calls for; the checkpoint is incomplete "
-            "(or attention was pruned before): start from the original model"
+            f"{checkpoint.source.title} has no {name}, which its config.json calls for; the checkpoint is "
+            "incomplete (or attention was pruned before): start from the original model"
         )
     if tensor.dtype not in FLOAT_DTYPES:
         raise UnsupportedModelError(
-            f"{name} in {checkpoint.source} is stored as {tensor.dtype}; scoring reads "
+            f"{name} in {checkpoint.source.title} is stored as {tensor.dtype}; scoring reads "
             f"{', '.join(FLOAT_DTYPES)}: use the unquantised safetensors form of this model"
         )
     if tensor.shape != shape:
         raise CheckpointError(
-            f"{name} in {checkpoint.source} has shape {list(tensor.shape)}, but config.json calls for "
+            f"{name} in {checkpoint.source.title} has shape {list(tensor.shape)}, but config.json calls for "
             f"{list(shape)}; one of them is wrong, restore it"
         )
     return tensor
@@ -146,7 +146,7 @@ def _unknown(checkpoint: Checkpoint, where: str) -> NoReturn:
     known = ", ".join(f.model_type for f in FAMILIES)
     if "gatenorm" in config:
         raise UnsupportedModelError(
-            f"{checkpoint.source} was pruned by gatenorm-stream already; start from the original model"
+            f"{checkpoint.source.title} was pruned by gatenorm-stream already; start from the original model"
         )
     raise UnsupportedModelError(
         f"{where} has model_type={config.get('model_type')!r}, which is not known (known: {known}); "

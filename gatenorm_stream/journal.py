@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 from gatenorm_stream.errors import OutputError
+from gatenorm_stream.partial import SPOOL
 from gatenorm_stream.record import RECORD, FileDigest
 from gatenorm_stream.synced import write_synced
 
@@ -18,20 +19,18 @@ JOURNAL = ".gatenorm-journal"
 
 
 class Journal:
-    """One line for the plan, one for each complete file; kept in the `.partial` it speaks of."""
+    """One line for the plan, one for each file or first part of one that is there; kept in the `.partial`."""
 
     def __init__(self, partial: Path, identity: str, restart: bool) -> None:
         self._path = partial / JOURNAL
         self._lock = Lock()
         self.finished: dict[str, FileDigest] = {}
+        self._written: dict[str, int] = {}
         lines = self._lines()
         if lines and lines[0] == {"identity": identity} and not restart:
-            for line in lines[1:]:
-                path = partial / line["name"]
-                if path.is_file() and path.stat().st_size == line["size"]:
-                    self.finished[line["name"]] = FileDigest(line["size"], line["sha256"])
+            self._believe(partial, lines[1:])
             return
-        content = [p for p in partial.iterdir() if p != self._path]
+        content = [p for p in partial.iterdir() if p not in (self._path, partial / SPOOL)]
         if content and not restart and not (partial / RECORD).is_file():
             raise OutputError(
                 f"{partial} was left by a run with another plan or source; continue that run, or start over "
@@ -41,13 +40,34 @@ class Journal:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         write_synced(self._path, json.dumps({"identity": identity}) + "\n")
 
+    def written(self, name: str) -> int:
+        """How many bytes of an unfinished file are there from its beginning."""
+        return self._written.get(name, 0)
+
     def add(self, name: str, digest: FileDigest) -> None:
-        line = json.dumps({"name": name, **asdict(digest)}) + "\n"
+        """Says that `name` is complete."""
+        self._append({"name": name, **asdict(digest)})
+        self.finished[name] = digest
+
+    def add_part(self, name: str, size: int) -> None:
+        """Says that the first `size` bytes of `name` are there."""
+        self._append({"name": name, "written": size})
+
+    def _append(self, line: dict[str, Any]) -> None:
         with self._lock, open(self._path, "a", encoding="utf-8") as journal:
-            journal.write(line)
+            journal.write(json.dumps(line) + "\n")
             journal.flush()
             os.fsync(journal.fileno())
-            self.finished[name] = digest
+
+    def _believe(self, partial: Path, lines: list[dict[str, Any]]) -> None:
+        """Takes over what the lines say as far as the files bear it out."""
+        for line in lines:
+            path = partial / line["name"]
+            size = path.stat().st_size if path.is_file() else 0
+            if "written" in line and line["written"] <= size:
+                self._written[line["name"]] = line["written"]
+            elif "sha256" in line and line["size"] == size and path.is_file():
+                self.finished[line["name"]] = FileDigest(size, line["sha256"])
 
     def remove(self) -> None:
         self._path.unlink()

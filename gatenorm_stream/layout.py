@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from gatenorm_stream.checkpoint.header import TensorInfo, build_header
-from gatenorm_stream.checkpoint.local import LocalFile
 from gatenorm_stream.checkpoint.open import (
     CONFIG,
     FOREIGN_WEIGHTS,
@@ -20,6 +19,7 @@ from gatenorm_stream.checkpoint.open import (
     Tensor,
 )
 from gatenorm_stream.checkpoint.ranges import ByteRange, coalesce
+from gatenorm_stream.checkpoint.source import File
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families import Model
 from gatenorm_stream.formats.choice import FORMATS
@@ -35,7 +35,7 @@ FOREIGN_FOLDERS = ("onnx", "original", "openvino", "coreml")
 class Copied:
     """Bytes taken from the source as they are."""
 
-    file: LocalFile
+    file: File
     range: ByteRange
 
     def __len__(self) -> int:
@@ -55,7 +55,10 @@ Piece: TypeAlias = Copied | Zeros
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """A safetensors file: `header`, then `pieces` end to end. `tensors` stand in the order of their bytes."""
+    """A safetensors file: `header`, then `pieces` end to end. `tensors` stand in the order of their bytes.
+
+    A shard that stays as it is has no header of its own: its one piece is the whole file.
+    """
 
     name: str
     header: bytes
@@ -106,7 +109,7 @@ def lay_out(plan: Plan, model: Model) -> Layout:
     kept = [(shard, _kept(shard, edit)) for shard in checkpoint.shards]
     kept = [(shard, tensors) for shard, tensors in kept if tensors]
     if not kept:
-        raise FormatError(f"nothing of {checkpoint.source} would be left")
+        raise FormatError(f"nothing of {checkpoint.source.title} would be left")
     shards = tuple(
         _shard_layout(_shard_name(number, len(kept)), shard, tensors, edit)
         for number, (shard, tensors) in enumerate(kept, start=1)
@@ -128,6 +131,8 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> ShardLayout:
+    if len(tensors) == len(shard.header.tensors) and not edit.zero & {t.name for t in tensors}:
+        return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
     placed, position = [], 0
     for t in tensors:
         placed.append(TensorInfo(t.name, t.dtype, t.shape, ByteRange(position, position + len(t.data))))

@@ -106,7 +106,7 @@ def check_plan_fits(plan: Plan, model: Model) -> None:
     if (plan.family, len(plan.scores)) != (model.family.model_type, model.layers):
         raise PlanError(
             f"the plan was made for a {plan.family} of {len(plan.scores)} layers ({plan.source}), but "
-            f"{model.checkpoint.source} is a {model.family.model_type} of {model.layers}; score it anew"
+            f"{model.checkpoint.source.title} is a {model.family.model_type} of {model.layers}; score it anew"
         )
 
 

@@ -8,35 +8,27 @@ source it belongs to, and each file that is complete.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
 from threading import Event, Lock
-from typing import TypeAlias
 
-from gatenorm_stream.checkpoint.local import LocalFile
-from gatenorm_stream.checkpoint.ranges import ByteRange
-from gatenorm_stream.errors import CheckpointError, OutputError, VerificationError
+from gatenorm_stream.checkpoint.source import Source
+from gatenorm_stream.errors import OutputError, VerificationError
 from gatenorm_stream.families import Model
+from gatenorm_stream.filling import Pieces, Readahead, Remote, chunks, fill
 from gatenorm_stream.journal import Journal
-from gatenorm_stream.layout import Copied, Layout, Piece, Zeros
+from gatenorm_stream.layout import Copied, Layout
+from gatenorm_stream.partial import SPOOL
 from gatenorm_stream.plans import Plan
-from gatenorm_stream.record import RECORD, FileDigest, render_record
+from gatenorm_stream.record import RECORD, render_record
 from gatenorm_stream.scoring import Progress, available_threads
 from gatenorm_stream.synced import sync_directory, write_synced
-from gatenorm_stream.target import check_target
-
-_Advance: TypeAlias = Callable[[int], None]
-
-CHUNK = 8 << 20
 
 
 def write_output(
@@ -44,6 +36,7 @@ def write_output(
     layout: Layout,
     model: Model,
     out: Path,
+    partial: Path,
     *,
     card: Mapping[str, str],
     force: bool = False,
@@ -51,126 +44,74 @@ def write_output(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Writes `layout` and the texts of `card` to `out`, which must not exist (or `force`).
+    """Writes `layout` and the texts of `card` to `partial` (from `open_partial`), and makes that `out`.
 
-    Raises OutputError if it can't be written, CheckpointError if the source changes while it is read. Either way,
-    and on any other exception, `out` is as it was before.
+    Raises OutputError if it can't be written, CheckpointError if the source changes while it is read or can't be
+    read to its end. Either way, and on any other exception, `out` is as it was before.
     """
-    check_target(layout, model, out, force=force)
-    partial = out.with_name(out.name + ".partial")
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir(exist_ok=True)
-        with _locked(partial):
-            journal = Journal(partial, _identity(plan, layout, model), restart)
-            _write_files(layout, card, partial, journal, threads or available_threads(), progress)
-            record = render_record(plan, journal.finished)
-            write_synced(partial / RECORD, record)
-            _check_shards(layout, partial)
-            journal.remove()
-            sync_directory(partial)
-            _move_into_place(partial, out, force)
+        journal = Journal(partial, _identity(plan, layout, model), restart)
+        _write_files(layout, model.checkpoint.source, card, partial, journal, threads, progress)
+        write_synced(partial / RECORD, render_record(plan, journal.finished))
+        _check_shards(layout, partial)
+        journal.remove()
+        shutil.rmtree(partial / SPOOL, ignore_errors=True)
+        sync_directory(partial)
+        _move_into_place(partial, out, force)
     except OSError as error:
         raise OutputError(_explain(error, out, partial)) from error
 
 
 def _write_files(
     layout: Layout,
+    source: Source,
     card: Mapping[str, str],
     partial: Path,
     journal: Journal,
-    threads: int,
+    threads: int | None,
     progress: Progress | None,
 ) -> None:
-    pieces: dict[str, tuple[Piece | bytes, ...]] = {s.name: (s.header, *s.pieces) for s in layout.shards}
-    pieces |= {name: (copied,) for name, copied in layout.copied.items()}
-    pieces |= {name: (text.encode("utf-8"),) for name, text in {**layout.texts, **card}.items()}
-    total = sum(len(piece) for file in pieces.values() for piece in file)
+    """Local files side by side; remote ones one after the other, their chunks side by side."""
+    files: dict[str, Pieces] = {s.name: (s.header, *s.pieces) for s in layout.shards}
+    files |= {name: (copied,) for name, copied in layout.copied.items()}
+    files |= {name: (text.encode("utf-8"),) for name, text in {**layout.texts, **card}.items()}
+    total = sum(len(piece) for pieces in files.values() for piece in pieces)
     done, lock, stop = 0, Lock(), Event()
 
-    def advance(count: int) -> None:
+    def advance(count: int, name: str) -> None:
         nonlocal done
         if stop.is_set():
             raise CancelledError
         with lock:
             done += count
             if progress:
-                progress("writing", done, total)
+                progress("writing", done, total, name)
 
-    def write(name: str) -> None:
-        if name in journal.finished:
-            advance(journal.finished[name].size)
-        else:
-            journal.add(name, _write_file(partial / name, pieces[name], advance))
-
-    with ThreadPoolExecutor(threads) as pool:
-        tasks = [pool.submit(write, name) for name in pieces]
+    advance(sum(f.size for f in journal.finished.values()), "")
+    starts = {name: journal.written(name) for name in files if name not in journal.finished}
+    readahead = Readahead(source.connections)
+    with ThreadPoolExecutor(1 if source.directory is None else threads or available_threads()) as pool:
         try:
+            readahead.expect(
+                chunk for name in starts for chunk in chunks(files[name], starts[name]) if isinstance(chunk, Remote)
+            )
+            tasks = [
+                pool.submit(fill, partial, name, files[name], start, journal, readahead, advance)
+                for name, start in starts.items()
+            ]
             for task in as_completed(tasks):
                 task.result()
         except BaseException:
             stop.set()
+            source.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _write_file(path: Path, pieces: tuple[Piece | bytes, ...], advance: _Advance) -> FileDigest:
-    """The digest is of what was read from the source, so that a later check covers the copying too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    with open(path, "wb", buffering=0) as target:
+        finally:
+            readahead.close()
+    for pieces in files.values():
         for piece in pieces:
-            for chunk in _chunks(piece):
-                if isinstance(chunk, bytes):
-                    target.write(chunk)
-                    digest.update(chunk)
-                else:
-                    _copy(chunk, target)
-                    digest.update(chunk.file.read(chunk.range))
-                    chunk.file.release(chunk.range)
-                size += len(chunk)
-                advance(len(chunk))
-        os.fsync(target.fileno())
-    for piece in pieces:
-        if isinstance(piece, Copied):
-            _check_unchanged(piece.file)
-    return FileDigest(size, digest.hexdigest())
-
-
-def _chunks(piece: Piece | bytes) -> Iterator[Copied | bytes]:
-    match piece:
-        case Copied(file, whole):
-            yield from (Copied(file, part) for part in whole.chunks(CHUNK))
-        case Zeros(count):
-            yield from (bytes(len(part)) for part in ByteRange(0, count).chunks(CHUNK))
-        case _:
-            yield piece
-
-
-def _copy(chunk: Copied, target: FileIO) -> None:
-    """Lets the kernel copy where it can (a reflinking file system then copies nothing)."""
-    position = chunk.range.start
-    while position < chunk.range.stop:
-        try:
-            copied = os.copy_file_range(
-                chunk.file.fileno(), target.fileno(), chunk.range.stop - position, offset_src=position
-            )
-        except (AttributeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_KERNEL_COPY:
-                raise
-            copied = target.write(chunk.file.read(ByteRange(position, chunk.range.stop)))
-        if not copied:
-            raise CheckpointError(f"{chunk.file.path} was cut short while it was read; restore it")
-        position += copied
-
-
-_NO_KERNEL_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
-
-
-def _check_unchanged(file: LocalFile) -> None:
-    now = os.fstat(file.fileno())
-    if (now.st_size, now.st_mtime_ns) != (file.size, file.modified_ns):
-        raise CheckpointError(f"{file.path} changed while it was read; run again once nothing writes to it")
+            if isinstance(piece, Copied):
+                piece.file.check_unchanged()
 
 
 def _check_shards(layout: Layout, partial: Path) -> None:
@@ -187,24 +128,10 @@ def _identity(plan: Plan, layout: Layout, model: Model) -> str:
     """Stands for the plan and the very files it is applied to."""
     digest = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode("utf-8"))
     for shard in model.checkpoint.shards:
-        digest.update(f"{shard.name} {shard.file.size} {shard.file.modified_ns}\n".encode())
+        digest.update(f"{shard.name} {shard.file.identity}\n".encode())
     for layout_shard in layout.shards:
         digest.update(layout_shard.header)
     return digest.hexdigest()
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Keeps two runs from one `.partial`; the lock goes with the process, however it ends."""
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"another run is writing {partial}; wait for it to end") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def _move_into_place(partial: Path, out: Path, force: bool) -> None:

@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import OutputError
-from gatenorm_stream.families import Model
 from gatenorm_stream.layout import Layout
 from gatenorm_stream.record import RECORD
 
@@ -15,13 +15,15 @@ SPARE_BYTES = 16 << 20
 """Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
 
 
-def check_target(layout: Layout, model: Model, out: Path, *, force: bool = False) -> None:
-    """Raises OutputError for everything about `out` that can be known before the first byte is written."""
-    source, target = model.checkpoint.source.root.resolve(), out.resolve()
-    if target == source or target.is_relative_to(source):
-        raise OutputError(f"{out} is inside the source {source}; choose a directory outside it")
-    if source.is_relative_to(target):
-        raise OutputError(f"{out} contains the source {source}; choose another directory")
+def check_place(source: Source, out: Path, *, force: bool = False) -> None:
+    """Raises OutputError if `out` is no place for an output: taken, not writable, or in the way of the source."""
+    target = out.resolve()
+    if source.directory:
+        home = source.directory.resolve()
+        if target == home or target.is_relative_to(home):
+            raise OutputError(f"{out} is inside the source {home}; choose a directory outside it")
+        if home.is_relative_to(target):
+            raise OutputError(f"{out} contains the source {home}; choose another directory")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out} exists and is not a directory; choose another name")
     if out.exists() and any(out.iterdir()):
@@ -32,14 +34,19 @@ def check_target(layout: Layout, model: Model, out: Path, *, force: bool = False
                 f"{out} exists and was not written by gatenorm-stream (it has no {RECORD}), so --force does "
                 "not replace it; choose another directory, or delete it yourself"
             )
-    home = _existing_parent(target)
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise OutputError(f"{home} is not writable; choose another place for --out")
-    free = shutil.disk_usage(home).free
-    if free < layout.size + SPARE_BYTES:
+    parent = _existing_parent(target)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{parent} is not writable; choose another place for --out")
+
+
+def check_space(layout: Layout, out: Path) -> None:
+    """Raises OutputError if the disk has no room for the output."""
+    parent = _existing_parent(out.resolve())
+    free, needed = shutil.disk_usage(parent).free, layout.size + SPARE_BYTES
+    if free < needed:
         raise OutputError(
-            f"{home} has {free / 1e9:.2f} GB free, the output needs {(layout.size + SPARE_BYTES) / 1e9:.2f} GB; "
-            "free some space, or choose another place for --out"
+            f"{parent} has {free / 1e9:.2f} GB free, the output needs {needed / 1e9:.2f} GB; free some space, or "
+            "choose another place for --out"
         )
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import CONFIG, INDEX, Tensor, open_checkpoint
 from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import VerificationError
 from gatenorm_stream.families import FAMILIES, read_model
 from gatenorm_stream.layout import lay_out
@@ -35,7 +37,7 @@ class Verified:
     against: str | None = None
 
 
-def verify_output(out: Path, against: Path | None = None, *, progress: Progress | None = None) -> Verified:
+def verify_output(out: Path, against: Source | None = None, *, progress: Progress | None = None) -> Verified:
     """Checks every byte of `out` against the digests in its gatenorm.json, its tensors against its config and
     plan, and with `against` every kept tensor against the source's bytes.
 
@@ -52,27 +54,29 @@ def verify_output(out: Path, against: Path | None = None, *, progress: Progress 
     total = sum(f.size for f in files.values())
     done = 0
 
-    def advance(count: int) -> None:
+    def advance(count: int, name: str) -> None:
         nonlocal done
         done += count
         if progress:
-            progress("verifying", done, total)
+            progress("verifying", done, total, name)
 
     problems = list(_file_problems(out, files, advance))
     tensors = 0
     if not problems:
         problems += _content_problems(out, plan)
     if not problems:
-        with open_checkpoint(out) as checkpoint:
+        with open_checkpoint(LocalSource(out)) as checkpoint:
             tensors = len(checkpoint.tensors)
         if against:
-            problems += _source_problems(out, plan, against)
+            problems += dict.fromkeys(_source_problems(out, plan, against, progress))
     if problems:
         raise VerificationError(str(out), problems)
-    return Verified(plan, len(files), tensors, total, str(against) if against else None)
+    return Verified(plan, len(files), tensors, total, against.title if against else None)
 
 
-def _file_problems(out: Path, files: Mapping[str, FileDigest], advance: Callable[[int], None]) -> Iterator[str]:
+def _file_problems(
+    out: Path, files: Mapping[str, FileDigest], advance: Callable[[int, str], None]
+) -> Iterator[str]:
     def check(name: str) -> str | None:
         path, expected = out / name, files[name]
         if not path.is_file():
@@ -83,7 +87,7 @@ def _file_problems(out: Path, files: Mapping[str, FileDigest], advance: Callable
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
-                advance(len(chunk))
+                advance(len(chunk), name)
         return None if digest.hexdigest() == expected.sha256 else f"{name} was changed: its sha256 differs"
 
     with ThreadPoolExecutor(available_threads()) as pool:
@@ -119,8 +123,8 @@ def _content_problems(out: Path, plan: Plan) -> Iterator[str]:
             yield f"layer {layer} has {'' if has else 'no '}attention tensors, against the plan"
 
 
-def _source_problems(out: Path, plan: Plan, against: Path) -> Iterator[str]:
-    with open_checkpoint(against) as source, open_checkpoint(out) as output:
+def _source_problems(out: Path, plan: Plan, against: Source, progress: Progress | None) -> Iterator[str]:
+    with open_checkpoint(against) as source, open_checkpoint(LocalSource(out)) as output:
         model = read_model(source)
         check_plan_fits(plan, model)
         layout = lay_out(plan, model)
@@ -128,15 +132,18 @@ def _source_problems(out: Path, plan: Plan, against: Path) -> Iterator[str]:
         for name in sorted(expected.keys() ^ output.tensors.keys()):
             yield f"{name} is {'missing' if name in expected else 'not in the source'}"
         zeroed = {name for layer in plan.dropped for name in model.output_projection(layer)}
-        for name in expected.keys() & output.tensors.keys():
+        compared = []
+        for name in sorted(expected.keys() & output.tensors.keys()):
             kept, original = output.tensors[name], source.tensors[name]
             if (kept.dtype, kept.shape) != (original.dtype, original.shape):
                 yield f"{name} has another dtype or shape than the source's"
             elif plan.format == "zeroed" and name in zeroed:
                 if not _all_zero(kept):
                     yield f"{name} is not zero"
-            elif not _same_bytes(kept, original):
-                yield f"{name} differs from the source's"
+            else:
+                compared.append((kept, original))
+        for name in _differing(compared, max(against.connections, available_threads()), progress):
+            yield f"{name} differs from the source's"
         for name, text in layout.texts.items():
             if not _holds(out / name, text.encode("utf-8")):
                 yield f"{name} is not what the plan makes of the source"
@@ -145,15 +152,30 @@ def _source_problems(out: Path, plan: Plan, against: Path) -> Iterator[str]:
                 yield f"{name} differs from the source's"
 
 
+def _differing(pairs: list[tuple[Tensor, Tensor]], workers: int, progress: Progress | None) -> Iterator[str]:
+    """Names of tensors whose bytes differ, compared in chunks side by side."""
+    chunks = [
+        (mine, theirs, a, b)
+        for mine, theirs in pairs
+        for a, b in zip(mine.range.chunks(CHUNK), theirs.range.chunks(CHUNK), strict=True)
+    ]
+    total, done = sum(len(a) for _, _, a, _ in chunks), 0
+
+    def same(chunk: tuple[Tensor, Tensor, ByteRange, ByteRange]) -> bool:
+        mine, theirs, a, b = chunk
+        return np.array_equal(_bytes(mine, a), _bytes(theirs, b))
+
+    with ThreadPoolExecutor(workers) as pool:
+        for (mine, _, a, _), equal in zip(chunks, pool.map(same, chunks), strict=True):
+            done += len(a)
+            if progress:
+                progress("comparing", done, total, mine.shard.name)
+            if not equal:
+                yield mine.name
+
+
 def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
-
-
-def _same_bytes(a: Tensor, b: Tensor) -> bool:
-    return all(
-        np.array_equal(_bytes(a, mine), _bytes(b, theirs))
-        for mine, theirs in zip(a.range.chunks(CHUNK), b.range.chunks(CHUNK), strict=True)
-    )
 
 
 def _all_zero(tensor: Tensor) -> bool:

@@ -143,12 +143,13 @@ def test_a_torn_journal_line_is_forgotten(run: Run, llama: Path, tmp_path: Path)
     gatenorm_stream.prune(plan, tmp_path / "whole")
     partial = tmp_path / "out.partial"
     partial.mkdir()
+    from gatenorm_stream.checkpoint.local import LocalSource
     from gatenorm_stream.checkpoint.open import open_checkpoint
     from gatenorm_stream.families import read_model
     from gatenorm_stream.layout import lay_out
     from gatenorm_stream.rewrite import _identity
 
-    with open_checkpoint(llama) as checkpoint:
+    with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
         identity = _identity(plan, lay_out(plan, model), model)
     (partial / ".gatenorm-journal").write_text(json.dumps({"identity": identity}) + '\n{"name": "config.js')
@@ -173,7 +174,7 @@ def test_a_source_that_changes_while_it_is_read(llama: Path, tmp_path: Path) -> 
     plan = gatenorm_stream.plan(llama, layers=[1])
     shard = llama / "model-00001-of-00002.safetensors"
 
-    def touch(what: str, done: int, total: int) -> None:
+    def touch(what: str, done: int, total: int, file: str) -> None:
         os.utime(shard)
 
     with pytest.raises(CheckpointError, match="changed while it was read"):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from test_gate_norm import brute_force
 
 import gatenorm_stream
-from gatenorm_stream.checkpoint.local import LocalFile
+from gatenorm_stream.checkpoint.local import LocalFile, LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import CheckpointError
@@ -107,7 +107,7 @@ def test_reads_q_and_k_and_nothing_else(llama: Path, monkeypatch: pytest.MonkeyP
         read.setdefault(self.path.name, set()).update(range(where.start, where.stop))
         return original(self, where)
 
-    with open_checkpoint(llama) as checkpoint:
+    with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
         monkeypatch.setattr(LocalFile, "read", recording)
         score_model(model, reading)
@@ -126,7 +126,7 @@ def test_per_head_reads_each_byte_once(llama: Path, monkeypatch: pytest.MonkeyPa
         count += len(where)
         return original(self, where)
 
-    with open_checkpoint(llama) as checkpoint:
+    with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
         monkeypatch.setattr(LocalFile, "read", counting)
         score_model(model)
@@ -134,7 +134,7 @@ def test_per_head_reads_each_byte_once(llama: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_progress_reaches_the_total(llama: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int, str]] = []
     gatenorm_stream.score(llama, progress=lambda *report: seen.append(report))
     assert seen[-1][1] == seen[-1][2] > 0
     assert [s[1] for s in seen] == sorted(s[1] for s in seen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.ranges import ByteRange
@@ -31,11 +32,20 @@ class LocalFile:
             raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
         found = os.fstat(self._fd)
         self.size = found.st_size
-        self.modified_ns = found.st_mtime_ns
+        self._modified_ns = found.st_mtime_ns
         self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ) if self.size else None
 
-    def fileno(self) -> int:
-        return self._fd
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def identity(self) -> str:
+        return f"{self.size} {self._modified_ns}"
+
+    @property
+    def sha256(self) -> None:
+        return None
 
     def read(self, where: ByteRange) -> memoryview:
         """The bytes of `where` without copying them.
@@ -46,6 +56,8 @@ class LocalFile:
         if where.stop > self.size or os.fstat(self._fd).st_size < where.stop:
             raise CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
         return memoryview(self._map if self._map is not None else b"")[where.start : where.stop]
+
+    fetch = read
 
     def release(self, where: ByteRange) -> None:
         """Gives the pages around `where` back to the system; reading them again is still right.
@@ -58,6 +70,14 @@ class LocalFile:
         stop = min(-(-where.stop // MAPPED_TOGETHER) * MAPPED_TOGETHER, self.size)
         self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
+    def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int]]:
+        yield where, self._fd
+
+    def check_unchanged(self) -> None:
+        now = os.fstat(self._fd)
+        if (now.st_size, now.st_mtime_ns) != (self.size, self._modified_ns):
+            raise CheckpointError(f"{self.path} changed while it was read; run again once nothing writes to it")
+
     def close(self) -> None:
         os.close(self._fd)
 
@@ -65,12 +85,25 @@ class LocalFile:
 class LocalSource:
     """A directory of files, opened by name and kept open until `close`."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    connections = 1
+
+    def __init__(self, root: Path, *, title: str | None = None, revision: str | None = None) -> None:
+        """`title` and `revision` are those of the repository if the root is a snapshot in the Hub cache.
+
+        Raises CheckpointError if `root` is not a directory.
+        """
+        if not root.is_dir():
+            raise CheckpointError(
+                f"{root} is {'not a directory' if root.exists() else 'not there'}; give the local directory that "
+                "holds config.json and the *.safetensors files"
+            )
+        self.directory = root
+        self.title = title or str(root)
+        self.revision = revision
         self._open: dict[str, LocalFile] = {}
 
     def __str__(self) -> str:
-        return str(self.root)
+        return self.title
 
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all regular files below the root, sorted; hidden ones left out.
@@ -79,22 +112,27 @@ class LocalSource:
         whose snapshot the root is; any other link is left out, since following it would leave the checkpoint.
         """
         found: list[str] = []
-        for folder, subfolders, files in os.walk(self.root):
+        for folder, subfolders, files in os.walk(self.directory):
             subfolders[:] = [s for s in subfolders if not s.startswith(".")]
             for name in files:
                 path = Path(folder, name)
                 if not name.startswith(".") and path.is_file() and self._within(path):
-                    found.append(path.relative_to(self.root).as_posix())
+                    found.append(path.relative_to(self.directory).as_posix())
         return tuple(sorted(found))
 
     def open(self, name: str) -> LocalFile:
         """Raises CheckpointError if `name` is not a readable regular file of this directory."""
         if name not in self._open:
-            path = self.root / name
+            path = self.directory / name
+            if not path.exists():
+                raise CheckpointError(f"{path} is not there; download the missing file")
             if not self._within(path):
-                raise CheckpointError(f"{path} leads out of {self.root}: refused")
+                raise CheckpointError(f"{path} leads out of {self.directory}: refused")
             self._open[name] = LocalFile(path)
         return self._open[name]
+
+    def cancel(self) -> None:
+        pass
 
     def close(self) -> None:
         for file in self._open.values():
@@ -102,7 +140,7 @@ class LocalSource:
         self._open.clear()
 
     def _within(self, path: Path) -> bool:
-        root = self.root.resolve()
+        root = self.directory.resolve()
         homes = [root]
         if root.parent.name == "snapshots":
             homes.append(root.parent.parent / "blobs")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gatenorm_stream.checkpoint.header import (
@@ -15,21 +15,24 @@ from gatenorm_stream.checkpoint.header import (
     header_range,
     parse_header,
 )
-from gatenorm_stream.checkpoint.local import LocalFile, LocalSource
 from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.source import File, Source
 from gatenorm_stream.errors import CheckpointError
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MAX_JSON_BYTES = 100_000_000
+ENTRY_BYTES = 75
+"""Of a header's entry beside the tensor's name, about."""
+GUESSED_HEADER_BYTES = 1 << 14
 FOREIGN_WEIGHTS = (".bin", ".pth", ".pt", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
 @dataclass(frozen=True)
 class Shard:
     name: str
-    file: LocalFile
+    file: File
     header: Header
 
 
@@ -62,7 +65,7 @@ class Tensor:
 class Checkpoint:
     """`index_metadata` is None for a checkpoint without an index."""
 
-    source: LocalSource
+    source: Source
     config: Mapping[str, Any]
     shards: tuple[Shard, ...]
     tensors: Mapping[str, Tensor]
@@ -79,45 +82,50 @@ class Checkpoint:
         self.source.close()
 
 
-def open_checkpoint(root: Path) -> Checkpoint:
-    """Opens the safetensors checkpoint in `root`.
+def open_checkpoint(source: Source) -> Checkpoint:
+    """Opens the safetensors checkpoint that `source` holds; closes `source` if there is none.
 
     Raises CheckpointError if there is none, or its index and shards contradict each other, and HeaderError if a
     shard breaks the format.
     """
-    if not root.is_dir():
-        raise CheckpointError(
-            f"{root} is {'not a directory' if root.exists() else 'not there'}; give the local directory that holds "
-            "config.json and the *.safetensors files"
-        )
-    source = LocalSource(root)
     try:
         names = source.names()
         if CONFIG not in names:
             raise CheckpointError(
-                f"{root} has no {CONFIG}; give the directory that holds it beside the *.safetensors files"
+                f"{source.title} has no {CONFIG}; give the directory or repository that holds it beside the "
+                "*.safetensors files"
             )
         config = _json_object(source, CONFIG)
         if SINGLE in names:
-            weight_map, index_metadata, files = None, None, {SINGLE}
+            weight_map, index_metadata = None, None
+            tensors_in: dict[str, tuple[str, ...]] = {SINGLE: ()}
         elif INDEX in names:
-            weight_map, index_metadata = _index(source)
-            files = set(weight_map.values())
+            weight_map, index_metadata = _index(source, names)
+            tensors_in = dict.fromkeys(sorted(set(weight_map.values())), ())
+            for tensor, file in weight_map.items():
+                tensors_in[file] += (tensor,)
         else:
-            raise CheckpointError(_no_weights(root, names))
-        shards = tuple(_shard(source, name) for name in sorted(files))
+            raise CheckpointError(_no_weights(source.title, names))
+        with ThreadPoolExecutor(source.connections) as pool:
+            shards = tuple(pool.map(lambda item: _shard(source, *item), tensors_in.items()))
         return Checkpoint(source, config, shards, _tensors(shards, weight_map), index_metadata)
     except BaseException:
+        source.cancel()
         source.close()
         raise
 
 
-def _shard(source: LocalSource, name: str) -> Shard:
+def _shard(source: Source, name: str, tensors: tuple[str, ...]) -> Shard:
+    """Reads the header, mostly at one go: its length is guessed from the names of the tensors in it."""
     file = source.open(name)
-    where = str(file.path)
-    text = header_range(bytes(file.read(ByteRange(0, min(PREFIX_BYTES, file.size)))), file.size, where)
-    header = parse_header(bytes(file.read(text)), file.size, where)
-    file.release(text)
+    guess = sum(len(tensor.encode("utf-8")) + ENTRY_BYTES for tensor in tensors) or GUESSED_HEADER_BYTES
+    first = file.read(ByteRange(0, min(PREFIX_BYTES + guess, file.size)))
+    where = header_range(bytes(first[:PREFIX_BYTES]), file.size, file.where)
+    text = bytes(first[where.start : where.stop])
+    if len(text) < len(where):
+        text += bytes(file.read(ByteRange(len(first), where.stop)))
+    header = parse_header(text, file.size, file.where)
+    file.release(where)
     return Shard(name, file, header)
 
 
@@ -145,17 +153,18 @@ def _tensors(shards: tuple[Shard, ...], weight_map: Mapping[str, str] | None) ->
     return tensors
 
 
-def _index(source: LocalSource) -> tuple[dict[str, str], dict[str, Any]]:
+def _index(source: Source, names: tuple[str, ...]) -> tuple[dict[str, str], dict[str, Any]]:
     index = _json_object(source, INDEX)
-    where = source.root / INDEX
+    where = source.open(INDEX).where
     weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
     if not isinstance(weight_map, dict) or not weight_map or not isinstance(metadata, dict):
         raise CheckpointError(f"{where} has no weight_map from tensors to files; download it again")
     for file in weight_map.values():
         if not isinstance(file, str) or not _plain_name(file):
             raise CheckpointError(f"{where} names the file {file!r}: only plain *.safetensors names are read")
-        if not (source.root / file).exists():
-            raise CheckpointError(f"{where} names {file}, which is not there; download the missing shard")
+    for file in sorted(set(weight_map.values()) - set(names)):
+        source.open(file)  # a name that is not listed may still be there, as a link or a pipe: say what it is
+        raise CheckpointError(f"{where} names {file}, which is not there; download the missing shard")
     return weight_map, metadata
 
 
@@ -163,25 +172,25 @@ def _plain_name(name: str) -> bool:
     return name.endswith(".safetensors") and not name.startswith(".") and not any(c in name for c in "/\\\0:")
 
 
-def _json_object(source: LocalSource, name: str) -> dict[str, Any]:
+def _json_object(source: Source, name: str) -> dict[str, Any]:
     file = source.open(name)
     if file.size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{file.path} is {file.size} bytes long: too large for a {name}")
+        raise CheckpointError(f"{file.where} is {file.size} bytes long: too large for a {name}")
     try:
         value = json.loads(bytes(file.read(ByteRange(0, file.size))))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file.path} is not valid JSON ({error}); restore it") from error
+        raise CheckpointError(f"{file.where} is not valid JSON ({error}); restore it") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file.path} is not a JSON object; restore it")
+        raise CheckpointError(f"{file.where} is not a JSON object; restore it")
     return value
 
 
-def _no_weights(root: Path, names: tuple[str, ...]) -> str:
+def _no_weights(title: str, names: tuple[str, ...]) -> str:
     if loose := [n for n in names if n.endswith(".safetensors")]:
-        return f"{root} has {loose[0]} but neither {SINGLE} nor {INDEX}; restore the index file"
+        return f"{title} has {loose[0]} but neither {SINGLE} nor {INDEX}; restore the index file"
     if foreign := [n for n in names if n.endswith(FOREIGN_WEIGHTS)]:
         return (
-            f"{root} has no safetensors weights, only {foreign[0]}; save the model as safetensors "
+            f"{title} has no safetensors weights, only {foreign[0]}; save the model as safetensors "
             "first (transformers: from_pretrained(...).save_pretrained(...))"
         )
-    return f"{root} has no weights: neither {SINGLE} nor {INDEX} is there"
+    return f"{title} has no weights: neither {SINGLE} nor {INDEX} is there"

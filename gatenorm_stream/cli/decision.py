@@ -7,14 +7,12 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from gatenorm_stream.readings import Reading
-
 if TYPE_CHECKING:
+    from gatenorm_stream.checkpoint.source import Source
     from gatenorm_stream.families import Model
     from gatenorm_stream.scores import LayerScore
     from gatenorm_stream.selection import Choice
@@ -23,20 +21,12 @@ WIDEST_TABLE = 100
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Model]:
+def opened(source: Source) -> Iterator[Model]:
     from gatenorm_stream.checkpoint.open import open_checkpoint
     from gatenorm_stream.families import read_model
 
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(source) as checkpoint:
         yield read_model(checkpoint)
-
-
-def scored(model: Model, reading: Reading, threads: int | None, quiet: bool) -> tuple[LayerScore, ...]:
-    from gatenorm_stream.report.progress import progress_bar
-    from gatenorm_stream.scoring import score_model
-
-    with progress_bar(quiet) as progress:
-        return score_model(model, reading, threads=threads, progress=progress)
 
 
 def wrapped(line: str) -> str:

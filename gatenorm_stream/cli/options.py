@@ -14,8 +14,19 @@ if TYPE_CHECKING:
     from gatenorm_stream.selection import Choice
 
 WHAT_GOES = "What goes"
+HUB = "Hub"
 
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="Directory of a safetensors checkpoint.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Directory of a safetensors checkpoint, or org/name[@revision] on the Hub."
+    ),
+]
+RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=HUB)]
+ConnectionsOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=64, help="Requests to the Hub at once; 8 by default.", rich_help_panel=HUB),
+]
 ReadingOption = Annotated[Reading, typer.Option(help="How the formula is read; see the docs.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads to use; all processors by default.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and --json.")]

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import opened, scored, show_scores, wrapped
+from gatenorm_stream.cli.decision import opened, show_scores, wrapped
 from gatenorm_stream.cli.options import (
     WHAT_GOES,
+    ConnectionsOption,
     DebugOption,
     DropOption,
-    ModelPath,
+    ModelName,
     ProtectFirstOption,
     ProtectLastOption,
     QuietOption,
     ReadingOption,
+    RevisionOption,
     ShareOption,
     ThreadsOption,
     chosen,
@@ -29,10 +32,12 @@ from gatenorm_stream.formats.engines import Engine
 from gatenorm_stream.readings import Reading
 
 if TYPE_CHECKING:
+    from gatenorm_stream.checkpoint.source import Source
     from gatenorm_stream.families import Model
     from gatenorm_stream.formats.choice import FormatChoice
     from gatenorm_stream.layout import Layout
     from gatenorm_stream.plans import Plan
+    from gatenorm_stream.scoring import Progress
     from gatenorm_stream.selection import Choice
 
 OUTPUT = "Output"
@@ -40,7 +45,7 @@ OUTPUT = "Output"
 
 @reported
 def prune(
-    model: ModelPath,
+    model: ModelName,
     out: Annotated[Path | None, typer.Option(help="Directory to write; must not exist.")] = None,
     drop: DropOption = None,
     share: ShareOption = None,
@@ -76,6 +81,8 @@ def prune(
         bool,
         typer.Option("--json", help="Print the plan as JSON instead of tables.", rich_help_panel=OUTPUT),
     ] = False,
+    revision: RevisionOption = None,
+    connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -84,40 +91,64 @@ def prune(
     if out is None and not dry_run:
         raise typer.BadParameter("give --out DIR, or --dry-run to only see the plan")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last)
+    from gatenorm_stream.report.progress import progress_meter
+    from gatenorm_stream.sources import open_source
+    from gatenorm_stream.target import check_place
+
     begun = time.monotonic()
-    with opened(model) as read:
+    with progress_meter(quiet) as meter, ExitStack() as stack:
+        source = open_source(model, revision=revision, connections=connections, note=meter.note)
+        read = stack.enter_context(opened(source))
+        target = None if dry_run else out
+        if out:
+            check_place(source, out, force=force)
+        partial = _kept(source, target, stack) if target else None
         if plan:
             decided, form = _saved_plan(plan, read)
         else:
-            decided, form = _new_plan(read, choice, reading, format, engine or [], threads, quiet)
-        layout = _laid_out(decided, read, out, force)
-        if json_:
-            typer.echo(json.dumps(decided.to_json(), indent=1, ensure_ascii=False))
-        elif not quiet:
-            _show_plan(read, decided, form, layout, choice)
-        if dry_run or out is None:
-            if not (quiet or json_):
-                typer.echo("dry run: nothing was written")
-            return
-        from gatenorm_stream.report.model_card import model_card
-        from gatenorm_stream.report.progress import progress_bar
-        from gatenorm_stream.rewrite import write_output
+            decided, form = _new_plan(read, choice, reading, format, engine or [], threads, meter.report)
+        layout = _laid_out(decided, read, out)
+        with meter.pause():
+            if json_:
+                typer.echo(json.dumps(decided.to_json(), indent=1, ensure_ascii=False))
+            elif not quiet:
+                _show_plan(read, decided, form, layout, choice)
+        if target:
+            from gatenorm_stream.partial import open_partial
+            from gatenorm_stream.report.model_card import model_card
+            from gatenorm_stream.rewrite import write_output
 
-        with progress_bar(quiet) as progress:
             write_output(
                 decided,
                 layout,
                 read,
-                out,
+                target,
+                partial or stack.enter_context(open_partial(target)),
                 card=model_card(decided, read, layout, form),
                 force=force,
                 restart=restart,
                 threads=threads,
-                progress=progress,
+                progress=meter.report,
             )
-    if not (quiet or json_):
-        typer.echo(f"wrote {out} in {time.monotonic() - begun:.1f} s")
-        typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(str(model))}")
+    if quiet or json_:
+        return
+    if dry_run:
+        typer.echo("dry run: nothing was written")
+        return
+    typer.echo(f"wrote {out} in {time.monotonic() - begun:.1f} s")
+    typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(model)}")
+
+
+def _kept(source: Source, out: Path, stack: ExitStack) -> Path | None:
+    """For a remote source, the `.partial`, in which what is fetched for the scores is kept from now on."""
+    from gatenorm_stream.hub.source import HubSource
+    from gatenorm_stream.partial import SPOOL, open_partial
+
+    if not isinstance(source, HubSource):
+        return None
+    partial = stack.enter_context(open_partial(out))
+    source.keep_in(partial / SPOOL)
+    return partial
 
 
 def _new_plan(
@@ -127,11 +158,11 @@ def _new_plan(
     format: str,
     engines: list[Engine],
     threads: int | None,
-    quiet: bool,
+    progress: Progress,
 ) -> tuple[Plan, FormatChoice]:
-    from gatenorm_stream.api import make_plan
+    from gatenorm_stream.api import make_plan, scored
 
-    scores = scored(model, reading, threads, quiet)
+    scores = scored(model, reading, threads=threads, progress=progress)
     return make_plan(model, scores, choice, reading, format, tuple(e.value for e in engines))
 
 
@@ -143,17 +174,18 @@ def _saved_plan(path: Path, model: Model) -> tuple[Plan, FormatChoice]:
 
     saved = read_plan(path)
     check_plan_fits(saved, model)
-    plan = replace(saved, source=str(model.checkpoint.source))
+    source = model.checkpoint.source
+    plan = replace(saved, source=source.title, revision=source.revision)
     return plan, choose_format(model, plan.dropped, plan.format, plan.engines)
 
 
-def _laid_out(plan: Plan, model: Model, out: Path | None, force: bool) -> Layout:
+def _laid_out(plan: Plan, model: Model, out: Path | None) -> Layout:
     from gatenorm_stream.layout import lay_out
-    from gatenorm_stream.target import check_target
+    from gatenorm_stream.target import check_space
 
     layout = lay_out(plan, model)
     if out:
-        check_target(layout, model, out, force=force)
+        check_space(layout, out)
     return layout
 
 

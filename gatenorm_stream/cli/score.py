@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import opened, scored, show_scores
+from gatenorm_stream.cli.decision import opened, show_scores
 from gatenorm_stream.cli.options import (
+    ConnectionsOption,
     DebugOption,
     DropOption,
-    ModelPath,
+    ModelName,
     ProtectFirstOption,
     ProtectLastOption,
     QuietOption,
     ReadingOption,
+    RevisionOption,
     ShareOption,
     ThreadsOption,
     chosen,
@@ -25,36 +27,46 @@ from gatenorm_stream.cli.options import (
 
 @reported
 def score(
-    model: ModelPath,
+    model: ModelName,
     drop: DropOption = None,
     share: ShareOption = None,
     protect_first: ProtectFirstOption = None,
     protect_last: ProtectLastOption = 0,
     reading: ReadingOption = "per-head",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    revision: RevisionOption = None,
+    connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show how strongly each layer's attention couples, and which would go."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
-    with opened(model) as read:
-        from gatenorm_stream.report.summary import model_line
-        from gatenorm_stream.selection import select
+    from gatenorm_stream.report.progress import progress_meter
+    from gatenorm_stream.sources import open_source
 
-        scores = scored(read, reading, threads, quiet)
-        dropped = select(scores, choice)
-        if json_:
-            report = {
-                "model": str(model),
-                "revision": None,
-                "reading": reading,
-                "family": read.family.model_type,
-                "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in scores],
-                "dropped": list(dropped),
-            }
-            typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
-        elif not quiet:
-            typer.echo(model_line(read))
-            typer.echo(f"Gate-Norm, reading {reading}; the lowest would go first\n")
-            show_scores(scores, dropped, choice)
+    with progress_meter(quiet) as meter:
+        source = open_source(model, revision=revision, connections=connections, note=meter.note)
+        with opened(source) as read:
+            from gatenorm_stream.api import scored
+
+            scores = scored(read, reading, threads=threads, progress=meter.report)
+    from gatenorm_stream.selection import select
+
+    dropped = select(scores, choice)
+    if json_:
+        report = {
+            "model": source.title,
+            "revision": source.revision,
+            "reading": reading,
+            "family": read.family.model_type,
+            "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in scores],
+            "dropped": list(dropped),
+        }
+        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+    elif not quiet:
+        from gatenorm_stream.report.summary import model_line
+
+        typer.echo(model_line(read))
+        typer.echo(f"Gate-Norm, reading {reading}; the lowest would go first\n")
+        show_scores(scores, dropped, choice)

@@ -8,25 +8,31 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.options import DebugOption, QuietOption
+from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, QuietOption, RevisionOption
 
 
 @reported
 def verify(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream.")],
     against: Annotated[
-        Path | None, typer.Option(help="The source model; every kept tensor is compared with it.")
+        str | None, typer.Option(help="The source model; every kept tensor is compared with it.")
     ] = None,
+    revision: RevisionOption = None,
+    connections: ConnectionsOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Check every byte of an output, and with --against every kept tensor."""
-    from gatenorm_stream.report.progress import progress_bar
+    from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.report.quantities import si
+    from gatenorm_stream.sources import open_source
     from gatenorm_stream.verification import verify_output
 
-    with progress_bar(quiet) as progress:
-        verified = verify_output(out, against, progress=progress)
+    with progress_meter(quiet) as meter:
+        source = (
+            open_source(against, revision=revision, connections=connections, note=meter.note) if against else None
+        )
+        verified = verify_output(out, source, progress=meter.report)
     if not quiet:
         compared = f", each the same as in {against}" if against else ""
         typer.echo(

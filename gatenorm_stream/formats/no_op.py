@@ -141,7 +141,7 @@ def _rope_parameters(model: Model) -> dict[str, Any]:
     config = model.config
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, dict):
-        raise CheckpointError(f"{model.checkpoint.source}/config.json has rope parameters that are no object")
+        raise CheckpointError(f"{model.checkpoint.source.title}/config.json has rope parameters that are no object")
     kind = given.get("rope_type") or given.get("type") or "default"
     theta = given.get("rope_theta") or config.get("rope_theta") or 10000.0
     return {**{k: v for k, v in given.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
@@ -164,7 +164,7 @@ def _number(model: Model, key: str) -> int:
     value = model.config.get(key)
     if type(value) is not int or value < 1:
         raise CheckpointError(
-            f"{model.checkpoint.source}/config.json has {key}={value!r}, which must be a positive integer; "
+            f"{model.checkpoint.source.title}/config.json has {key}={value!r}, which must be a positive integer; "
             "restore it"
         )
     return value

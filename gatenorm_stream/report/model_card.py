@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.families import Model
 from gatenorm_stream.formats.choice import FormatChoice, describe
 from gatenorm_stream.layout import CARD, Layout
@@ -12,6 +13,7 @@ from gatenorm_stream.report.quantities import layer_list
 from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 
+LARGEST_CARD = 1 << 20
 CARRIED_OVER = ("license", "license_name", "license_link", "language", "tags", "library_name", "pipeline_tag")
 
 CAUTION = """\
@@ -48,7 +50,8 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     verb = "removed from" if plan.format == "no-op" else "zeroed in"
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
-    title = model.checkpoint.source.root.resolve().name
+    origin = model.checkpoint.source
+    title = origin.directory.resolve().name if origin.directory and not origin.revision else origin.title
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {verb.split()[0]}
 
@@ -85,10 +88,12 @@ def _source_metadata(model: Model) -> dict[str, Any]:
     source = model.checkpoint.source
     if CARD not in source.names():
         return {}
-    from huggingface_hub.repocard import metadata_load
+    from huggingface_hub import ModelCard
 
+    file = source.open(CARD)
+    text = bytes(file.read(ByteRange(0, min(file.size, LARGEST_CARD)))).decode("utf-8", errors="replace")
     try:
-        found = metadata_load(source.root / CARD) or {}
+        found: dict[str, Any] = ModelCard(text, ignore_metadata_errors=True).data.to_dict()  # type: ignore[no-untyped-call]
     except Exception:  # whatever the parser makes of a stranger's file: a bad card must not stop the pruning
         return {}
     return {k: found[k] for k in CARRIED_OVER if k in found}

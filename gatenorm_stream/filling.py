@@ -1,0 +1,172 @@
+"""One file of an output is filled: bytes are copied by the kernel where they are local, fetched ahead where not.
+
+The digest is of what was read from the source, so that a later check covers the copying too.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import TypeAlias
+
+from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.source import File
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.journal import Journal
+from gatenorm_stream.layout import Copied, Piece, Zeros
+from gatenorm_stream.record import FileDigest
+
+CHUNK = 8 << 20
+
+
+@dataclass(frozen=True)
+class Local:
+    """Bytes of `file` that `descriptor` holds at the same offsets."""
+
+    file: File
+    range: ByteRange
+    descriptor: int
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Bytes of `file` that have to be fetched."""
+
+    file: File
+    range: ByteRange
+
+
+Chunk: TypeAlias = bytes | Local | Remote
+Pieces: TypeAlias = tuple[Piece | bytes, ...]
+Advance: TypeAlias = Callable[[int, str], None]
+
+
+def chunks(pieces: Pieces, start: int) -> Iterator[Chunk]:
+    """The bytes from `start` on, in portions of at most CHUNK."""
+    for piece in pieces:
+        skipped = min(start, len(piece))
+        start -= skipped
+        match piece:
+            case Copied(file, whole):
+                for segment, descriptor in file.segments(whole.part(skipped, len(whole))):
+                    for part in segment.chunks(CHUNK):
+                        yield Remote(file, part) if descriptor is None else Local(file, part, descriptor)
+            case Zeros(count):
+                yield from (bytes(len(part)) for part in ByteRange(skipped, count).chunks(CHUNK))
+            case _:
+                yield piece[skipped:]
+
+
+class Readahead:
+    """Fetches the remote chunks of all files in the order in which they will be taken, `connections` at once.
+
+    At most that many chunks are in memory.
+    """
+
+    def __init__(self, connections: int) -> None:
+        self._connections = connections
+        self._pool = ThreadPoolExecutor(connections)
+        self._coming: Iterator[Remote] = iter(())
+        self._fetched: deque[tuple[Remote, Future[memoryview]]] = deque()
+
+    def expect(self, coming: Iterable[Remote]) -> None:
+        self._coming = iter(coming)
+        for _ in range(self._connections):
+            self._fetch_next()
+
+    def take(self, chunk: Remote) -> memoryview:
+        expected, data = self._fetched.popleft()
+        assert expected == chunk
+        try:
+            return data.result()
+        finally:
+            self._fetch_next()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _fetch_next(self) -> None:
+        if chunk := next(self._coming, None):
+            self._fetched.append((chunk, self._pool.submit(chunk.file.fetch, chunk.range)))
+
+
+def fill(
+    folder: Path, name: str, pieces: Pieces, start: int, journal: Journal, readahead: Readahead, advance: Advance
+) -> None:
+    """Writes `name` in `folder` from byte `start` on, which are there already, and enters it in the journal.
+
+    Raises OSError, CheckpointError, and what `advance` raises to stop it.
+    """
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), start
+    with open(path, "r+b" if start else "wb", buffering=0) as target:
+        for part in ByteRange(0, start).chunks(CHUNK):
+            digest.update(os.pread(target.fileno(), len(part), part.start))
+        target.truncate(start)
+        target.seek(start)
+        advance(start, name)
+        for chunk in chunks(pieces, start):
+            match chunk:
+                case Local(file, where, _):
+                    _copy(chunk, target)
+                    digest.update(file.read(where))
+                    file.release(where)
+                    count = len(where)
+                case Remote(_, where):
+                    data = readahead.take(chunk)
+                    _write_all(target, data)
+                    digest.update(data)
+                    count = len(where)
+                case _:
+                    _write_all(target, memoryview(chunk))
+                    digest.update(chunk)
+                    count = len(chunk)
+            size += count
+            advance(count, name)
+            if isinstance(chunk, Remote):
+                os.fdatasync(target.fileno())
+                journal.add_part(name, size)
+        os.fsync(target.fileno())
+    _check_whole(path, pieces, digest.hexdigest())
+    journal.add(name, FileDigest(size, digest.hexdigest()))
+
+
+def _check_whole(path: Path, pieces: Pieces, sha256: str) -> None:
+    """Where a file was taken whole and its source vouches for a digest, it must be that."""
+    for piece in pieces:
+        if isinstance(piece, Copied) and len(piece) == piece.file.size and piece.file.sha256 not in (None, sha256):
+            path.unlink()
+            raise CheckpointError(f"{piece.file.where} came damaged: its sha256 is not the Hub's; run again")
+
+
+def _write_all(target: FileIO, data: memoryview) -> None:
+    while data:
+        data = data[target.write(data) :]
+
+
+def _copy(chunk: Local, target: FileIO) -> None:
+    """Lets the kernel copy where it can (a reflinking file system then copies nothing)."""
+    position = chunk.range.start
+    while position < chunk.range.stop:
+        try:
+            copied = os.copy_file_range(
+                chunk.descriptor, target.fileno(), chunk.range.stop - position, offset_src=position
+            )
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_KERNEL_COPY:
+                raise
+            copied = target.write(chunk.file.read(ByteRange(position, chunk.range.stop)))
+        if not copied:
+            raise CheckpointError(f"{chunk.file.where} was cut short while it was read; restore it")
+        position += copied
+
+
+_NO_KERNEL_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}

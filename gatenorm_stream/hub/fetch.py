@@ -1,0 +1,156 @@
+"""Byte ranges of one file over HTTP, whatever the network does in between.
+
+The Hub answers a file's address with the bytes, or with a redirect to a signed, expiring address at its storage
+host. The token goes to the Hub alone. Every response must be exactly what was asked for, of the same version of the
+file, or it is an error; what may pass is tried again, from the byte after the last one that came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from threading import Event
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urljoin, urlsplit
+
+from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.errors import HubError
+from gatenorm_stream.hub.address import HubAddress
+from gatenorm_stream.hub.errors import hub_errors
+from gatenorm_stream.hub.retry import TRANSIENT_STATUS, Note, Patience, TransientError, retry_after
+
+if TYPE_CHECKING:
+    import httpx2
+
+BLOCK = 1 << 18
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REDIRECTS = 5
+
+
+class RangeFetcher:
+    """`url` is the file's address at the Hub, `etag` what the Hub says of its content, `size` its bytes."""
+
+    def __init__(
+        self, address: HubAddress, name: str, url: str, size: int, etag: str, note: Note, cancelled: Event
+    ) -> None:
+        self._address = address
+        self._name = name
+        self._url = url
+        self._size = size
+        self._etag = etag
+        self._note = note
+        self._cancelled = cancelled
+        self._signed: str | None = None
+        self._storage_etag: str | None = None
+
+    def fetch(self, where: ByteRange) -> Iterator[bytes]:
+        """The bytes of `where` in order, in blocks.
+
+        Raises HubError if the server does not give them after several tries, or gives others than it should;
+        CancelledError once the run is cancelled.
+        """
+        patience = Patience(self._name, self._note, self._cancelled)
+        position = where.start
+        while position < where.stop:
+            try:
+                for block in self._attempt(ByteRange(position, where.stop)):
+                    patience.progressed()
+                    position += len(block)
+                    yield block
+                    if self._cancelled.is_set():
+                        raise CancelledError
+            except TransientError as error:
+                patience.failed(error)
+
+    def _attempt(self, where: ByteRange) -> Iterator[bytes]:
+        import httpx2
+        from huggingface_hub import constants, get_session, get_token
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        token = get_token()
+        timeout = httpx2.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT, pool=None)
+        url = self._signed or self._url
+        try:
+            for _ in range(MOST_REDIRECTS):
+                headers = build_hf_headers(token=token) if _same_origin(url, self._url) else {}
+                headers |= {"Range": f"bytes={where.start}-{where.stop - 1}", "Accept-Encoding": "identity"}
+                with get_session().stream(
+                    "GET", url, headers=headers, timeout=timeout, follow_redirects=False
+                ) as response:
+                    if response.status_code in REDIRECTS:
+                        url = self._redirected(url, response)
+                        continue
+                    yield from self._body(url, response, where, logged_in=token is not None)
+                    return
+        except httpx2.TransportError as error:
+            raise TransientError(f"the connection failed ({type(error).__name__})") from error
+        raise HubError(f"{self._name} is redirected more than {MOST_REDIRECTS} times; check HF_ENDPOINT")
+
+    def _redirected(self, url: str, response: httpx2.Response) -> str:
+        linked = response.headers.get("x-linked-etag")
+        if linked is not None and _plain(linked) != self._etag:
+            self._changed("another version is there now")
+        location = urljoin(url, response.headers.get("location", ""))
+        if not _same_origin(location, self._url):
+            self._signed = location
+        return location
+
+    def _body(self, url: str, response: httpx2.Response, where: ByteRange, *, logged_in: bool) -> Iterator[bytes]:
+        status = response.status_code
+        if status in TRANSIENT_STATUS:
+            raise TransientError(f"the server answered {status}", retry_after(response.headers))
+        if status >= 400 and url == self._signed:
+            self._signed = None
+            raise TransientError(f"the storage host answered {status} (its address may have expired)", 0)
+        if status == 416:
+            self._changed("it is shorter now")
+        if status not in (200, 206):
+            self._refused(response, logged_in)
+        self._check(url, response, where)
+        received = 0
+        for block in response.iter_raw(BLOCK):
+            received += len(block)
+            if received > len(where):
+                self._changed("more bytes came than were asked for")
+            yield block
+        if received < len(where):
+            raise TransientError("the answer broke off")
+
+    def _check(self, url: str, response: httpx2.Response, where: ByteRange) -> None:
+        whole = ByteRange(0, self._size)
+        if response.status_code == 200 and where != whole:
+            raise HubError(
+                f"{urlsplit(url).hostname} ignores ranges and would send all of {self._name}; use another "
+                "HF_ENDPOINT, or download the model first (`hf download`)"
+            )
+        expected = f"bytes {where.start}-{where.stop - 1}/{self._size}"
+        if response.status_code == 206 and response.headers.get("content-range") != expected:
+            self._changed(f"the server sent {response.headers.get('content-range')} for {expected}")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            self._changed("it came encoded")
+        etag = _plain(response.headers.get("etag", ""))
+        if url == self._signed:
+            self._storage_etag = self._storage_etag or etag
+            if etag != self._storage_etag:
+                self._changed("its ETag changed in between")
+        elif etag and etag != self._etag:
+            self._changed("its ETag is not the one the Hub gave")
+
+    def _changed(self, how: str) -> NoReturn:
+        raise HubError(f"{self._name} of {self._address} is not what it was: {how}; nothing was used, run again")
+
+    def _refused(self, response: httpx2.Response, logged_in: bool) -> NoReturn:
+        from huggingface_hub.utils._http import hf_raise_for_status
+
+        response.read()
+        with hub_errors(self._address, logged_in=logged_in):
+            hf_raise_for_status(response)
+        raise HubError(f"the Hub answered {response.status_code} for {self._name} of {self._address}")
+
+
+def _same_origin(a: str, b: str) -> bool:
+    return urlsplit(a)[:2] == urlsplit(b)[:2]
+
+
+def _plain(etag: str) -> str:
+    return etag.removeprefix("W/").strip('"')

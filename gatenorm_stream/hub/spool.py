@@ -1,0 +1,88 @@
+"""Fetched ranges kept on disk: a sparse file of the original's size, and a list of what is in it.
+
+A line of the list is written after its bytes are on the disk, so that a run that was cut off can believe it.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+
+from gatenorm_stream.checkpoint.local import LocalFile
+from gatenorm_stream.checkpoint.ranges import ByteRange
+
+
+class SpoolFile:
+    """Bytes of one remote file at their own offsets; `path` belongs to this very version of it."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._lock = Lock()
+        self._present: list[ByteRange] = []
+        self._list = path.with_name(path.name + ".ranges")
+        if path.is_file() and path.stat().st_size == size:
+            for line in self._lines():
+                self._insert(line)
+        else:
+            self._list.unlink(missing_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self._fd, size)
+        self.local = LocalFile(path)
+
+    @property
+    def descriptor(self) -> int:
+        return self._fd
+
+    def write(self, position: int, block: bytes) -> None:
+        os.pwrite(self._fd, block, position)
+
+    def add(self, where: ByteRange) -> None:
+        """Says that all of `where` has been written."""
+        os.fdatasync(self._fd)
+        with self._lock, open(self._list, "a", encoding="ascii") as lines:
+            lines.write(f"{where.start} {where.stop}\n")
+            self._insert(where)
+
+    def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, bool]]:
+        """`where` in consecutive pieces, each with whether it is here."""
+        with self._lock:
+            present = list(self._present)
+        position = where.start
+        for held in present[max(0, bisect_right(present, where.start, key=lambda r: r.start) - 1) :]:
+            if held.start >= where.stop:
+                break
+            start, stop = max(held.start, position), min(held.stop, where.stop)
+            if start >= stop:
+                continue
+            if position < start:
+                yield ByteRange(position, start), False
+            yield ByteRange(start, stop), True
+            position = stop
+        if position < where.stop:
+            yield ByteRange(position, where.stop), False
+
+    def close(self) -> None:
+        os.close(self._fd)
+        self.local.close()
+
+    def _insert(self, where: ByteRange) -> None:
+        """Keeps the list sorted and without overlaps."""
+        merged: list[ByteRange] = []
+        for r in sorted([*self._present, where]):
+            if merged and r.start <= merged[-1].stop:
+                merged[-1] = ByteRange(merged[-1].start, max(merged[-1].stop, r.stop))
+            else:
+                merged.append(r)
+        self._present = merged
+
+    def _lines(self) -> Iterator[ByteRange]:
+        try:
+            text = self._list.read_text("ascii")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return
+        for line in text.splitlines(keepends=True):
+            start, _, stop = line.rstrip("\n").partition(" ")
+            if line.endswith("\n") and start.isdigit() and stop.isdigit() and int(start) <= int(stop):
+                yield ByteRange(int(start), int(stop))
