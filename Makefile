@@ -7,11 +7,13 @@ ENGINES := .venv-engines
 MODEL := fixtures/sotu-5m
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test check test-engines bench clean
+.PHONY: help demo test check test-hub test-engines hub bench clean
 
 help:
 	@echo 'make demo          prune the fixture model and verify the result'
 	@echo 'make test          lint, types, fast tests (offline once set up)'
+	@echo 'make test-hub      network faults and kills, against a stand-in Hub on the loopback'
+	@echo 'make hub           that stand-in, serving the fixture model, to try by hand'
 	@echo 'make test-engines  run outputs in transformers, llama.cpp and mlx-lm (1.3 GB of packages)'
 	@echo 'make bench         memory and time on 1B to 70B shapes; held-out loss of the fixture model'
 	@echo 'make clean         remove environments and outputs'
@@ -23,12 +25,18 @@ demo: $(VENV)/.run
 	@echo 'now your own model:  $(BIN)/gatenorm-stream PATH/TO/MODEL --out PRUNED'
 
 test: check
-	$(BIN)/pytest tests --ignore=tests/engines -n auto
+	$(BIN)/pytest tests --ignore=tests/engines -n auto -m 'not slow'
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
+
+test-hub: $(VENV)/.dev
+	$(BIN)/pytest tests/hub -n auto
+
+hub: $(VENV)/.run
+	$(BIN)/python tests/hub/hub_server.py $(MODEL)
 
 test-engines: $(ENGINES)/.run
 	$(ENGINES)/bin/python -m pytest tests/engines

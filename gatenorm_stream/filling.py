@@ -24,6 +24,8 @@ from gatenorm_stream.layout import Copied, Piece, Zeros
 from gatenorm_stream.record import FileDigest
 
 CHUNK = 8 << 20
+REQUEST = 4 << 20
+"""Bytes that one request for remote bytes asks for."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def chunks(pieces: Pieces, start: int) -> Iterator[Chunk]:
         match piece:
             case Copied(file, whole):
                 for segment, descriptor in file.segments(whole.part(skipped, len(whole))):
-                    for part in segment.chunks(CHUNK):
+                    for part in segment.chunks(REQUEST if descriptor is None else CHUNK):
                         yield Remote(file, part) if descriptor is None else Local(file, part, descriptor)
             case Zeros(count):
                 yield from (bytes(len(part)) for part in ByteRange(skipped, count).chunks(CHUNK))

@@ -7,6 +7,7 @@ file, or it is an error; what may pass is tried again, from the byte after the l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from threading import Event
@@ -22,7 +23,7 @@ from gatenorm_stream.hub.retry import TRANSIENT_STATUS, Note, Patience, Transien
 if TYPE_CHECKING:
     import httpx2
 
-BLOCK = 1 << 18
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20})")
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 5
 
@@ -106,28 +107,37 @@ class RangeFetcher:
             self._changed("it is shorter now")
         if status not in (200, 206):
             self._refused(response, logged_in)
-        self._check(url, response, where)
+        promised = self._checked(url, response, where)
         received = 0
-        for block in response.iter_raw(BLOCK):
+        for block in response.iter_raw():
             received += len(block)
-            if received > len(where):
-                self._changed("more bytes came than were asked for")
+            if received > promised:
+                self._changed("more bytes came than were announced")
             yield block
-        if received < len(where):
+        if received < promised:
             raise TransientError("the answer broke off")
 
-    def _check(self, url: str, response: httpx2.Response, where: ByteRange) -> None:
-        whole = ByteRange(0, self._size)
-        if response.status_code == 200 and where != whole:
+    def _checked(self, url: str, response: httpx2.Response, where: ByteRange) -> int:
+        """How many bytes the response promises from the start of `where`; HTTP allows fewer than were asked for."""
+        promised = len(where)
+        if response.status_code == 200 and where != ByteRange(0, self._size):
             raise HubError(
                 f"{urlsplit(url).hostname} ignores ranges and would send all of {self._name}; use another "
                 "HF_ENDPOINT, or download the model first (`hf download`)"
             )
-        expected = f"bytes {where.start}-{where.stop - 1}/{self._size}"
-        if response.status_code == 206 and response.headers.get("content-range") != expected:
-            self._changed(f"the server sent {response.headers.get('content-range')} for {expected}")
+        if response.status_code == 206:
+            given = response.headers.get("content-range", "")
+            match = _CONTENT_RANGE.fullmatch(given)
+            start, last, size = map(int, match.groups()) if match else (-1, -1, -1)
+            if (start, size) != (where.start, self._size) or not start <= last < where.stop:
+                self._changed(
+                    f"the server sent {given or 'no Content-Range'} for bytes {where.start}-{where.stop - 1}"
+                )
+            promised = last + 1 - start
         if response.headers.get("content-encoding", "identity") != "identity":
             self._changed("it came encoded")
+        if int(response.headers.get("content-length", promised)) != promised:
+            self._changed("its Content-Length is not that of the range")
         etag = _plain(response.headers.get("etag", ""))
         if url == self._signed:
             self._storage_etag = self._storage_etag or etag
@@ -135,6 +145,7 @@ class RangeFetcher:
                 self._changed("its ETag changed in between")
         elif etag and etag != self._etag:
             self._changed("its ETag is not the one the Hub gave")
+        return promised
 
     def _changed(self, how: str) -> NoReturn:
         raise HubError(f"{self._name} of {self._address} is not what it was: {how}; nothing was used, run again")

@@ -1,0 +1,426 @@
+"""The command on a repository of the Hub: the same results as on a directory, few bytes, no silent garbage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from conftest import COMMAND
+from hub_faults import Fault, at
+from hub_repository import Repository
+from hub_server import Hub
+
+from gatenorm_stream.checkpoint.local import LocalSource
+from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.errors import HubError
+from gatenorm_stream.families import read_model
+from gatenorm_stream.hub.address import HubAddress, hub_address
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
+REQUEST = 4 << 20
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    bins = tmp_path / "bins"
+    bins.mkdir()
+    (bins / "config.json").write_text(json.dumps(llama_config()))
+    (bins / "pytorch_model.bin").write_bytes(b"pickle")
+    repositories = {
+        "org/sotu": Repository(FIXTURE),
+        "org/gated": Repository(FIXTURE, gated=True),
+        "org/private": Repository(FIXTURE, private=True),
+        "org/bins": Repository(bins),
+        "org/xet": Repository(FIXTURE, xet=True),
+    }
+    with Hub(repositories, token="hf_secret") as hub:
+        yield hub
+
+
+Run = Callable[..., Done]
+
+
+def environment(hub: Hub, folder: Path, **changes: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    return {
+        **kept,
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(folder / "hf-home"),
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "NO_COLOR": "1",
+        **changes,
+    }
+
+
+@pytest.fixture
+def run(hub: Hub, tmp_path: Path) -> Run:
+    def run(*args: object, **changes: str) -> Done:
+        return subprocess.run(
+            [COMMAND, *map(str, args)],
+            cwd=tmp_path,
+            env=environment(hub, tmp_path, **changes),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests of all files but those that name the source."""
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in ("gatenorm.json", "README.md")
+    }
+
+
+@pytest.fixture(scope="module")
+def pruned_locally(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("local") / "out"
+    subprocess.run([COMMAND, str(FIXTURE), "--out", str(out), "--quiet"], check=True)
+    return contents(out)
+
+
+def qk_bytes(folder: Path, layers: tuple[int, ...] | None = None) -> int:
+    with open_checkpoint(LocalSource(folder)) as checkpoint:
+        model = read_model(checkpoint)
+        chosen = range(model.layers) if layers is None else layers
+        return sum(len(model.queries[n].range) + len(model.keys[n].range) for n in chosen)
+
+
+def header_bytes(folder: Path) -> int:
+    headers = (8 + int.from_bytes(p.read_bytes()[:8], "little") for p in folder.glob("*.safetensors"))
+    texts = (folder / name for name in ("config.json", "model.safetensors.index.json"))
+    return sum(headers) + sum(p.stat().st_size for p in texts if p.exists())
+
+
+ADDRESSES = {
+    "org/name": HubAddress("org/name"),
+    "org/name@v1.0": HubAddress("org/name", "v1.0"),
+    "org/name@refs/pr/3": HubAddress("org/name", "refs/pr/3"),
+    "hf://org/name": HubAddress("org/name"),
+    "hf://org/name@abc": HubAddress("org/name", "abc"),
+    "https://huggingface.co/org/name": HubAddress("org/name"),
+    "https://huggingface.co/org/name/tree/dev": HubAddress("org/name", "dev"),
+    "https://huggingface.co/org/name/blob/main/model.safetensors": HubAddress("org/name", "main"),
+    "TinyLlama/TinyLlama-1.1B_x.y": HubAddress("TinyLlama/TinyLlama-1.1B_x.y"),
+    "./org/name": None,
+    "/org/name": None,
+    "name": None,
+    "org/name/more": None,
+    "../name": None,
+    "org/..": None,
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), ADDRESSES.items())
+def test_addresses(text: str, expected: HubAddress | None) -> None:
+    assert hub_address(text) == expected
+
+
+def test_an_existing_path_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "org/name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub_address("org/name") is None
+
+
+@pytest.mark.parametrize("text", ["https://huggingface.co/datasets/a/b", "https://example.com/a/b", "hf://a"])
+def test_addresses_of_no_model(text: str) -> None:
+    with pytest.raises(HubError, match="give org/name"):
+        hub_address(text)
+
+
+@pytest.mark.parametrize("reading", ["per-head", "joint", "stored"])
+def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> None:
+    remote = json.loads(run("score", "org/sotu", "--json", "--reading", reading).stdout)
+    local = json.loads(run("score", FIXTURE, "--json", "--reading", reading).stdout)
+    assert (remote.pop("model"), remote.pop("revision")) == ("org/sotu", hub.repositories["org/sotu"].commit)
+    assert (local.pop("model"), local.pop("revision")) == (str(FIXTURE), None)
+    assert remote == local
+
+
+@pytest.mark.parametrize("shards", [1, 3, 40])
+def test_score_fetches_q_k_and_headers_only(run: Run, hub: Hub, tmp_path: Path, shards: int) -> None:
+    """With q and k dealt out at random, between other tensors."""
+    wider = {32: 512, 16: 256}
+    shapes = {n: tuple(wider.get(d, d) for d in s) for n, s in llama_shapes(12).items()}
+    config = llama_config(num_hidden_layers=12, hidden_size=512)
+    tensors = random_tensors(shapes)
+    folder = write_checkpoint(tmp_path / "m", tensors, config, shards=shards, seed=1, tokenizer=False)
+    hub.repositories["org/m"] = Repository(folder)
+    done = run("score", "org/m")
+    assert done.returncode == 0, done.stderr
+    needed = qk_bytes(folder) + header_bytes(folder)
+    fetched = sum(r.sent for r in hub.log if r.file)
+    assert needed <= fetched <= 1.01 * needed
+
+
+def test_prune_fetches_each_byte_once(run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
+    done = run("org/sotu", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == pruned_locally
+    record = json.loads((tmp_path / "out/gatenorm.json").read_text())
+    assert (record["source"], record["revision"]) == ("org/sotu", hub.repositories["org/sotu"].commit)
+    kept = sum(p.stat().st_size for p in (tmp_path / "out").glob("*.safetensors"))
+    others = sum(r.sent for r in hub.log.select("hub") if r.file)
+    needed = kept + qk_bytes(FIXTURE, tuple(record["dropped"])) + header_bytes(FIXTURE) + others
+    assert sum(r.sent for r in hub.log if r.file) <= 1.01 * needed
+    assert run("verify", "out", "--against", "org/sotu").returncode == 0
+    assert run("verify", "out", "--against", FIXTURE).returncode == 0
+    assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out"]
+
+
+def test_dry_run_and_saved_plan(run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
+    planned = run("org/sotu", "--dry-run", "--json")
+    (tmp_path / "plan.json").write_text(planned.stdout)
+    assert not list(tmp_path.glob("*.partial"))
+    assert run("org/sotu", "--out", "out", "--plan", "plan.json").returncode == 0
+    assert contents(tmp_path / "out") == pruned_locally
+
+
+def test_xet_headers_do_not_matter(run: Run, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
+    assert run("org/xet", "--out", "out").returncode == 0
+    assert contents(tmp_path / "out") == pruned_locally
+
+
+def download(hub: Hub, tmp_path: Path, *patterns: str) -> None:
+    """By the real client, into the cache."""
+    code = "import sys, huggingface_hub as h; h.snapshot_download('org/sotu', allow_patterns=sys.argv[1:] or None)"
+    python = str(Path(COMMAND).with_name("python"))
+    subprocess.run([python, "-c", code, *patterns], env=environment(hub, tmp_path), check=True)
+
+
+def test_a_cached_snapshot_is_read_and_nothing_fetched(run: Run, hub: Hub, tmp_path: Path) -> None:
+    download(hub, tmp_path)
+    hub.log.clear()
+    assert run("org/sotu", "--out", "out").returncode == 0
+    assert not [r for r in hub.log if r.file]
+    offline = run("org/sotu", "--out", "offline", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert contents(tmp_path / "offline") == contents(tmp_path / "out")
+    record = json.loads((tmp_path / "offline/gatenorm.json").read_text())
+    assert (record["source"], record["revision"]) == ("org/sotu", hub.repositories["org/sotu"].commit)
+
+
+def test_single_cached_files_are_used(run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
+    download(hub, tmp_path, "model-00002*", "config.json")
+    hub.log.clear()
+    assert run("org/sotu", "--out", "out").returncode == 0
+    assert not hub.log.select(file="model-00002*")
+    assert not hub.log.select(file="config.json")
+    assert contents(tmp_path / "out") == pruned_locally
+
+
+def test_offline_without_a_cache(run: Run) -> None:
+    done = run("score", "org/sotu", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert "HF_HUB_OFFLINE is set" in done.stderr
+
+
+def test_an_unreachable_hub_falls_back_to_the_cache(run: Run, hub: Hub, tmp_path: Path) -> None:
+    download(hub, tmp_path)
+    done = run("score", "org/sotu", HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert "using the snapshot in the Hub cache" in done.stderr
+
+
+PASSING = {
+    "429 with Retry-After": Fault("status", 429, at("storage"), retry_after=1),
+    "500": Fault("status", 500, at("hub", "model*")),
+    "502": Fault("status", 502, at("storage"), times=2),
+    "503 of the API": Fault("status", 503, lambda r: r.path.startswith("/api/models/")),
+    "504": Fault("status", 504, at("storage"), skip=3),
+    "dropped connections": Fault("drop", match=at("storage"), skip=1, times=3),
+    "truncated bodies": Fault("truncate", 5000, at("storage"), times=4),
+    "a stalled socket": Fault("stall", match=at("storage"), skip=2),
+    "an expired address": Fault("expired", match=at("storage"), skip=2, times=2),
+    "less than was asked for": Fault("short", 100_000, at("storage"), times=5),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_what_passes_is_tried_again(
+    run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str], fault: Fault
+) -> None:
+    hub.faults.add(fault)
+    done = run("org/sotu", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == pruned_locally
+    assert any(r.fault for r in hub.log)
+    if fault.kind != "short":
+        assert "trying again in" in done.stderr
+
+
+STAYING = {
+    "ranges are ignored": (Fault("ignore-range", match=at("storage"), times=None), "ignores ranges"),
+    "another range": (Fault("wrong-range", match=at("storage"), skip=3), "the server sent bytes"),
+    "another ETag": (Fault("etag", match=at("storage"), skip=4), "ETag"),
+    "too many bytes": (Fault("wrong-length", 7, at("storage"), skip=2), "Content-Length"),
+    "compressed": (Fault("gzip", match=at("storage"), times=None), ""),
+    "always 503": (Fault("status", 503, at("storage"), skip=5, times=None, retry_after=0), "6 times in a row"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fault", "says"), STAYING.values(), ids=STAYING.keys())
+def test_what_stays_is_an_error_and_never_garbage(
+    run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str], fault: Fault, says: str
+) -> None:
+    hub.faults.add(fault)
+    done = run("org/sotu", "--out", "out")
+    if done.returncode == 0:  # we ask for bytes as they are, so nothing comes compressed
+        assert fault.kind == "gzip"
+        assert contents(tmp_path / "out") == pruned_locally
+        return
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    hub.faults.clear()
+    assert run("org/sotu", "--out", "out").returncode == 0
+    assert contents(tmp_path / "out") == pruned_locally
+
+
+@pytest.mark.slow
+def test_damage_of_a_whole_file_is_found_by_its_digest(run: Run, hub: Hub, tmp_path: Path) -> None:
+    """A shard in which nothing goes is taken whole, and the Hub vouches for its sha256."""
+    tensors = random_tensors(llama_shapes())
+    folder = write_checkpoint(tmp_path / "m", tensors, llama_config(), shards=40)
+    hub.repositories["org/m"] = Repository(folder)
+    record = run("org/m", "--out", "sound", "--layers", "1")
+    assert record.returncode == 0, record.stderr
+    sound = contents(tmp_path / "sound").values()
+    whole = next(name for name, digest in contents(folder).items() if digest in sound and "safetensors" in name)
+    size = (folder / whole).stat().st_size
+    hub.faults.add(Fault("corrupt", match=lambda r: r.file == whole and f"-{size - 1}" in str(r.range), times=None))
+    done = run("org/m", "--out", "out", "--layers", "1")
+    assert done.returncode == 1
+    assert "came damaged: its sha256 is not the Hub's" in done.stderr or "safetensors header" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+REFUSALS = {
+    "gated, no token": ("org/gated", {}, "is gated: accept its licence at"),
+    "private, no token": ("org/private", {}, "log in with `hf auth login` or set HF_TOKEN"),
+    "a token that is none": ("org/private", {"HF_TOKEN": "hf_other"}, "does not accept your token"),
+    "not there": ("org/nothing", {}, "check the spelling"),
+    "wrong revision": ("org/sotu@v9", {}, "has no revision v9"),
+    "only .bin": ("org/bins", {}, "only pytorch_model.bin; save the model as safetensors"),
+}
+
+
+@pytest.mark.parametrize(("name", "token", "says"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals_are_one_line(
+    run: Run, hub: Hub, tmp_path: Path, name: str, token: dict[str, str], says: str
+) -> None:
+    for args in (("score", name), (name, "--out", "out")):
+        done = run(*args, **token)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert says in done.stderr
+    assert not hub.log.sent("storage")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_the_token_goes_to_the_hub_alone(run: Run, hub: Hub, tmp_path: Path) -> None:
+    hub.faults.add(Fault("status", 503, at("storage")), Fault("redirect", match=at("hub", "model-00003*")))
+    outputs = []
+    for name in ("org/gated", "org/private"):
+        out = name.replace("/", "-")
+        done = run(name, "--out", out, HF_TOKEN="hf_secret")
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout + done.stderr)
+        outputs += [p.read_bytes().decode("latin-1") for p in (tmp_path / out).rglob("*") if p.is_file()]
+    failed = run("org/gated@nope", "--out", "x", HF_TOKEN="hf_secret")
+    debugged = run("score", "org/gated@nope", "--debug", HF_TOKEN="hf_secret")
+    outputs += [failed.stderr, debugged.stderr]
+    assert not any("hf_secret" in text for text in outputs)
+    assert any(r.authorization for r in hub.log.select("hub"))
+    assert not any(r.authorization for r in hub.log if r.origin != "hub")
+
+
+@pytest.mark.slow
+def test_a_branch_that_moves_meanwhile(hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
+    other = write_checkpoint(tmp_path / "other", random_tensors(llama_shapes()), llama_config())
+    repository = hub.repositories["org/sotu"]
+    first = repository.commit
+    repository.commits["f" * 40] = other
+    hub.rate = 3e6
+    process = subprocess.Popen(
+        [COMMAND, "org/sotu", "--out", "out", "--quiet"], cwd=tmp_path, env=environment(hub, tmp_path)
+    )
+    while not hub.log.select("storage"):
+        time.sleep(0.005)
+    hub.move("org/sotu", "main", "f" * 40)
+    hub.rate = None
+    assert process.wait(30) == 0
+    assert contents(tmp_path / "out") == pruned_locally
+    assert json.loads((tmp_path / "out/gatenorm.json").read_text())["revision"] == first
+
+
+def kill_and_resume(hub: Hub, tmp_path: Path, kills: int) -> int:
+    """Kills runs at random moments, lets the last one finish; the bytes sent in all."""
+    rng = random.Random(1)
+    hub.rate = 4e6
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [COMMAND, "org/sotu", "--out", "out", "--quiet", "--connections", "2"],
+            cwd=tmp_path,
+            env=environment(hub, tmp_path),
+        )
+        begun, before = rng.uniform(0, 1.5e6), hub.log.sent("storage")
+        while hub.log.sent("storage") - before < begun and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    hub.rate = None
+    subprocess.run(
+        [COMMAND, "org/sotu", "--out", "out", "--quiet"], cwd=tmp_path, env=environment(hub, tmp_path), check=True
+    )
+    return hub.log.sent("storage")
+
+
+@pytest.mark.slow
+def test_kill_and_resume_fetches_nothing_twice(hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
+    kills, connections, buffered = 4, 2, 3_000_000
+    sent = kill_and_resume(hub, tmp_path, kills)
+    assert contents(tmp_path / "out") == pruned_locally
+    whole = sum(p.stat().st_size for p in FIXTURE.glob("*.safetensors"))
+    assert sent <= whole + kills * (connections * REQUEST + buffered)
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_prompt_and_says_how_to_go_on(hub: Hub, tmp_path: Path) -> None:
+    hub.rate = 1e6
+    process = subprocess.Popen(
+        [COMMAND, "org/sotu", "--out", "out"],
+        cwd=tmp_path,
+        env=environment(hub, tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while hub.log.sent("storage") < 1_000_000:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, stderr = process.communicate(timeout=10)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == 130
+    assert "the same command goes on" in stderr
