@@ -43,6 +43,7 @@ test-engines: $(ENGINES)/.run
 
 bench: $(ENGINES)/.run
 	$(ENGINES)/bin/python benchmarks/memory.py
+	$(ENGINES)/bin/python benchmarks/hub_bytes.py
 	$(ENGINES)/bin/python benchmarks/heldout_loss.py
 
 clean:

@@ -22,10 +22,13 @@ from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.journal import Journal
 from gatenorm_stream.layout import Copied, Piece, Zeros
 from gatenorm_stream.record import FileDigest
+from gatenorm_stream.synced import boot_id
 
 CHUNK = 8 << 20
 REQUEST = 4 << 20
 """Bytes that one request for remote bytes asks for."""
+SYNC_BYTES = 64 << 20
+"""After so many fetched bytes they are made safe from a loss of power; from a killed process, all are."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def fill(
     """
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), start
+    digest, size, synced = hashlib.sha256(), start, start
     with open(path, "r+b" if start else "wb", buffering=0) as target:
         for part in ByteRange(0, start).chunks(CHUNK):
             digest.update(os.pread(target.fileno(), len(part), part.start))
@@ -134,8 +137,11 @@ def fill(
             size += count
             advance(count, name)
             if isinstance(chunk, Remote):
-                os.fdatasync(target.fileno())
-                journal.add_part(name, size)
+                boot = boot_id()
+                if boot is None or size - synced >= SYNC_BYTES:
+                    os.fdatasync(target.fileno())
+                    synced, boot = size, None
+                journal.add_part(name, size, boot)
         os.fsync(target.fileno())
     _check_whole(path, pieces, digest.hexdigest())
     journal.add(name, FileDigest(size, digest.hexdigest()))

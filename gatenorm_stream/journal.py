@@ -13,7 +13,7 @@ from typing import Any
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.partial import SPOOL
 from gatenorm_stream.record import RECORD, FileDigest
-from gatenorm_stream.synced import write_synced
+from gatenorm_stream.synced import boot_id, write_synced
 
 JOURNAL = ".gatenorm-journal"
 
@@ -49,22 +49,25 @@ class Journal:
         self._append({"name": name, **asdict(digest)})
         self.finished[name] = digest
 
-    def add_part(self, name: str, size: int) -> None:
-        """Says that the first `size` bytes of `name` are there."""
-        self._append({"name": name, "written": size})
+    def add_part(self, name: str, size: int, boot: str | None) -> None:
+        """Says that the first `size` bytes of `name` are there: for good if `boot` is None, else until the machine
+        is started anew.
+        """
+        self._append({"name": name, "written": size} | ({"boot": boot} if boot else {}), sync=boot is None)
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def _append(self, line: dict[str, Any], *, sync: bool = True) -> None:
         with self._lock, open(self._path, "a", encoding="utf-8") as journal:
             journal.write(json.dumps(line) + "\n")
             journal.flush()
-            os.fsync(journal.fileno())
+            if sync:
+                os.fsync(journal.fileno())
 
     def _believe(self, partial: Path, lines: list[dict[str, Any]]) -> None:
         """Takes over what the lines say as far as the files bear it out."""
         for line in lines:
             path = partial / line["name"]
             size = path.stat().st_size if path.is_file() else 0
-            if "written" in line and line["written"] <= size:
+            if "written" in line and line["written"] <= size and line.get("boot") in (None, boot_id()):
                 self._written[line["name"]] = line["written"]
             elif "sha256" in line and line["size"] == size and path.is_file():
                 self.finished[line["name"]] = FileDigest(size, line["sha256"])

@@ -49,7 +49,8 @@ def score_model(
     done = 0
     found: dict[tuple[int, int], Sequence[float]] = {}
     cancelled = Event()
-    with ThreadPoolExecutor(max(threads or available_threads(), source.connections)) as pool:
+    remote = source.directory is None
+    with ThreadPoolExecutor(source.connections if remote else threads or available_threads()) as pool:
         tasks: dict[Future[Sequence[float]], tuple[int, range]] = {
             pool.submit(_score_part, model, layer, reading, heads, part, cancelled): (layer, part)
             for layer in range(model.layers)

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
+
+
+@cache
+def boot_id() -> str | None:
+    """Stands for this run of the machine: until the next one, bytes that were written are there, synced or not."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -100,8 +100,9 @@ class RangeFetcher:
         status = response.status_code
         if status in TRANSIENT_STATUS:
             raise TransientError(f"the server answered {status}", retry_after(response.headers))
-        if status >= 400 and url == self._signed:
-            self._signed = None
+        if status >= 400 and not _same_origin(url, self._url):
+            if self._signed == url:
+                self._signed = None
             raise TransientError(f"the storage host answered {status} (its address may have expired)", 0)
         if status == 416:
             self._changed("it is shorter now")
@@ -139,7 +140,7 @@ class RangeFetcher:
         if int(response.headers.get("content-length", promised)) != promised:
             self._changed("its Content-Length is not that of the range")
         etag = _plain(response.headers.get("etag", ""))
-        if url == self._signed:
+        if not _same_origin(url, self._url):
             self._storage_etag = self._storage_etag or etag
             if etag != self._storage_etag:
                 self._changed("its ETag changed in between")

@@ -1,11 +1,13 @@
 """Fetched ranges kept on disk: a sparse file of the original's size, and a list of what is in it.
 
-A line of the list is written after its bytes are on the disk, so that a run that was cut off can believe it.
+A line of the list is written after its bytes. It holds for as long as the machine runs, since nothing is synced:
+what is lost with the machine is fetched again.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ from threading import Lock
 
 from gatenorm_stream.checkpoint.local import LocalFile
 from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.synced import boot_id
+
+_LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\S+)\n")
 
 
 class SpoolFile:
@@ -40,9 +45,10 @@ class SpoolFile:
 
     def add(self, where: ByteRange) -> None:
         """Says that all of `where` has been written."""
-        os.fdatasync(self._fd)
+        if boot_id() is None:
+            os.fdatasync(self._fd)
         with self._lock, open(self._list, "a", encoding="ascii") as lines:
-            lines.write(f"{where.start} {where.stop}\n")
+            lines.write(f"{where.start} {where.stop} {boot_id()}\n")
             self._insert(where)
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, bool]]:
@@ -83,6 +89,6 @@ class SpoolFile:
         except (FileNotFoundError, UnicodeDecodeError):
             return
         for line in text.splitlines(keepends=True):
-            start, _, stop = line.rstrip("\n").partition(" ")
-            if line.endswith("\n") and start.isdigit() and stop.isdigit() and int(start) <= int(stop):
-                yield ByteRange(int(start), int(stop))
+            match = _LINE.fullmatch(line)
+            if match and int(match[1]) <= int(match[2]) and match[3] == str(boot_id()):
+                yield ByteRange(int(match[1]), int(match[2]))

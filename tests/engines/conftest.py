@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
 
 collect_ignore_glob = [] if find_spec("xllamacpp") else ["test_*.py"]
 
