@@ -148,7 +148,7 @@ def accepted_by_reference(data: bytes) -> bool:
     return True
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_agrees_with_the_reference_on_mutated_files(draw: st.DataObject) -> None:
     original = save({"a": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float16)}, {"format": "np"})

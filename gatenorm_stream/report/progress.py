@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from gatenorm_stream.hub.retry import Note
 from gatenorm_stream.report.quantities import si
-from gatenorm_stream.scoring import Progress
+
+if TYPE_CHECKING:
+    from gatenorm_stream.hub.retry import Note
+    from gatenorm_stream.scoring import Progress
 
 LINE_SECONDS = 10
 

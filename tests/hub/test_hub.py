@@ -154,7 +154,9 @@ def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> 
     assert remote == local
 
 
-@pytest.mark.parametrize("shards", [1, 3, 40])
+@pytest.mark.parametrize(
+    "shards", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(40, marks=pytest.mark.slow)]
+)
 def test_score_fetches_q_k_and_headers_only(run: Run, hub: Hub, tmp_path: Path, shards: int) -> None:
     """With q and k dealt out at random, between other tensors."""
     wider = {32: 512, 16: 256}
@@ -193,6 +195,7 @@ def test_dry_run_and_saved_plan(run: Run, hub: Hub, tmp_path: Path, pruned_local
     assert contents(tmp_path / "out") == pruned_locally
 
 
+@pytest.mark.slow
 def test_xet_headers_do_not_matter(run: Run, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
     assert run("org/xet", "--out", "out").returncode == 0
     assert contents(tmp_path / "out") == pruned_locally
@@ -217,6 +220,7 @@ def test_a_cached_snapshot_is_read_and_nothing_fetched(run: Run, hub: Hub, tmp_p
     assert (record["source"], record["revision"]) == ("org/sotu", hub.repositories["org/sotu"].commit)
 
 
+@pytest.mark.slow
 def test_single_cached_files_are_used(run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
     download(hub, tmp_path, "model-00002*", "config.json")
     hub.log.clear()
@@ -232,6 +236,7 @@ def test_offline_without_a_cache(run: Run) -> None:
     assert "HF_HUB_OFFLINE is set" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_falls_back_to_the_cache(run: Run, hub: Hub, tmp_path: Path) -> None:
     download(hub, tmp_path)
     done = run("score", "org/sotu", HF_ENDPOINT="http://127.0.0.1:9")

@@ -21,6 +21,8 @@ from hub_faults import Fault, at
 from hub_repository import Repository
 from hub_server import Hub
 
+pytestmark = pytest.mark.slow
+
 BIG = "model-00001-of-00002.safetensors"
 OLD, NEW = "a" * 40, "b" * 40
 
