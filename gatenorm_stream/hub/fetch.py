@@ -65,15 +65,14 @@ class RangeFetcher:
 
     def _attempt(self, where: ByteRange) -> Iterator[bytes]:
         import httpx2
-        from huggingface_hub import constants, get_session, get_token
+        from huggingface_hub import constants, get_session
         from huggingface_hub.utils._headers import build_hf_headers
 
-        token = get_token()
         timeout = httpx2.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT, pool=None)
         url = self._signed or self._url
         try:
             for _ in range(MOST_REDIRECTS):
-                headers = build_hf_headers(token=token) if _same_origin(url, self._url) else {}
+                headers = build_hf_headers() if _same_origin(url, self._url) else {}
                 headers |= {"Range": f"bytes={where.start}-{where.stop - 1}", "Accept-Encoding": "identity"}
                 with get_session().stream(
                     "GET", url, headers=headers, timeout=timeout, follow_redirects=False
@@ -81,7 +80,7 @@ class RangeFetcher:
                     if response.status_code in REDIRECTS:
                         url = self._redirected(url, response)
                         continue
-                    yield from self._body(url, response, where, logged_in=token is not None)
+                    yield from self._body(url, response, where)
                     return
         except httpx2.TransportError as error:
             raise TransientError(f"the connection failed ({type(error).__name__})") from error
@@ -96,7 +95,7 @@ class RangeFetcher:
             self._signed = location
         return location
 
-    def _body(self, url: str, response: httpx2.Response, where: ByteRange, *, logged_in: bool) -> Iterator[bytes]:
+    def _body(self, url: str, response: httpx2.Response, where: ByteRange) -> Iterator[bytes]:
         status = response.status_code
         if status in TRANSIENT_STATUS:
             raise TransientError(f"the server answered {status}", retry_after(response.headers))
@@ -107,7 +106,7 @@ class RangeFetcher:
         if status == 416:
             self._changed("it is shorter now")
         if status not in (200, 206):
-            self._refused(response, logged_in)
+            self._refused(response)
         promised = self._checked(url, response, where)
         received = 0
         for block in response.iter_raw():
@@ -151,11 +150,12 @@ class RangeFetcher:
     def _changed(self, how: str) -> NoReturn:
         raise HubError(f"{self._name} of {self._address} is not what it was: {how}; nothing was used, run again")
 
-    def _refused(self, response: httpx2.Response, logged_in: bool) -> NoReturn:
+    def _refused(self, response: httpx2.Response) -> NoReturn:
+        from huggingface_hub import get_token
         from huggingface_hub.utils._http import hf_raise_for_status
 
         response.read()
-        with hub_errors(self._address, logged_in=logged_in):
+        with hub_errors(self._address, logged_in=get_token() is not None):
             hf_raise_for_status(response)
         raise HubError(f"the Hub answered {response.status_code} for {self._name} of {self._address}")
 
