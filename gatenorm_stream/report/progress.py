@@ -58,6 +58,9 @@ def progress_meter(quiet: bool) -> Iterator[Meter]:
 
         @contextmanager
         def pause() -> Iterator[None]:
+            for task in tasks.values():
+                bars.remove_task(task)
+            tasks.clear()
             bars.stop()
             yield
             bars.start()
