@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,7 @@ def _bytes(hub: Hub, what: str, name: str, model: Path, work: Path) -> dict[str,
             layers = record["dropped"]
             needed += sum(p.stat().st_size for p in (work / "out").glob("*.safetensors"))
         needed += sum(len(read.queries[n].range) + len(read.keys[n].range) for n in layers)
+    shutil.rmtree(work / "out", ignore_errors=True)
     print(f"{what} {name}: {fetched} bytes fetched, {needed} needed: {fetched / needed:.4f}")
     return {"what": what, "shape": name, "fetched": fetched, "needed": needed, "peak_rss": measured.peak_rss}
 
@@ -134,7 +136,8 @@ print(fetched / (time.perf_counter() - begun))
 def _speed(what: str, name: str, work: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for connections in (1, 8):
-        measured = measure(COMMAND, *_arguments(what, name, work / f"out-{connections}", connections))
+        measured = measure(COMMAND, *_arguments(what, name, work / "out", connections))
+        shutil.rmtree(work / "out", ignore_errors=True)
         print(
             f"{what} {name}, {connections} connections of {RATE / 1e6:.0f} MB/s: {measured.seconds:.2f} s, "
             f"peak {measured.peak_rss / 1e6:.0f} MB",

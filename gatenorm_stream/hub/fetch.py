@@ -11,17 +11,15 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from threading import Event
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.hub.address import HubAddress
+from gatenorm_stream.hub.answers import Answer, answer
 from gatenorm_stream.hub.errors import hub_errors
 from gatenorm_stream.hub.retry import TRANSIENT_STATUS, Note, Patience, TransientError, retry_after
-
-if TYPE_CHECKING:
-    import httpx2
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20})")
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -64,52 +62,46 @@ class RangeFetcher:
                 patience.failed(error)
 
     def _attempt(self, where: ByteRange) -> Iterator[bytes]:
-        import httpx2
-        from huggingface_hub import constants, get_session
-        from huggingface_hub.utils._headers import build_hf_headers
-
-        timeout = httpx2.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT, pool=None)
         url = self._signed or self._url
-        try:
-            for _ in range(MOST_REDIRECTS):
-                headers = build_hf_headers() if _same_origin(url, self._url) else {}
-                headers |= {"Range": f"bytes={where.start}-{where.stop - 1}", "Accept-Encoding": "identity"}
-                with get_session().stream(
-                    "GET", url, headers=headers, timeout=timeout, follow_redirects=False
-                ) as response:
-                    if response.status_code in REDIRECTS:
-                        url = self._redirected(url, response)
-                        continue
-                    yield from self._body(url, response, where)
-                    return
-        except httpx2.TransportError as error:
-            raise TransientError(f"the connection failed ({type(error).__name__})") from error
+        for _ in range(MOST_REDIRECTS):
+            storage = not _same_origin(url, self._url)
+            headers = {"Range": f"bytes={where.start}-{where.stop - 1}", "Accept-Encoding": "identity"}
+            with answer(url, headers if storage else self._hub_headers() | headers, storage=storage) as got:
+                if got.status in REDIRECTS:
+                    url = self._redirected(url, got)
+                    continue
+                yield from self._body(url, got, where, storage=storage)
+                return
         raise HubError(f"{self._name} is redirected more than {MOST_REDIRECTS} times; check HF_ENDPOINT")
 
-    def _redirected(self, url: str, response: httpx2.Response) -> str:
-        linked = response.headers.get("x-linked-etag")
+    def _hub_headers(self) -> dict[str, str]:
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        return build_hf_headers()
+
+    def _redirected(self, url: str, got: Answer) -> str:
+        linked = got.headers.get("x-linked-etag")
         if linked is not None and _plain(linked) != self._etag:
             self._changed("another version is there now")
-        location = urljoin(url, response.headers.get("location", ""))
+        location = urljoin(url, got.headers.get("location", ""))
         if not _same_origin(location, self._url):
             self._signed = location
         return location
 
-    def _body(self, url: str, response: httpx2.Response, where: ByteRange) -> Iterator[bytes]:
-        status = response.status_code
-        if status in TRANSIENT_STATUS:
-            raise TransientError(f"the server answered {status}", retry_after(response.headers))
-        if status >= 400 and not _same_origin(url, self._url):
+    def _body(self, url: str, got: Answer, where: ByteRange, *, storage: bool) -> Iterator[bytes]:
+        if got.status in TRANSIENT_STATUS:
+            raise TransientError(f"the server answered {got.status}", retry_after(got.headers))
+        if got.status >= 400 and storage:
             if self._signed == url:
                 self._signed = None
-            raise TransientError(f"the storage host answered {status} (its address may have expired)", 0)
-        if status == 416:
+            raise TransientError(f"the storage host answered {got.status} (its address may have expired)", 0)
+        if got.status == 416:
             self._changed("it is shorter now")
-        if status not in (200, 206):
-            self._refused(response)
-        promised = self._checked(url, response, where)
+        if got.status not in (200, 206):
+            self._refused(got)
+        promised = self._checked(url, got, where, storage=storage)
         received = 0
-        for block in response.iter_raw():
+        for block in got.blocks:
             received += len(block)
             if received > promised:
                 self._changed("more bytes came than were announced")
@@ -117,29 +109,29 @@ class RangeFetcher:
         if received < promised:
             raise TransientError("the answer broke off")
 
-    def _checked(self, url: str, response: httpx2.Response, where: ByteRange) -> int:
+    def _checked(self, url: str, got: Answer, where: ByteRange, *, storage: bool) -> int:
         """How many bytes the response promises from the start of `where`; HTTP allows fewer than were asked for."""
         promised = len(where)
-        if response.status_code == 200 and where != ByteRange(0, self._size):
+        if got.status == 200 and where != ByteRange(0, self._size):
             raise HubError(
                 f"{urlsplit(url).hostname} ignores ranges and would send all of {self._name}; use another "
                 "HF_ENDPOINT, or download the model first (`hf download`)"
             )
-        if response.status_code == 206:
-            given = response.headers.get("content-range", "")
+        if got.status == 206:
+            given = got.headers.get("content-range", "")
             match = _CONTENT_RANGE.fullmatch(given)
             start, last, size = map(int, match.groups()) if match else (-1, -1, -1)
             if (start, size) != (where.start, self._size) or not start <= last < where.stop:
-                self._changed(
-                    f"the server sent {given or 'no Content-Range'} for bytes {where.start}-{where.stop - 1}"
-                )
+                asked = f"bytes {where.start}-{where.stop - 1}/{self._size}"
+                self._changed(f"the server sent {given or 'no Content-Range'} for {asked}")
             promised = last + 1 - start
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if got.headers.get("content-encoding", "identity") != "identity":
             self._changed("it came encoded")
-        if int(response.headers.get("content-length", promised)) != promised:
-            self._changed("its Content-Length is not that of the range")
-        etag = _plain(response.headers.get("etag", ""))
-        if not _same_origin(url, self._url):
+        length = got.headers.get("content-length", str(promised))
+        if length != str(promised):
+            self._changed(f"its Content-Length is {length}, not that of the range")
+        etag = _plain(got.headers.get("etag", ""))
+        if storage:
             self._storage_etag = self._storage_etag or etag
             if etag != self._storage_etag:
                 self._changed("its ETag changed in between")
@@ -150,14 +142,15 @@ class RangeFetcher:
     def _changed(self, how: str) -> NoReturn:
         raise HubError(f"{self._name} of {self._address} is not what it was: {how}; nothing was used, run again")
 
-    def _refused(self, response: httpx2.Response) -> NoReturn:
+    def _refused(self, got: Answer) -> NoReturn:
         from huggingface_hub import get_token
         from huggingface_hub.utils._http import hf_raise_for_status
 
-        response.read()
-        with hub_errors(self._address, logged_in=get_token() is not None):
-            hf_raise_for_status(response)
-        raise HubError(f"the Hub answered {response.status_code} for {self._name} of {self._address}")
+        if got.response is not None:
+            got.response.read()
+            with hub_errors(self._address, logged_in=get_token() is not None):
+                hf_raise_for_status(got.response)
+        raise HubError(f"the Hub answered {got.status} for {self._name} of {self._address}")
 
 
 def _same_origin(a: str, b: str) -> bool:

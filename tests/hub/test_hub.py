@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from checkpoints import llama_config, llama_shapes, random_tensors, write_checkp
 from conftest import COMMAND
 from hub_faults import Fault, at
 from hub_repository import Repository
+from hub_runs import FIXTURE, Run, contents, environment
 from hub_server import Hub
 
 from gatenorm_stream.checkpoint.local import LocalSource
@@ -26,74 +24,7 @@ from gatenorm_stream.errors import HubError
 from gatenorm_stream.families import read_model
 from gatenorm_stream.hub.address import HubAddress, hub_address
 
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
 REQUEST = 4 << 20
-
-Done = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    bins = tmp_path / "bins"
-    bins.mkdir()
-    (bins / "config.json").write_text(json.dumps(llama_config()))
-    (bins / "pytorch_model.bin").write_bytes(b"pickle")
-    repositories = {
-        "org/sotu": Repository(FIXTURE),
-        "org/gated": Repository(FIXTURE, gated=True),
-        "org/private": Repository(FIXTURE, private=True),
-        "org/bins": Repository(bins),
-        "org/xet": Repository(FIXTURE, xet=True),
-    }
-    with Hub(repositories, token="hf_secret") as hub:
-        yield hub
-
-
-Run = Callable[..., Done]
-
-
-def environment(hub: Hub, folder: Path, **changes: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    return {
-        **kept,
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(folder / "hf-home"),
-        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
-        "NO_COLOR": "1",
-        **changes,
-    }
-
-
-@pytest.fixture
-def run(hub: Hub, tmp_path: Path) -> Run:
-    def run(*args: object, **changes: str) -> Done:
-        return subprocess.run(
-            [COMMAND, *map(str, args)],
-            cwd=tmp_path,
-            env=environment(hub, tmp_path, **changes),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return run
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Digests of all files but those that name the source."""
-    return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in folder.rglob("*")
-        if p.is_file() and p.name not in ("gatenorm.json", "README.md")
-    }
-
-
-@pytest.fixture(scope="module")
-def pruned_locally(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("local") / "out"
-    subprocess.run([COMMAND, str(FIXTURE), "--out", str(out), "--quiet"], check=True)
-    return contents(out)
 
 
 def qk_bytes(folder: Path, layers: tuple[int, ...] | None = None) -> int:
