@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.hub.address import HubAddress
-from gatenorm_stream.hub.retry import TRANSIENT_STATUS, TransientError, retry_after
+from gatenorm_stream.hub.retry import TRANSIENT_STATUS, TransientError, UnreachableError, retry_after
 
 
 @contextmanager
@@ -55,4 +55,4 @@ def hub_errors(address: HubAddress, *, logged_in: bool) -> Iterator[None]:
             raise HubError(f"your token may not read {address.repository}; use one that may") from error
         raise HubError(f"the Hub answered {status} for {address}; check {page}") from error
     except httpx2.TransportError as error:
-        raise TransientError(f"{constants.ENDPOINT} is not reached ({type(error).__name__})") from error
+        raise UnreachableError(f"{constants.ENDPOINT} is not reached ({type(error).__name__})") from error

@@ -27,6 +27,10 @@ class TransientError(Exception):
         super().__init__(what)
 
 
+class UnreachableError(TransientError):
+    """The Hub could not be asked at all."""
+
+
 class Patience:
     """Counts failures in a row; `failed` waits, or gives up after `ATTEMPTS`. Progress starts the count anew."""
 

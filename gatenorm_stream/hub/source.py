@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Event, Lock
+from typing import TYPE_CHECKING
 
 from gatenorm_stream.checkpoint.local import LocalFile, LocalSource
 from gatenorm_stream.checkpoint.ranges import ByteRange
@@ -15,8 +16,11 @@ from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.hub.address import HubAddress
 from gatenorm_stream.hub.errors import hub_errors
 from gatenorm_stream.hub.fetch import RangeFetcher
-from gatenorm_stream.hub.retry import Note, Patience, TransientError
+from gatenorm_stream.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.hub.spool import SpoolFile
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 DEFAULT_CONNECTIONS = 8
 
@@ -155,38 +159,50 @@ def open_repository(address: HubAddress, connections: int, note: Note) -> Source
 
     Raises HubError if there is neither.
     """
-    from huggingface_hub import constants, get_token, model_info
+    from huggingface_hub import constants
 
-    logged_in = get_token() is not None
     patience = Patience(str(address), note, Event())
     while True:
         try:
-            with hub_errors(address, logged_in=logged_in):
-                info = model_info(
-                    address.repository, revision=address.revision, files_metadata=True,
-                    timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-                )  # fmt: skip
+            info = _ask(address)
             break
-        except TransientError as error:
-            snapshot = _cached_snapshot(address)
-            if snapshot and "not reached" in str(error):
+        except UnreachableError as error:
+            if snapshot := _cached_snapshot(address):
                 note(f"{error}; using the snapshot in the Hub cache")
                 return snapshot
+            patience.failed(error)
+        except TransientError as error:
             patience.failed(error)
         except HubError:
             if constants.HF_HUB_OFFLINE and (snapshot := _cached_snapshot(address)):
                 return snapshot
             raise
-    entries = {}
-    for sibling in info.siblings or ():
-        name = sibling.rfilename
-        if not _safe(name):
-            raise HubError(f"{address} lists a file called {name!r}, which could leave its directory: refused")
-        sha256 = sibling.lfs.sha256 if sibling.lfs else None
-        entries[name] = Entry(name, sibling.size or 0, sha256 or sibling.blob_id or "", sha256)
     if info.sha is None:
         raise HubError(f"the Hub names no commit for {address}; give a revision")
+    entries = {entry.name: entry for entry in map(_entry, info.siblings or ())}
+    for name in entries:
+        if not is_safe(name):
+            raise HubError(f"{address} lists a file called {name!r}, which could leave its directory: refused")
     return HubSource(address, info.sha, entries, connections, note)
+
+
+def is_safe(name: str) -> bool:
+    """Whether a file of this name, taken from a stranger's list, stays in the directory that it is written to."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or any(c in name for c in "\\\0:"))
+
+
+def _ask(address: HubAddress) -> ModelInfo:
+    from huggingface_hub import constants, get_token, model_info
+
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with hub_errors(address, logged_in=get_token() is not None):
+        return model_info(address.repository, revision=address.revision, files_metadata=True, timeout=timeout)
+
+
+def _entry(sibling: RepoSibling) -> Entry:
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    return Entry(sibling.rfilename, sibling.size or 0, sha256 or sibling.blob_id or "", sha256)
 
 
 def _cached_snapshot(address: HubAddress) -> Source | None:
@@ -197,9 +213,3 @@ def _cached_snapshot(address: HubAddress) -> Source | None:
         return None
     snapshot = Path(config).parent
     return LocalSource(snapshot, title=address.repository, revision=snapshot.name)
-
-
-def _safe(name: str) -> bool:
-    path = PurePosixPath(name)
-    unsafe = path.is_absolute() or ".." in path.parts or any(c in name for c in "\\\0:") or not path.parts
-    return not unsafe

@@ -23,6 +23,7 @@ from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.families import read_model
 from gatenorm_stream.hub.address import HubAddress, hub_address
+from gatenorm_stream.hub.source import is_safe
 
 REQUEST = 4 << 20
 
@@ -74,6 +75,12 @@ def test_an_existing_path_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_addresses_of_no_model(text: str) -> None:
     with pytest.raises(HubError, match="give org/name"):
         hub_address(text)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a\\\\x", "a\0b", "", "C:x"])
+def test_names_that_could_leave_the_directory(name: str) -> None:
+    assert not is_safe(name)
+    assert is_safe("sub/model.safetensors")
 
 
 @pytest.mark.parametrize("reading", ["per-head", "joint", "stored"])
