@@ -10,14 +10,27 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
 from gatenorm_stream.checkpoint.local import LocalFile
 from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.errors import OutputError
 from gatenorm_stream.synced import boot_id
 
 _LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\S+)\n")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{folder} can't be written: {error.strerror}; free some space and run the same command again, it goes "
+            "on where it was"
+        ) from error
 
 
 class SpoolFile:
@@ -32,8 +45,9 @@ class SpoolFile:
                 self._insert(line)
         else:
             self._list.unlink(missing_ok=True)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._fd, size)
+        with _writing(path.parent):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            os.ftruncate(self._fd, size)
         self.local = LocalFile(path)
 
     @property
@@ -41,7 +55,9 @@ class SpoolFile:
         return self._fd
 
     def write(self, position: int, block: bytes) -> None:
-        os.pwrite(self._fd, block, position)
+        """Raises OutputError if the disk doesn't take it."""
+        with _writing(self._list.parent):
+            os.pwrite(self._fd, block, position)
 
     def add(self, where: ByteRange) -> None:
         """Says that all of `where` has been written."""

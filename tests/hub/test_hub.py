@@ -382,3 +382,22 @@ def test_the_commands_in_the_document(run: Run, hub: Hub) -> None:
     for words in lines:
         done = run(*words[1:])
         assert done.returncode == 0, done.stderr
+
+
+def test_a_disk_that_is_full_while_q_and_k_come(hub: Hub, tmp_path: Path) -> None:
+    """The file-size limit of a process stands for a full disk: the write fails in the same place."""
+    script = "import resource, signal; from gatenorm_stream.cli.main import main\n"
+    script += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)); main()"
+    python = str(Path(COMMAND).with_name("python"))
+    done = subprocess.run(
+        [python, "-c", script, "org/sotu", "--out", "out"],
+        cwd=tmp_path,
+        env=environment(hub, tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "run the same command again" in done.stderr
+    assert not (tmp_path / "out").exists()
