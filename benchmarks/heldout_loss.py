@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from machine import processor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -136,13 +137,6 @@ def measure(directory: Path, text: Path, draws: int) -> dict[str, object]:
         "scores": scores,
         "runs": [asdict(run) for run in runs],
     }
-
-
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def show(result: dict[str, object]) -> None:

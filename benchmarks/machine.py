@@ -15,14 +15,16 @@ COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 PACKAGES = ("gatenorm-stream", "numpy", "safetensors")
 
 
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 def machine() -> dict[str, object]:
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
     return {
-        "cpu": cpu,
+        "cpu": processor(),
         "processors": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -32,6 +32,17 @@ SYNC_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
+class Remote:
+    """Bytes of `file` that have to be fetched."""
+
+    file: File
+    range: ByteRange
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+
+@dataclass(frozen=True)
 class Local:
     """Bytes of `file` that `descriptor` holds at the same offsets."""
 
@@ -39,13 +50,8 @@ class Local:
     range: ByteRange
     descriptor: int
 
-
-@dataclass(frozen=True)
-class Remote:
-    """Bytes of `file` that have to be fetched."""
-
-    file: File
-    range: ByteRange
+    def __len__(self) -> int:
+        return len(self.range)
 
 
 Chunk: TypeAlias = bytes | Local | Remote
@@ -98,7 +104,7 @@ class Readahead:
         self._pool.shutdown(cancel_futures=True)
 
     def _fetch_next(self) -> None:
-        if chunk := next(self._coming, None):
+        if (chunk := next(self._coming, None)) is not None:
             self._fetched.append((chunk, self._pool.submit(chunk.file.fetch, chunk.range)))
 
 
@@ -124,18 +130,15 @@ def fill(
                     _copy(chunk, target)
                     digest.update(file.read(where))
                     file.release(where)
-                    count = len(where)
-                case Remote(_, where):
+                case Remote():
                     data = readahead.take(chunk)
                     _write_all(target, data)
                     digest.update(data)
-                    count = len(where)
                 case _:
                     _write_all(target, memoryview(chunk))
                     digest.update(chunk)
-                    count = len(chunk)
-            size += count
-            advance(count, name)
+            size += len(chunk)
+            advance(len(chunk), name)
             if isinstance(chunk, Remote):
                 boot = boot_id()
                 if boot is None or size - synced >= SYNC_BYTES:

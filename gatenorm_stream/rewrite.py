@@ -90,11 +90,12 @@ def _write_files(
     advance(sum(f.size for f in journal.finished.values()), "")
     starts = {name: journal.written(name) for name in files if name not in journal.finished}
     readahead = Readahead(source.connections)
-    with ThreadPoolExecutor(1 if source.directory is None else threads or available_threads()) as pool:
+    with ThreadPoolExecutor(1 if source.remote else threads or available_threads()) as pool:
         try:
-            readahead.expect(
-                chunk for name in starts for chunk in chunks(files[name], starts[name]) if isinstance(chunk, Remote)
-            )
+            if source.remote:
+                readahead.expect(
+                    c for name in starts for c in chunks(files[name], starts[name]) if isinstance(c, Remote)
+                )
             tasks = [
                 pool.submit(fill, partial, name, files[name], start, journal, readahead, advance)
                 for name, start in starts.items()

@@ -49,8 +49,7 @@ def score_model(
     done = 0
     found: dict[tuple[int, int], Sequence[float]] = {}
     cancelled = Event()
-    remote = source.directory is None
-    with ThreadPoolExecutor(source.connections if remote else threads or available_threads()) as pool:
+    with ThreadPoolExecutor(source.connections if source.remote else threads or available_threads()) as pool:
         tasks: dict[Future[Sequence[float]], tuple[int, range]] = {
             pool.submit(_score_part, model, layer, reading, heads, part, cancelled): (layer, part)
             for layer in range(model.layers)
@@ -76,7 +75,7 @@ def _parts(model: Model, heads: Heads, reading: Reading) -> tuple[range, ...]:
     if reading != "per-head":
         return (range(heads.keys),)
     size = 1
-    if model.checkpoint.source.directory is None:
+    if model.checkpoint.source.remote:
         size = max(1, REQUEST_BYTES * heads.keys // len(model.queries[0].range))
     return tuple(range(g, min(g + size, heads.keys)) for g in range(0, heads.keys, size))
 
@@ -127,8 +126,7 @@ class _Rows:
         self._stop = stop
         self._cancelled = cancelled
         self._row_bytes = len(tensor.range) // tensor.shape[0]
-        remote = model.checkpoint.source.directory is None
-        self._at_once = REQUEST_BYTES // self._row_bytes if remote else 0
+        self._at_once = REQUEST_BYTES // self._row_bytes if model.checkpoint.source.remote else 0
         self._read = range(0)
         self._data = memoryview(b"")
 

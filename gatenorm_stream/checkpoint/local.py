@@ -85,6 +85,7 @@ class LocalFile:
 class LocalSource:
     """A directory of files, opened by name and kept open until `close`."""
 
+    remote = False
     connections = 1
 
     def __init__(self, root: Path, *, title: str | None = None, revision: str | None = None) -> None:
@@ -101,9 +102,6 @@ class LocalSource:
         self.title = title or str(root)
         self.revision = revision
         self._open: dict[str, LocalFile] = {}
-
-    def __str__(self) -> str:
-        return self.title
 
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all regular files below the root, sorted; hidden ones left out.

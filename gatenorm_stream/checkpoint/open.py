@@ -95,7 +95,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
                 f"{source.title} has no {CONFIG}; give the directory or repository that holds it beside the "
                 "*.safetensors files"
             )
-        config = _json_object(source, CONFIG)
+        config = json_object(source, CONFIG)
         if SINGLE in names:
             weight_map, index_metadata = None, None
             tensors_in: dict[str, tuple[str, ...]] = {SINGLE: ()}
@@ -154,7 +154,7 @@ def _tensors(shards: tuple[Shard, ...], weight_map: Mapping[str, str] | None) ->
 
 
 def _index(source: Source, names: tuple[str, ...]) -> tuple[dict[str, str], dict[str, Any]]:
-    index = _json_object(source, INDEX)
+    index = json_object(source, INDEX)
     where = source.open(INDEX).where
     weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
     if not isinstance(weight_map, dict) or not weight_map or not isinstance(metadata, dict):
@@ -172,7 +172,8 @@ def _plain_name(name: str) -> bool:
     return name.endswith(".safetensors") and not name.startswith(".") and not any(c in name for c in "/\\\0:")
 
 
-def _json_object(source: Source, name: str) -> dict[str, Any]:
+def json_object(source: Source, name: str) -> dict[str, Any]:
+    """The object in a JSON file of the source. Raises CheckpointError if it is missing, too large or no object."""
     file = source.open(name)
     if file.size > MAX_JSON_BYTES:
         raise CheckpointError(f"{file.where} is {file.size} bytes long: too large for a {name}")

@@ -54,6 +54,9 @@ class Source(Protocol):
     def directory(self) -> Path | None: ...
 
     @property
+    def remote(self) -> bool: ...
+
+    @property
     def connections(self) -> int: ...
 
     def names(self) -> tuple[str, ...]:

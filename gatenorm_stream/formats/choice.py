@@ -39,10 +39,10 @@ def choose_format(
     """
     passed_over: tuple[Obstacle, ...] = ()
     for format_ in FORMATS.values() if name == "auto" else (FORMATS[name],):
-        limits = format_.obstacles(model, dropped)
-        blocking = _blocking(limits, engines)
+        limits = format_.limits(model, dropped)
+        blocking = _blocking(limits.obstacles, engines)
         if not blocking:
-            return FormatChoice(format_, limits, passed_over, format_.cautions(model))
+            return FormatChoice(format_, limits.obstacles, passed_over, limits.cautions)
         passed_over = blocking
     raise FormatError(
         f"{name} can't express this model: {describe(passed_over[0])}; {_way_out(passed_over, engines)}"

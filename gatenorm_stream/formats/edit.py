@@ -33,13 +33,17 @@ class Obstacle:
 
 
 @dataclass(frozen=True)
-class Format:
-    """`obstacles` and `edit` take the model and the layers whose attention goes.
+class Limits:
+    """`cautions` tell what an engine makes of a model that its user should know, though it runs."""
 
-    `cautions` tell what an engine makes of this model that its user should know, though it runs.
-    """
+    obstacles: tuple[Obstacle, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Format:
+    """`limits` and `edit` take the model and the layers whose attention goes."""
 
     name: str
-    obstacles: Callable[[Model, tuple[int, ...]], tuple[Obstacle, ...]]
-    cautions: Callable[[Model], tuple[str, ...]]
+    limits: Callable[[Model, tuple[int, ...]], Limits]
     edit: Callable[[Model, tuple[int, ...]], Edit]

@@ -8,30 +8,23 @@ conversion/deci.py and gguf/vocab.py (LlamaHfVocab.get_token_score).
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from gatenorm_stream.checkpoint.open import MAX_JSON_BYTES, Checkpoint
-from gatenorm_stream.checkpoint.ranges import ByteRange
-from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.formats.edit import Obstacle
+from gatenorm_stream.checkpoint.open import Checkpoint, json_object
+from gatenorm_stream.errors import CheckpointError, HubError
+from gatenorm_stream.formats.edit import Limits, Obstacle
 
 LLAMA_3_VOCABULARY = 128256
+CAUTION = "llama.cpp cuts text into other tokens (its converter loses the merge order): docs/engines.md mends it"
 
 
-def tokenizer_obstacle(checkpoint: Checkpoint) -> Obstacle | None:
-    """None if the converter takes this checkpoint's tokenizer."""
+def tokenizer_limits(checkpoint: Checkpoint) -> Limits:
+    """An obstacle if the converter refuses this checkpoint's tokenizer, a caution if it takes and spoils it."""
     if checkpoint.config.get("vocab_size") == LLAMA_3_VOCABULARY:
-        return None
-    reason = _refusal(checkpoint)
-    return Obstacle(frozenset({"llama.cpp"}), "tokenizer.json", reason, notice=True) if reason else None
-
-
-def tokenizer_caution(checkpoint: Checkpoint) -> str | None:
-    """None if llama.cpp cuts text as the model's own tokenizer does, or the converter refuses it anyway."""
-    if checkpoint.config.get("vocab_size") == LLAMA_3_VOCABULARY or _refusal(checkpoint):
-        return None
-    return "llama.cpp cuts text into other tokens (its converter loses the merge order): docs/engines.md mends it"
+        return Limits()
+    if reason := _refusal(checkpoint):
+        return Limits((Obstacle(frozenset({"llama.cpp"}), "tokenizer.json", reason, notice=True),))
+    return Limits(cautions=(CAUTION,))
 
 
 def _refusal(checkpoint: Checkpoint) -> str | None:
@@ -48,13 +41,8 @@ def _refusal(checkpoint: Checkpoint) -> str | None:
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any] | None:
     try:
-        file = checkpoint.source.open("tokenizer.json")
+        return json_object(checkpoint.source, "tokenizer.json")
+    except HubError:
+        raise
     except CheckpointError:
         return None
-    if file.size > MAX_JSON_BYTES:
-        return None
-    try:
-        found = json.loads(bytes(file.read(ByteRange(0, file.size))))
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None

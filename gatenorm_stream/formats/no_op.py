@@ -12,15 +12,15 @@ from typing import Any
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families import Model
-from gatenorm_stream.formats.edit import Edit, Format, Obstacle
+from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
-from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_caution, tokenizer_obstacle
+from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
 
 RUNTIME_FILE = "modeling_gatenorm.py"
 MLP_MULTIPLE = 256
 
 
-def _obstacles(model: Model, dropped: tuple[int, ...]) -> tuple[Obstacle, ...]:
+def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
     config = model.config
     found = []
 
@@ -61,14 +61,8 @@ def _obstacles(model: Model, dropped: tuple[int, ...]) -> tuple[Obstacle, ...]:
         found.append(Obstacle(frozenset({"sglang"}), "mlp_bias=true", notice, notice=True))
     if 0 in dropped:
         stop({"llama.cpp", "vllm"}, "layer 0", "these read the first layer's heads as the model's own")
-    if obstacle := tokenizer_obstacle(model.checkpoint):
-        found.append(obstacle)
-    return tuple(found)
-
-
-def _cautions(model: Model) -> tuple[str, ...]:
-    caution = tokenizer_caution(model.checkpoint)
-    return (caution,) if caution else ()
+    tokenizer = tokenizer_limits(model.checkpoint)
+    return Limits((*found, *tokenizer.obstacles), tokenizer.cautions)
 
 
 def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
@@ -78,7 +72,7 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     return Edit(_config(model, dropped), remove=frozenset(remove), files={RUNTIME_FILE: runtime})
 
 
-NO_OP = Format("no-op", _obstacles, _cautions, _edit)
+NO_OP = Format("no-op", _limits, _edit)
 
 
 def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:

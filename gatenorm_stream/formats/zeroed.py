@@ -7,15 +7,11 @@ saves neither memory nor time by itself.
 from __future__ import annotations
 
 from gatenorm_stream.families import Model
-from gatenorm_stream.formats.edit import Edit, Format, Obstacle
+from gatenorm_stream.formats.edit import Edit, Format, Limits
 
 
-def _obstacles(model: Model, dropped: tuple[int, ...]) -> tuple[Obstacle, ...]:
-    return ()
-
-
-def _cautions(model: Model) -> tuple[str, ...]:
-    return ()
+def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
+    return Limits()
 
 
 def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
@@ -25,4 +21,4 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     )
 
 
-ZEROED = Format("zeroed", _obstacles, _cautions, _edit)
+ZEROED = Format("zeroed", _limits, _edit)

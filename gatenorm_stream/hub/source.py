@@ -87,6 +87,7 @@ class HubSource:
     """The files of `address` at `commit`."""
 
     directory = None
+    remote = True
 
     def __init__(
         self, address: HubAddress, commit: str, entries: Mapping[str, Entry], connections: int, note: Note
