@@ -30,7 +30,7 @@ from hub_server import Hub
 
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
-from gatenorm_stream.families import read_model
+from gatenorm_stream.families.model import read_model
 
 RESULTS = Path(__file__).parent / "results" / "hub_bytes.json"
 RATE = 100e6
@@ -72,7 +72,7 @@ def _bytes(hub: Hub, what: str, name: str, model: Path, work: Path) -> dict[str,
             record = json.loads((work / "out" / "gatenorm.json").read_text())
             layers = record["dropped"]
             needed += sum(p.stat().st_size for p in (work / "out").glob("*.safetensors"))
-        needed += sum(len(read.queries[n].range) + len(read.keys[n].range) for n in layers)
+        needed += sum(a.bytes for a in read.attention if a.layer in layers)
     shutil.rmtree(work / "out", ignore_errors=True)
     print(f"{what} {name}: {fetched} bytes fetched, {needed} needed: {fetched / needed:.4f}")
     return {"what": what, "shape": name, "fetched": fetched, "needed": needed, "peak_rss": measured.peak_rss}

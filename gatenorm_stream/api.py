@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gatenorm_stream.checkpoint.open import open_checkpoint
-from gatenorm_stream.families import Model, read_model
+from gatenorm_stream.families.model import Model, read_model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
 from gatenorm_stream.hub.source import HubSource
 from gatenorm_stream.layout import lay_out

@@ -21,16 +21,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.floats import FloatArray
+from gatenorm_stream.heads import Heads
 
-Rows: TypeAlias = Callable[[int, int], FloatArray]
-"""Rows start..stop of a projection, shape (stop - start, hidden)."""
+HeadOf: TypeAlias = Callable[[int], FloatArray]
+"""Head h of a projection, shape (head_dim, hidden)."""
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -54,30 +54,17 @@ class NotFiniteError(ValueError):
         super().__init__(f"the {projection} projection holds inf or nan")
 
 
-@dataclass(frozen=True)
-class Heads:
-    """Query head h uses key head h // group."""
-
-    queries: int
-    keys: int
-    dim: int
-
-    @property
-    def group(self) -> int:
-        return self.queries // self.keys
-
-
 @_QUIET
-def per_head(query: Rows, key: Rows, heads: Heads, key_head: int) -> tuple[float, ...]:
+def per_head(query: HeadOf, key: HeadOf, heads: Heads, key_head: int) -> tuple[float, ...]:
     """||Q_h^T K_g||_F for each query head h that uses key head g = `key_head`.
 
     The layer's score is the square root of the sum of the squares over all its heads. Raises NotFiniteError.
     """
-    k = key(key_head * heads.dim, (key_head + 1) * heads.dim)
+    k = key(key_head)
     gram_k = k @ k.T
     norms = []
     for h in range(key_head * heads.group, (key_head + 1) * heads.group):
-        q = query(h * heads.dim, (h + 1) * heads.dim)
+        q = query(h)
         gram_q = q @ q.T
         squared = _inner(gram_q, gram_k)
         if _well_conditioned(squared, _inner(gram_q, gram_q), _inner(gram_k, gram_k)):
@@ -88,7 +75,7 @@ def per_head(query: Rows, key: Rows, heads: Heads, key_head: int) -> tuple[float
 
 
 @_QUIET
-def joint(query: Rows, key: Rows, heads: Heads) -> float:
+def joint(query: HeadOf, key: HeadOf, heads: Heads) -> float:
     """||Q^T K||_F with K repeated for each query head.
 
     Equal to ||S^T K||_F, where S, (keys * dim, hidden), is the sum of each group's query heads: for grouped-query
@@ -98,12 +85,12 @@ def joint(query: Rows, key: Rows, heads: Heads) -> float:
     def block(g: int) -> tuple[FloatArray, FloatArray]:
         """The group's sum, in float64 if it has more than one head, and its key head."""
         first, *others = range(g * heads.group, (g + 1) * heads.group)
-        total = query(first * heads.dim, (first + 1) * heads.dim)
+        total = query(first)
         if others:
             total = total.astype(np.float64)
             for h in others:
-                total += query(h * heads.dim, (h + 1) * heads.dim)
-        return total, key(g * heads.dim, (g + 1) * heads.dim)
+                total += query(h)
+        return total, key(g)
 
     def narrow_block(g: int) -> tuple[FloatArray, FloatArray]:
         total, k = block(g)
@@ -125,15 +112,15 @@ def joint(query: Rows, key: Rows, heads: Heads) -> float:
 
 
 @_QUIET
-def stored(query: Rows, key: Rows, heads: Heads) -> tuple[float, ...]:
+def stored(query: HeadOf, key: HeadOf, heads: Heads) -> tuple[float, ...]:
     """||Q_h K^T||_F for each query head h, with all of K as it is stored.
 
     The layer's score is the square root of the sum of the squares. Raises NotFiniteError.
     """
     norms = []
     for h in range(heads.queries):
-        q = query(h * heads.dim, (h + 1) * heads.dim)
-        parts = [_outer_product_norm(q, key(g * heads.dim, (g + 1) * heads.dim)) for g in range(heads.keys)]
+        q = query(h)
+        parts = [_outer_product_norm(q, key(g)) for g in range(heads.keys)]
         norms.append(math.hypot(*parts))
     return tuple(norms)
 
@@ -167,11 +154,12 @@ def _wide_product_norm(blocks: Callable[[], Iterator[tuple[FloatArray, FloatArra
         scale_k = max(scale_k, _scaled(k, "key")[1])
     if not scale_q or not scale_k:
         return 0.0
-    hidden = next(blocks())[0].shape[1]
-    tiles = [slice(start, start + _TILE) for start in range(0, hidden, _TILE)]
+    q_tiles, k_tiles = (
+        [slice(start, start + _TILE) for start in range(0, x.shape[1], _TILE)] for x in next(blocks())
+    )
     squared = 0.0
-    for rows in tiles:
-        for columns in tiles:
+    for rows in q_tiles:
+        for columns in k_tiles:
             product = sum(
                 (q[:, rows].astype(np.float64) / scale_q).T @ (k[:, columns].astype(np.float64) / scale_k)
                 for q, k in blocks()

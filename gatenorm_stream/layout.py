@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from gatenorm_stream.checkpoint.header import TensorInfo, build_header
+from gatenorm_stream.checkpoint.header import DTYPE_BITS, TensorInfo, build_header
 from gatenorm_stream.checkpoint.open import (
     CONFIG,
     FOREIGN_WEIGHTS,
@@ -21,7 +22,7 @@ from gatenorm_stream.checkpoint.open import (
 from gatenorm_stream.checkpoint.ranges import ByteRange, coalesce
 from gatenorm_stream.checkpoint.source import File
 from gatenorm_stream.errors import FormatError
-from gatenorm_stream.families import Model
+from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Edit
 from gatenorm_stream.plans import Plan
@@ -106,7 +107,7 @@ def lay_out(plan: Plan, model: Model) -> Layout:
     """Lays out what `plan` makes of `model`. Raises FormatError if nothing would be left."""
     checkpoint = model.checkpoint
     edit = FORMATS[plan.format].edit(model, plan.dropped)
-    kept = [(shard, _kept(shard, edit)) for shard in checkpoint.shards]
+    kept = [(shard, tuple(_kept(shard, edit))) for shard in checkpoint.shards]
     kept = [(shard, tensors) for shard, tensors in kept if tensors]
     if not kept:
         raise FormatError(f"nothing of {checkpoint.source.title} would be left")
@@ -122,8 +123,15 @@ def lay_out(plan: Plan, model: Model) -> Layout:
     return Layout(shards, texts, copied, left_out, removed)
 
 
-def _kept(shard: Shard, edit: Edit) -> tuple[TensorInfo, ...]:
-    return tuple(t for t in shard.header.tensors if t.name not in edit.remove)
+def _kept(shard: Shard, edit: Edit) -> Iterator[TensorInfo]:
+    """The tensors that stay, and the new ones, whose place is not yet known."""
+    for t in shard.header.tensors:
+        if t.name not in edit.remove:
+            yield t
+        for new in edit.add:
+            if new.after == t.name:
+                size = math.prod(new.shape) * DTYPE_BITS[t.dtype] // 8
+                yield TensorInfo(new.name, t.dtype, new.shape, ByteRange(0, size))
 
 
 def _shard_name(number: int, count: int) -> str:
@@ -131,7 +139,7 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> ShardLayout:
-    if len(tensors) == len(shard.header.tensors) and not edit.zero & {t.name for t in tensors}:
+    if tensors == shard.header.tensors and not edit.zero & {t.name for t in tensors}:
         return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
     placed, position = [], 0
     for t in tensors:
@@ -144,13 +152,14 @@ def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit
 def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:
     """Runs of kept bytes as one piece each."""
     run: list[ByteRange] = []
+    zeros = edit.zero | {new.name for new in edit.add}
 
     def flush() -> Iterator[Piece]:
         yield from (Copied(shard.file, r) for r in coalesce(run))
         run.clear()
 
     for t in tensors:
-        if t.name in edit.zero:
+        if t.name in zeros:
             yield from flush()
             yield Zeros(len(t.data))
         else:

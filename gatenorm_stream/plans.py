@@ -6,11 +6,13 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gatenorm_stream.errors import PlanError
-from gatenorm_stream.families import FAMILIES, Model
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.readings import READINGS
@@ -84,8 +86,8 @@ def plan_from_json(data: Any, where: str) -> Plan:
     scores = _scores(data.get("layers"))
     if not scores:
         bad("layers", "a list of layer, score and heads, in order")
-    if not isinstance(dropped, list) or not _layers(dropped, len(scores)):
-        bad("dropped", f"a rising list of some, not all, of the layers 0 to {len(scores) - 1}")
+    if not isinstance(dropped, list) or not _rising(dropped) or not set(dropped) < {s.layer for s in scores}:
+        bad("dropped", "a rising list of some, not all, of the layers that have scores")
     if not isinstance(engines, list) or not all(e in ENGINES for e in engines):
         bad("engines", f"a list of {', '.join(ENGINES)}")
     return Plan(
@@ -103,10 +105,11 @@ def plan_from_json(data: Any, where: str) -> Plan:
 
 def check_plan_fits(plan: Plan, model: Model) -> None:
     """Raises PlanError if `plan` was made for a model of another form."""
-    if (plan.family, len(plan.scores)) != (model.family.model_type, model.layers):
+    scored, present = [s.layer for s in plan.scores], [a.layer for a in model.attention]
+    if (plan.family, scored) != (model.family.model_type, present):
         raise PlanError(
-            f"the plan was made for a {plan.family} of {len(plan.scores)} layers ({plan.source}), but "
-            f"{model.checkpoint.source.title} is a {model.family.model_type} of {model.layers}; score it anew"
+            f"the plan was made for a {plan.family} of {len(scored)} attention layers ({plan.source}), but "
+            f"{model.checkpoint.source.title} is a {model.family.model_type} of {len(present)}; score it anew"
         )
 
 
@@ -115,23 +118,21 @@ def _scores(layers: Any) -> tuple[LayerScore, ...]:
     if not isinstance(layers, list):
         return ()
     scores = []
-    for position, entry in enumerate(layers):
-        if not isinstance(entry, Mapping) or entry.get("layer") != position:
+    for entry in layers:
+        if not isinstance(entry, Mapping):
             return ()
-        score, heads = entry.get("score"), entry.get("heads")
-        if not isinstance(heads, list) or not _numbers([score, *heads]):
+        layer, score, heads = entry.get("layer"), entry.get("score"), entry.get("heads")
+        if type(layer) is not int or not isinstance(heads, list) or not _numbers([score, *heads]):
             return ()
-        scores.append(LayerScore(position, float(score or 0), tuple(float(h) for h in heads)))
-    return tuple(scores)
+        scores.append(LayerScore(layer, float(score or 0), tuple(float(h) for h in heads)))
+    return tuple(scores) if _rising([s.layer for s in scores]) else ()
 
 
 def _numbers(values: list[Any]) -> bool:
     return all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in values)
 
 
-def _layers(dropped: list[Any], count: int) -> bool:
-    return (
-        all(type(n) is int and 0 <= n < count for n in dropped)
-        and dropped == sorted(set(dropped))
-        and 0 < len(dropped) < count
-    )
+def _rising(layers: list[Any]) -> bool:
+    """Layer numbers from 0 on, each higher than the one before; at least one."""
+    whole = all(type(n) is int and n >= 0 for n in layers)
+    return whole and bool(layers) and all(a < b for a, b in pairwise(layers))

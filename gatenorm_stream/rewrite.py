@@ -20,7 +20,7 @@ from threading import Event, Lock
 
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import OutputError, VerificationError
-from gatenorm_stream.families import Model
+from gatenorm_stream.families.model import Model
 from gatenorm_stream.filling import Pieces, Readahead, Remote, chunks, fill
 from gatenorm_stream.journal import Journal
 from gatenorm_stream.layout import Copied, Layout

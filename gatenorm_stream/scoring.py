@@ -10,25 +10,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from threading import Event
 from typing import TypeAlias
 
 from gatenorm_stream import gate_norm
-from gatenorm_stream.checkpoint.open import Tensor
-from gatenorm_stream.checkpoint.ranges import ByteRange
-from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.families import Model
-from gatenorm_stream.floats import FloatArray, widen
-from gatenorm_stream.gate_norm import Heads, NotFiniteError
+from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.sublayers import Attention
+from gatenorm_stream.gate_norm import NotFiniteError
+from gatenorm_stream.head_reader import REQUEST_BYTES, HeadReader
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.scores import LayerScore
 
 Progress: TypeAlias = Callable[[str, int, int, str], None]
 """Called as progress(what, bytes done, bytes in all, file)."""
-
-REQUEST_BYTES = 4 << 20
-"""A remote file is read in requests of about this size."""
 
 
 def score_model(
@@ -38,46 +34,56 @@ def score_model(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
-    """Scores every layer, in order. Reads the query and key projections, nothing else.
+    """Scores every attention sublayer, in order. Reads the query and key projections, nothing else.
 
-    Raises CheckpointError, naming the tensor, if a projection holds inf or nan.
+    Raises CheckpointError, naming the tensor, if a projection holds inf or nan, and UnsupportedModelError for the
+    reading `stored` of a model that stores no key projection (MLA).
     """
-    heads = Heads(model.heads, model.kv_heads, model.head_dim)
     source = model.checkpoint.source
-    parts = _parts(model, heads, reading)
-    total = sum(len(t.range) for t in (*model.queries, *model.keys))
+    if reading == "stored" and model.family.latent:
+        raise UnsupportedModelError(
+            f"{source.title} computes its keys from a latent, so there is no stored key projection to read; use "
+            "--reading per-head or joint"
+        )
+    parts = [(a, heads) for a in model.attention for heads in _parts(a, reading, source.remote)]
+    total = sum(a.bytes for a in model.attention)
     done = 0
     found: dict[tuple[int, int], Sequence[float]] = {}
     cancelled = Event()
     with ThreadPoolExecutor(source.connections if source.remote else threads or available_threads()) as pool:
-        tasks: dict[Future[Sequence[float]], tuple[int, range]] = {
-            pool.submit(_score_part, model, layer, reading, heads, part, cancelled): (layer, part)
-            for layer in range(model.layers)
-            for part in parts
+        tasks: dict[Future[Sequence[float]], tuple[Attention, range]] = {
+            pool.submit(_score_part, model, attention, reading, part, cancelled): (attention, part)
+            for attention, part in parts
         }
         try:
             for task in as_completed(tasks):
-                layer, part = tasks[task]
-                found[layer, part.start] = task.result()
-                done += total // model.layers * len(part) // heads.keys
+                attention, part = tasks[task]
+                found[attention.layer, part.start] = task.result()
+                done += attention.bytes * len(part) // attention.heads.keys
                 if progress:
-                    progress("scoring", done, total, model.keys[layer].shard.name)
+                    progress("scoring", done, total, attention.key.weight.tensor.shard.name)
         except BaseException:
             cancelled.set()
             source.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return tuple(_layer(n, reading, [found[n, part.start] for part in parts]) for n in range(model.layers))
+    norms: dict[int, list[float]] = {a.layer: [] for a in model.attention}
+    for attention, part in parts:
+        norms[attention.layer] += found[attention.layer, part.start]
+    return tuple(
+        LayerScore(layer, math.hypot(*heads), () if reading == "joint" else tuple(heads))
+        for layer, heads in norms.items()
+    )
 
 
-def _parts(model: Model, heads: Heads, reading: Reading) -> tuple[range, ...]:
-    """The key heads that one task scores: all of them where heads mix, a request's worth of a remote model."""
-    if reading != "per-head":
-        return (range(heads.keys),)
-    size = 1
-    if model.checkpoint.source.remote:
-        size = max(1, REQUEST_BYTES * heads.keys // len(model.queries[0].range))
-    return tuple(range(g, min(g + size, heads.keys)) for g in range(0, heads.keys, size))
+def _parts(attention: Attention, reading: Reading, remote: bool) -> list[range]:
+    """The key heads that one task scores: all of them where heads mix or share what is read, a request's worth of a
+    remote model."""
+    keys = attention.heads.keys
+    if reading != "per-head" or attention.query.transposed or attention.key.latent:
+        return [range(keys)]
+    size = max(1, REQUEST_BYTES * keys // attention.query.bytes) if remote else 1
+    return [range(g, min(g + size, keys)) for g in range(0, keys, size)]
 
 
 def available_threads() -> int:
@@ -88,59 +94,24 @@ def available_threads() -> int:
         return os.cpu_count() or 1
 
 
-def _layer(layer: int, reading: Reading, parts: list[Sequence[float]]) -> LayerScore:
-    norms = tuple(norm for part in parts for norm in part)
-    return LayerScore(layer, math.hypot(*norms), () if reading == "joint" else norms)
-
-
 def _score_part(
-    model: Model, layer: int, reading: Reading, heads: Heads, part: range, cancelled: Event
+    model: Model, attention: Attention, reading: Reading, part: range, cancelled: Event
 ) -> Sequence[float]:
-    query = _Rows(model, model.queries[layer], part.stop * heads.group * heads.dim, cancelled)
-    key = _Rows(model, model.keys[layer], part.stop * heads.dim, cancelled)
+    source, heads = model.checkpoint.source, attention.heads
+    query = HeadReader(attention.query, part.stop * heads.group, cancelled, remote=source.remote)
+    key = HeadReader(attention.key, part.stop, cancelled, remote=source.remote)
     try:
         if reading == "per-head":
             return [norm for g in part for norm in gate_norm.per_head(query, key, heads, g)]
-        for tensor in (model.queries[layer], model.keys[layer]):
-            tensor.shard.file.read(tensor.range)  # what is remote comes at one go
+        if source.remote:
+            for tensor, where in (*attention.query.ranges, *attention.key.ranges):
+                tensor.shard.file.read(where)  # comes at one go, and is kept
         if reading == "joint":
             return (gate_norm.joint(query, key, heads),)
         return gate_norm.stored(query, key, heads)
     except NotFiniteError as error:
-        tensor = (model.queries if error.projection == "query" else model.keys)[layer]
+        projection = attention.query if error.projection == "query" else attention.key
+        names = " or ".join(t.name for t in projection.tensors)
         raise CheckpointError(
-            f"{tensor.name} in {model.checkpoint.source.title} holds inf or nan; its score would mean nothing: "
-            "restore the checkpoint"
+            f"{names} in {source.title} holds inf or nan; its score would mean nothing: restore the checkpoint"
         ) from error
-
-
-class _Rows:
-    """Rows of a stored projection, widened into arrays of their own; mapped pages are released at once.
-
-    Of a remote file, at least REQUEST_BYTES are read at once (up to the row `stop`), and kept for the next call.
-    Raises CancelledError once `cancelled` is set.
-    """
-
-    def __init__(self, model: Model, tensor: Tensor, stop: int, cancelled: Event) -> None:
-        self._tensor = tensor
-        self._stop = stop
-        self._cancelled = cancelled
-        self._row_bytes = len(tensor.range) // tensor.shape[0]
-        self._at_once = REQUEST_BYTES // self._row_bytes if model.checkpoint.source.remote else 0
-        self._read = range(0)
-        self._data = memoryview(b"")
-
-    def __call__(self, start: int, stop: int) -> FloatArray:
-        if self._cancelled.is_set():
-            raise CancelledError
-        if start < self._read.start or stop > self._read.stop:
-            self._read = range(start, max(stop, min(start + self._at_once, self._stop)))
-            self._data = self._tensor.shard.file.read(self._bytes(self._read.start, self._read.stop))
-        first = (start - self._read.start) * self._row_bytes
-        data = self._data[first : first + (stop - start) * self._row_bytes]
-        rows = widen(data, self._tensor.dtype, (stop - start, self._tensor.shape[1]))
-        self._tensor.shard.file.release(self._bytes(start, stop))
-        return rows
-
-    def _bytes(self, start: int, stop: int) -> ByteRange:
-        return self._tensor.range.part(start * self._row_bytes, stop * self._row_bytes)

@@ -40,8 +40,8 @@ def select(scores: Sequence[LayerScore], choice: Choice) -> tuple[int, ...]:
     count = len(scores)
     first = DEFAULT_PROTECT_FIRST if choice.protect_first is None else choice.protect_first
     if choice.layers is not None:
-        return _explicit(choice, count)
-    candidates = [s for s in rank(scores) if first <= s.layer < count - choice.protect_last]
+        return _explicit(choice, [s.layer for s in scores])
+    candidates = [s for s in rank(scores) if first <= s.layer <= scores[-1].layer - choice.protect_last]
     number = _number(choice, count)
     if number >= count:
         raise SelectionError(
@@ -68,17 +68,21 @@ def _number(choice: Choice, count: int) -> int:
     return max(1, int(share * count + 1e-9))
 
 
-def _explicit(choice: Choice, count: int) -> tuple[int, ...]:
+def _explicit(choice: Choice, candidates: Sequence[int]) -> tuple[int, ...]:
     layers = tuple(sorted(set(choice.layers or ())))
     if not layers:
         raise SelectionError("--layers names no layer; give for example 3,7-9")
-    if outside := [n for n in layers if not 0 <= n < count]:
-        raise SelectionError(f"there is no layer {outside[0]}: the model's layers are 0 to {count - 1}")
-    protected = [n for n in layers if n < (choice.protect_first or 0) or n >= count - choice.protect_last]
+    last = candidates[-1]
+    if outside := sorted(set(layers) - set(candidates)):
+        if len(candidates) == last + 1:
+            raise SelectionError(f"there is no layer {outside[0]}: the model's layers are 0 to {last}")
+        having = ", ".join(map(str, candidates))
+        raise SelectionError(f"layer {outside[0]} has no softmax attention; these layers have: {having}")
+    protected = [n for n in layers if n < (choice.protect_first or 0) or n > last - choice.protect_last]
     if protected:
         raise SelectionError(f"layer {protected[0]} is asked for by --layers and protected at the same time")
-    if len(layers) == count:
-        raise SelectionError(f"can't drop all {count} attention sublayers: at least one must stay")
+    if len(layers) == len(candidates):
+        raise SelectionError(f"can't drop all {len(candidates)} attention sublayers: at least one must stay")
     return layers
 
 

@@ -17,7 +17,9 @@ from gatenorm_stream.checkpoint.open import CONFIG, INDEX, Tensor, open_checkpoi
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import VerificationError
-from gatenorm_stream.families import FAMILIES, read_model
+from gatenorm_stream.families.model import layers_prefix, read_model
+from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.layout import lay_out
 from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.record import RECORD, FileDigest, parse_record
@@ -111,14 +113,19 @@ def _content_problems(out: Path, plan: Plan) -> Iterator[str]:
         if index["weight_map"] != held:
             yield f"{INDEX} does not list the tensors that the shards hold"
     config = json.loads((out / CONFIG).read_bytes())
-    if plan.format == "no-op":
-        pruned = [n for n, b in enumerate(config["block_configs"]) if b["attention"]["no_op"]]
-        if tuple(pruned) != plan.dropped or config["gatenorm"]["pruned_layers"] != pruned:
-            yield f"{CONFIG} says layers {pruned} have no attention, the plan {list(plan.dropped)}"
+    removes = FORMATS[plan.format].removes
+    if removes:
+        named = [config["gatenorm"]["pruned_layers"]]
+        if blocks := config.get("block_configs"):
+            named.append([n for n, b in enumerate(blocks) if b["attention"]["no_op"]])
+        for pruned in named:
+            if pruned != list(plan.dropped):
+                yield f"{CONFIG} says layers {pruned} have no attention, the plan {list(plan.dropped)}"
     family = next(f for f in FAMILIES if f.model_type == plan.family)
-    for layer in range(len(plan.scores)):
-        has = any(name.startswith(family.layer.format(layer) + family.attention) for name in held)
-        gone = plan.format == "no-op" and layer in plan.dropped
+    prefix = layers_prefix(held, family)
+    for layer in (s.layer for s in plan.scores):
+        has = any(name.startswith(f"{prefix}{layer}.{family.attention}.") for name in held)
+        gone = removes and layer in plan.dropped
         if has == gone:
             yield f"layer {layer} has {'' if has else 'no '}attention tensors, against the plan"
 
@@ -134,12 +141,12 @@ def _source_problems(out: Path, plan: Plan, against: Source, progress: Progress 
         zeroed = {name for layer in plan.dropped for name in model.output_projection(layer)}
         compared = []
         for name in sorted(expected.keys() & output.tensors.keys()):
-            kept, original = output.tensors[name], source.tensors[name]
-            if (kept.dtype, kept.shape) != (original.dtype, original.shape):
-                yield f"{name} has another dtype or shape than the source's"
-            elif plan.format == "zeroed" and name in zeroed:
+            kept, original = output.tensors[name], source.tensors.get(name)
+            if original is None or (plan.format == "zeroed" and name in zeroed):
                 if not _all_zero(kept):
                     yield f"{name} is not zero"
+            elif (kept.dtype, kept.shape) != (original.dtype, original.shape):
+                yield f"{name} has another dtype or shape than the source's"
             else:
                 compared.append((kept, original))
         for name in _differing(compared, max(against.connections, available_threads()), progress):

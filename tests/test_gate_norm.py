@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatenorm_stream import gate_norm
-from gatenorm_stream.gate_norm import Heads, NotFiniteError
+from gatenorm_stream.gate_norm import NotFiniteError
+from gatenorm_stream.heads import Heads
 
 
 def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
@@ -27,8 +28,8 @@ def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
 
 
 def computed(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
-    def rows(x: np.ndarray) -> gate_norm.Rows:
-        return lambda start, stop: x[start:stop]
+    def rows(x: np.ndarray) -> gate_norm.HeadOf:
+        return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
 
     per_head = [gate_norm.per_head(rows(q), rows(k), heads, g) for g in range(heads.keys)]
     return {
@@ -119,5 +120,5 @@ def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projectio
         "stored": gate_norm.stored,
     }[reading]
     with pytest.raises(NotFiniteError) as caught:
-        compute(lambda a, b: q[a:b], lambda a, b: k[a:b], heads)
+        compute(lambda h: q[2 * h : 2 * h + 2], lambda h: k[2 * h : 2 * h + 2], heads)
     assert caught.value.projection == projection

@@ -145,7 +145,7 @@ def test_a_torn_journal_line_is_forgotten(run: Run, llama: Path, tmp_path: Path)
     partial.mkdir()
     from gatenorm_stream.checkpoint.local import LocalSource
     from gatenorm_stream.checkpoint.open import open_checkpoint
-    from gatenorm_stream.families import read_model
+    from gatenorm_stream.families.model import read_model
     from gatenorm_stream.layout import lay_out
     from gatenorm_stream.rewrite import _identity
 

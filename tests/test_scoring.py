@@ -25,15 +25,21 @@ from test_gate_norm import brute_force
 
 import gatenorm_stream
 from gatenorm_stream.checkpoint.local import LocalFile, LocalSource
-from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.checkpoint.open import Tensor, open_checkpoint
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.families import read_model
-from gatenorm_stream.gate_norm import Heads
+from gatenorm_stream.families.model import Model, read_model
+from gatenorm_stream.heads import Heads
 from gatenorm_stream.readings import READINGS
 from gatenorm_stream.scoring import score_model
 
 HEADS_ = Heads(HEADS, KV_HEADS, HEAD_DIM)
+
+
+def projections(model: Model) -> list[Tensor]:
+    return [
+        model.checkpoint.tensors[f"model.layers.{n}.self_attn.{p}_proj.weight"] for n in range(LAYERS) for p in "qk"
+    ]
 
 
 def expected(tensors: dict[str, np.ndarray], dtypes: dict[str, str], layer: int) -> dict[str, float]:
@@ -112,7 +118,7 @@ def test_reads_q_and_k_and_nothing_else(llama: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(LocalFile, "read", recording)
         score_model(model, reading)
         wanted: dict[str, set[int]] = {}
-        for tensor in (*model.queries, *model.keys):
+        for tensor in projections(model):
             wanted.setdefault(tensor.shard.name, set()).update(range(tensor.range.start, tensor.range.stop))
     assert read == wanted
 
@@ -130,7 +136,7 @@ def test_per_head_reads_each_byte_once(llama: Path, monkeypatch: pytest.MonkeyPa
         model = read_model(checkpoint)
         monkeypatch.setattr(LocalFile, "read", counting)
         score_model(model)
-    assert count == sum(len(t.range) for t in (*model.queries, *model.keys))
+    assert count == sum(len(t.range) for t in projections(model))
 
 
 def test_progress_reaches_the_total(llama: Path) -> None:

@@ -207,5 +207,5 @@ def test_against_another_model(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="differ"):
         gatenorm_stream.verify(copy / "out", against=other)
     fewer = write_checkpoint(tmp_path / "fewer", random_tensors(llama_shapes(3)), llama_config(num_hidden_layers=3))
-    with pytest.raises(GateNormError, match="made for a llama of 4 layers"):
+    with pytest.raises(GateNormError, match="made for a llama of 4 attention layers"):
         gatenorm_stream.verify(copy / "out", against=fewer)

@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from gatenorm_stream.checkpoint.source import Source
-    from gatenorm_stream.families import Model
+    from gatenorm_stream.families.model import Model
     from gatenorm_stream.scores import LayerScore
     from gatenorm_stream.selection import Choice
 
@@ -23,7 +23,7 @@ WIDEST_TABLE = 100
 @contextmanager
 def opened(source: Source) -> Iterator[Model]:
     from gatenorm_stream.checkpoint.open import open_checkpoint
-    from gatenorm_stream.families import read_model
+    from gatenorm_stream.families.model import read_model
 
     with open_checkpoint(source) as checkpoint:
         yield read_model(checkpoint)

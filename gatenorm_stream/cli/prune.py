@@ -33,7 +33,7 @@ from gatenorm_stream.readings import Reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.checkpoint.source import Source
-    from gatenorm_stream.families import Model
+    from gatenorm_stream.families.model import Model
     from gatenorm_stream.formats.choice import FormatChoice
     from gatenorm_stream.layout import Layout
     from gatenorm_stream.plans import Plan
@@ -60,8 +60,11 @@ def prune(
     protect_last: ProtectLastOption = 0,
     reading: ReadingOption = "per-head",
     format: Annotated[
-        Literal["auto", "no-op", "zeroed"],
-        typer.Option(help="no-op: attention absent; zeroed: all shapes kept.", rich_help_panel=OUTPUT),
+        Literal["auto", "no-op", "transformers", "zeroed"],
+        typer.Option(
+            help="no-op: attention absent; transformers: absent, for transformers; zeroed: all shapes kept.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = "auto",
     engine: Annotated[
         list[Engine] | None,

@@ -5,23 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gatenorm_stream.errors import FormatError
-from gatenorm_stream.families import Model
+from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.edit import Format, Obstacle
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.formats.no_op import NO_OP
+from gatenorm_stream.formats.transformers import TRANSFORMERS
 from gatenorm_stream.formats.zeroed import ZEROED
 
-FORMATS = {f.name: f for f in (NO_OP, ZEROED)}
+FORMATS = {f.name: f for f in (NO_OP, TRANSFORMERS, ZEROED)}
 """In the order in which `auto` tries them; the last one expresses every model."""
 
 
 @dataclass(frozen=True)
 class FormatChoice:
-    """`limits` tell which engines can't run `format`; `passed_over` why `auto` did not take a better one."""
+    """`limits` tell which engines can't run `format`; `passed_over` why `auto` did not take the ones before it."""
 
     format: Format
     limits: tuple[Obstacle, ...]
-    passed_over: tuple[Obstacle, ...] = ()
+    passed_over: tuple[tuple[Format, Obstacle], ...] = ()
     cautions: tuple[str, ...] = ()
 
     @property
@@ -37,16 +38,15 @@ def choose_format(
 
     Raises FormatError if the format named can't express it, with the field that stands in the way.
     """
-    passed_over: tuple[Obstacle, ...] = ()
+    passed_over: list[tuple[Format, Obstacle]] = []
     for format_ in FORMATS.values() if name == "auto" else (FORMATS[name],):
         limits = format_.limits(model, dropped)
         blocking = _blocking(limits.obstacles, engines)
         if not blocking:
-            return FormatChoice(format_, limits.obstacles, passed_over, limits.cautions)
-        passed_over = blocking
-    raise FormatError(
-        f"{name} can't express this model: {describe(passed_over[0])}; {_way_out(passed_over, engines)}"
-    )
+            return FormatChoice(format_, limits.obstacles, tuple(passed_over), limits.cautions)
+        passed_over += ((format_, obstacle) for obstacle in blocking)
+    obstacles = tuple(obstacle for _, obstacle in passed_over)
+    raise FormatError(f"{name} can't express this model: {describe(obstacles[0])}; {_way_out(obstacles, engines)}")
 
 
 def describe(obstacle: Obstacle) -> str:
@@ -62,7 +62,7 @@ def _blocking(limits: tuple[Obstacle, ...], engines: tuple[str, ...]) -> tuple[O
 
 def _way_out(obstacles: tuple[Obstacle, ...], engines: tuple[str, ...]) -> str:
     able = [e for e in ENGINES if not any(e in o.engines for o in obstacles)]
-    others = "use --format zeroed, which keeps every shape"
+    others = "use --format transformers, or zeroed, which keeps every shape"
     if engines or not able:
         return others
     named = " ".join(f"--engine {e}" for e in able)

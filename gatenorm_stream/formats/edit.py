@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatenorm_stream.families import Model
+from gatenorm_stream.families.model import Model
+
+
+@dataclass(frozen=True)
+class Added:
+    """A new tensor of zeros, put behind the tensor `after` in its shard, and of its dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    after: str
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,7 @@ class Edit:
     config: Mapping[str, Any]
     remove: frozenset[str] = frozenset()
     zero: frozenset[str] = frozenset()
+    add: tuple[Added, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -42,8 +52,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Format:
-    """`limits` and `edit` take the model and the layers whose attention goes."""
+    """`limits` and `edit` take the model and the layers whose attention goes; `removes` says that it is absent."""
 
     name: str
+    removes: bool
     limits: Callable[[Model, tuple[int, ...]], Limits]
     edit: Callable[[Model, tuple[int, ...]], Edit]

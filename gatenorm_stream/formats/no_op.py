@@ -7,17 +7,22 @@ Llama: docs/engines.md tells what each engine demands and where in its sources i
 
 from __future__ import annotations
 
-from importlib.resources import files
+from collections.abc import Iterator
 from typing import Any
 
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.families import Model
-from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.formats.edit import Added, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
+from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_file
 
-RUNTIME_FILE = "modeling_gatenorm.py"
 MLP_MULTIPLE = 256
+LLAMA = next(row for row in FAMILIES if row.model_type == "llama")
+"""What transformers builds of a Qwen 2, whose own class has no bias in o: Llama with biases computes the same."""
+STALE = ("layer_types", "use_sliding_window", "max_window_layers")
+"""Keys that speak of windows, which the form does not know."""
 
 
 def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
@@ -27,6 +32,14 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
     def stop(engines: frozenset[str] | set[str], field: str, reason: str) -> None:
         found.append(Obstacle(frozenset(engines), field, reason))
 
+    if model.multimodal:
+        stop(EVERY_ENGINE, "text_config", "the form knows text models only")
+        return Limits(tuple(found))
+    if not model.family.llama_shaped:
+        stop(EVERY_ENGINE, f"model_type={model.family.model_type}", "the form knows the layers of Llama only")
+        return Limits(tuple(found))
+    if config.get("quantization_config") is not None:
+        stop(EVERY_ENGINE, "quantization_config", "the form is known unquantised only")
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         stop(EVERY_ENGINE, f"hidden_act={activation}", "the form knows silu only")
@@ -37,8 +50,7 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
             f"intermediate_size={intermediate}",
             f"the form rounds it up to a multiple of {MLP_MULTIPLE}",
         )
-    default_window = model.family.sliding_window_default
-    window = config.get("sliding_window", default_window) if default_window else None
+    window = _sliding_window(model)
     if window is not None and window < _number(model, "max_position_embeddings"):
         stop(EVERY_ENGINE, f"sliding_window={window}", "the form knows full attention only")
     rope = _rope_parameters(model)
@@ -50,11 +62,12 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
         )
     if config.get("partial_rotary_factor", 1) != 1:
         stop(EVERY_ENGINE, "partial_rotary_factor", "the form rotates whole heads")
-    if model.head_dim * model.heads != model.hidden:
+    heads = model.heads
+    if heads.dim * heads.queries != model.hidden:
         stop(
             {"llama.cpp", "mlx-lm"},
-            f"head_dim={model.head_dim}",
-            f"these compute it as hidden_size / num_attention_heads = {model.hidden}/{model.heads}",
+            f"head_dim={heads.dim}",
+            f"these compute it as hidden_size / num_attention_heads = {model.hidden}/{heads.queries}",
         )
     if config.get("mlp_bias"):
         notice = "its MLP of this form has no bias and would drop it silently"
@@ -68,49 +81,70 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
 def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     remove = {name for layer in dropped for name in model.attention_tensors(layer)}
     remove |= {name for name in model.checkpoint.tensors if name.endswith(".rotary_emb.inv_freq")}
-    runtime = files("gatenorm_stream.runtime").joinpath(RUNTIME_FILE).read_text("utf-8")
-    return Edit(_config(model, dropped), remove=frozenset(remove), files={RUNTIME_FILE: runtime})
+    return Edit(
+        _config(model, dropped),
+        remove=frozenset(remove),
+        add=tuple(_output_biases(model, dropped)),
+        files=travelling_file(),
+    )
 
 
-NO_OP = Format("no-op", _limits, _edit)
+NO_OP = Format("no-op", True, _limits, _edit)
+
+
+def _output_biases(model: Model, dropped: tuple[int, ...]) -> Iterator[Added]:
+    """Zeros, where q, k and v have biases and o has none (Qwen 2): the form has all four or none."""
+    for layer in sorted(set(range(model.layers)) - set(dropped)):
+        prefix = f"{model.prefix}{layer}.{model.family.attention}."
+        output, names = f"{prefix}{model.family.output}", model.checkpoint.tensors
+        if f"{prefix}{model.family.query}.bias" in names and f"{output}.bias" not in names:
+            yield Added(f"{output}.bias", (model.hidden,), f"{output}.weight")
+
+
+def _biased(model: Model) -> bool:
+    return any(name.endswith(f".{model.family.query}.bias") for name in model.checkpoint.tensors)
+
+
+def _sliding_window(model: Model) -> int | None:
+    config = model.config
+    if not config.get("use_sliding_window", model.family.model_type != "qwen2"):
+        return None
+    window = config.get("sliding_window", model.family.defaults.get("sliding_window"))
+    if window is not None and type(window) is not int:
+        raise CheckpointError(
+            f"{model.checkpoint.source.title}/config.json has sliding_window={window!r}; restore it"
+        )
+    return window
 
 
 def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:
     """Engines differ in their defaults and in the keys they read, so all of them are written out."""
-    source = dict(model.config)
+    source = {key: value for key, value in model.config.items() if key not in STALE}
     rope = _rope_parameters(model)
-    module = RUNTIME_FILE.removesuffix(".py")
     return {
         **source,
         "sliding_window": None,
         "architectures": ["DeciLMForCausalLM"],
         "model_type": "nemotron-nas",
-        "auto_map": {
-            "AutoConfig": f"{module}.GateNormConfig",
-            "AutoModelForCausalLM": f"{module}.GateNormForCausalLM",
-        },
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_dim,
+        "auto_map": AUTO_MAP,
+        "num_key_value_heads": model.heads.keys,
+        "head_dim": model.heads.dim,
         "hidden_act": "silu",
         "rms_norm_eps": source.get("rms_norm_eps", 1e-6),
         "max_position_embeddings": _number(model, "max_position_embeddings"),
-        "attention_bias": bool(source.get("attention_bias", False)),
+        "attention_bias": _biased(model),
         "mlp_bias": bool(source.get("mlp_bias", False)),
         "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),
         **_rope_config(rope),
         "block_configs": [_block(model, layer in dropped) for layer in range(model.layers)],
-        "gatenorm": {
-            "model_type": model.family.model_type,
-            "architecture": model.family.architecture,
-            "pruned_layers": list(dropped),
-        },
+        "gatenorm": removed(model, dropped, LLAMA if model.family.model_type == "qwen2" else model.family),
     }
 
 
 def _block(model: Model, pruned: bool) -> dict[str, Any]:
     return {
         "attention": {
-            "n_heads_in_group": None if pruned else model.heads // model.kv_heads,
+            "n_heads_in_group": None if pruned else model.heads.group,
             "no_op": pruned,
             "replace_with_linear": False,
         },

@@ -6,7 +6,7 @@ saves neither memory nor time by itself.
 
 from __future__ import annotations
 
-from gatenorm_stream.families import Model
+from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.edit import Edit, Format, Limits
 
 
@@ -21,4 +21,4 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     )
 
 
-ZEROED = Format("zeroed", _limits, _edit)
+ZEROED = Format("zeroed", False, _limits, _edit)

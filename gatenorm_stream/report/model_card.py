@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gatenorm_stream.checkpoint.ranges import ByteRange
-from gatenorm_stream.families import Model
-from gatenorm_stream.formats.choice import FormatChoice, describe
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
 from gatenorm_stream.layout import CARD, Layout
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.report.quantities import layer_list
@@ -22,20 +22,26 @@ sublayers of 13B LLaMA models removed within 2 % of their accuracy. The tool's o
 are mixed: on some the chosen layers were worse than random ones. Measure this model on your task before you use
 it."""
 
-RUN_NO_OP = """\
+RUN_TRANSFORMERS = """\
 ```python
 from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("path/to/this/directory", trust_remote_code=True)
 ```
 
-llama.cpp's `convert_hf_to_gguf.py` and `mlx_lm.load` take the directory as it is. transformers needs
-`trust_remote_code=True` for the one file `modeling_gatenorm.py`, which leaves out the attention of the layers named
-above and else is the stock model."""
+transformers needs `trust_remote_code=True` for the one file `modeling_gatenorm.py`, which leaves out the attention
+of the layers named above and else is the stock model."""
+
+RUN_NO_OP = f"""\
+{RUN_TRANSFORMERS}
+
+llama.cpp's `convert_hf_to_gguf.py` and `mlx_lm.load` take the directory as it is."""
 
 RUN_ZEROED = """\
 Load it as the original model; no custom code is needed. Every shape is kept: the output projections of the layers
 named above are zero, which saves neither memory nor time by itself."""
+
+RUN = {"no-op": RUN_NO_OP, "transformers": RUN_TRANSFORMERS, "zeroed": RUN_ZEROED}
 
 
 def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
@@ -47,7 +53,7 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     tags = [t for t in tags if isinstance(t, str)] if isinstance(tags, list) else []
     data = ModelCardData(**source, tags=[*dict.fromkeys([*tags, "gate-norm", "pruned"])])
     sizes = "\n".join(f"| {a} | {b} | {c} | {d} |" for a, b, c, d in size_rows(model, plan, layout))
-    verb = "removed from" if plan.format == "no-op" else "zeroed in"
+    verb = "removed from" if FORMATS[plan.format].removes else "zeroed in"
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
     origin = model.checkpoint.source
@@ -68,7 +74,7 @@ Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {ve
 
 Format `{plan.format}`: runs in {engines}.{limits}
 
-{RUN_NO_OP if plan.format == "no-op" else RUN_ZEROED}
+{RUN[plan.format]}
 
 ## Scores
 

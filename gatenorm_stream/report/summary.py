@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gatenorm_stream.families import Model
-from gatenorm_stream.formats.choice import FormatChoice, describe
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
 from gatenorm_stream.layout import Layout
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.report.quantities import layer_list, si
@@ -15,22 +15,22 @@ UNTRIED = {"sglang": "sglang (by its sources, not tried)"}
 
 def model_line(model: Model) -> str:
     return (
-        f"{model.family.architecture}: {model.layers} layers, hidden {model.hidden}, {model.heads} query and "
-        f"{model.kv_heads} key heads of {model.head_dim}"
+        f"{model.family.architecture}: {model.layers} layers{_with_attention(model)}, hidden {model.hidden}, "
+        f"{model.heads.queries} query and {model.heads.keys} key heads of {model.heads.dim}"
     )
 
 
 def size_rows(model: Model, plan: Plan, layout: Layout) -> list[tuple[str, str, str, str]]:
     """(what, before, after, change) for parameters, weight bytes and KV cache (at 16 bits an element)."""
-    layers = model.layers
-    kept = layers - (len(plan.dropped) if plan.format == "no-op" else 0)
-    kv = model.kv_bytes_per_token * 1000
+    gone = plan.dropped if FORMATS[plan.format].removes else ()
+    before = len(model.attention)
+    kv, kv_kept = (1000 * model.kv_bytes_per_token(dropped) for dropped in ((), gone))
     source = model.checkpoint
     return [
-        _row("attention sublayers", layers, kept),
+        _row("attention sublayers", before, before - len(gone)),
         _row("parameters", sum(t.info.elements for t in source.tensors.values()), layout.parameters),
         _row("weights", source.weight_bytes, layout.weight_bytes, "B"),
-        _row("KV cache, 1000 tokens", kv * layers, kv * kept, "B"),
+        _row("KV cache, 1000 tokens", kv, kv_kept, "B"),
     ]
 
 
@@ -41,16 +41,22 @@ def size_table(model: Model, plan: Plan, layout: Layout) -> str:
 
 def plan_lines(plan: Plan, choice: FormatChoice) -> Iterator[str]:
     """What goes, in which format, and which engines run the result or why not."""
-    verb = "attention removed from" if plan.format == "no-op" else "attention zeroed in"
+    verb = "attention removed from" if choice.format.removes else "attention zeroed in"
     yield f"{verb} {len(plan.dropped)} of {len(plan.scores)} layers: {layer_list(plan.dropped)}"
-    for obstacle in choice.passed_over:
-        yield f"format no-op passed over: {describe(obstacle)}"
+    for format_, obstacle in choice.passed_over:
+        yield f"format {format_.name} passed over: {describe(obstacle)}"
     yield f"format {plan.format}: runs in {', '.join(UNTRIED.get(e, e) for e in choice.engines)}"
     for limit in choice.limits:
         yield f"not in {', '.join(sorted(limit.engines))}: {limit.field}: {limit.reason}"
     yield from choice.cautions
     if plan.format == "zeroed":
         yield "every shape is kept: this saves neither memory nor time by itself"
+
+
+def _with_attention(model: Model) -> str:
+    return (
+        "" if len(model.attention) == model.layers else f", {len(model.attention)} of them with softmax attention"
+    )
 
 
 def _row(what: str, before: int, after: int, unit: str = "") -> tuple[str, str, str, str]:

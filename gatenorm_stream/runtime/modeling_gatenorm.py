@@ -5,19 +5,30 @@ This file travels with checkpoints written by gatenorm-stream. `config.json` nam
     AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)
 
 runs it. It opens no connection, starts no process and reads nothing but the checkpoint that transformers hands
-it; when such a model is saved, this file is copied beside the weights. llama.cpp, mlx-lm and vLLM read the same
-checkpoint by its `block_configs`; vLLM takes its config from here too, the other two do not use this file.
+it; when such a model is saved, this file is copied beside the weights. Where the package gatenorm_stream is
+installed, `import gatenorm_stream.runtime` does the same without trust_remote_code.
 
 What it does. `config.json` is the source model's own config and says under `gatenorm` what was removed:
 
-    "gatenorm": {"model_type": "llama", "architecture": "LlamaForCausalLM", "pruned_layers": [1, 6]}
+    "gatenorm": {
+      "model_type": "llama",             the source's
+      "architecture": "LlamaForCausalLM",
+      "pruned_layers": [1, 6],
+      "layers": "model.layers",          where that class keeps its decoder layers
+      "attention": "self_attn",          what a layer calls its attention
+      "input_norm": "input_layernorm"    and the norm that only attention reads; null if there is none
+    }
 
-The model is the source architecture's stock class. In each pruned layer, `NoAttention` stands for attention and
-the identity for the norm before it, so that the layer computes x + MLP(norm(x)). These layers have no
+The model is the source architecture's stock class. In each pruned layer, `NoAttention` stands for attention and the
+identity for the norm before it, so that attention adds nothing to the residual stream. These layers have no
 projections and no key-value cache.
 
-Tested with transformers 5.17, 5.18, 5.22 and 5.23. From 5.23 on, pruned layers have an empty cache; before,
-transformers counts the cached tokens layer by layer, and each pruned layer holds two zeros per token.
+On disk the model type is one that no stock class claims, since a stock class would fill the missing projections
+with random numbers. With `block_configs` it is `nemotron-nas`, and llama.cpp, mlx-lm and vLLM read the same
+checkpoint.
+
+From transformers 5.23 on, pruned layers have an empty cache; before, transformers counts the cached tokens layer by
+layer, and each pruned layer holds two zeros per token.
 """
 
 import os
@@ -25,14 +36,10 @@ import shutil
 
 import torch
 import transformers
-from transformers import PreTrainedConfig, cache_utils
+from transformers import PretrainedConfig, cache_utils
 
-MODEL_TYPE = "nemotron-nas"
-ARCHITECTURE = "DeciLMForCausalLM"
-AUTO_MAP = {
-    "AutoConfig": "modeling_gatenorm.GateNormConfig",
-    "AutoModelForCausalLM": "modeling_gatenorm.GateNormForCausalLM",
-}
+MODEL_TYPE = "gatenorm"
+CACHE_ARGUMENTS = ("past_key_values", "layer_past", "past_key_value")
 CACHE_CAN_SKIP_LAYERS = hasattr(cache_utils, "DummyLayer")
 
 
@@ -43,12 +50,14 @@ class NoAttention(torch.nn.Module):
         super().__init__()
         self.layer_idx = layer_idx
 
-    def forward(self, hidden_states: torch.Tensor, past_key_values=None, **kwargs):
-        if past_key_values is not None and not CACHE_CAN_SKIP_LAYERS:
-            batch, tokens, _ = hidden_states.shape
-            placeholder = hidden_states.new_zeros(batch, 1, tokens, 1)
-            position = {"cache_position": kwargs.get("cache_position")}
-            past_key_values.update(placeholder, placeholder, self.layer_idx, position)
+    def forward(self, hidden_states: torch.Tensor, *args, **kwargs):
+        if not CACHE_CAN_SKIP_LAYERS:
+            cache = next((kwargs[name] for name in CACHE_ARGUMENTS if kwargs.get(name) is not None), None)
+            if cache is not None:
+                batch, tokens, _ = hidden_states.shape
+                placeholder = hidden_states.new_zeros(batch, 1, tokens, 1)
+                position = {"cache_position": kwargs.get("cache_position")}
+                cache.update(placeholder, placeholder, self.layer_idx, position)
         return torch.zeros_like(hidden_states), None
 
 
@@ -63,43 +72,28 @@ class Block(dict):
 
 
 class PrunedConfig:
-    """What a pruned model's config has beyond its stock class (mixed in before it)."""
+    """What a pruned model's config has beyond its stock class (mixed in before it).
 
-    model_type = MODEL_TYPE
+    `gatenorm` is that object of config.json, `on_disk` what else it has in place of the source's own or beyond it.
+    """
 
-    def __post_init__(self, gatenorm=None, block_configs=(), **kwargs):
-        # Without arguments, as older versions of transformers ask a class for its defaults, nothing is pruned.
-        self.gatenorm = gatenorm or {"pruned_layers": []}
-        self.block_configs = [
-            Block({part: Block(value) for part, value in block.items()}) for block in block_configs
-        ]
-        if self.rope_parameters:  # complete; the two older keys are there for other engines
-            kwargs.pop("rope_theta", None)
-            kwargs.pop("rope_scaling", None)
-        super().__post_init__(**kwargs)
-        if set(self.gatenorm["pruned_layers"]) >= set(range(self.num_hidden_layers)):
-            raise ValueError("config.json: gatenorm.pruned_layers names every layer; one must keep attention")
-
-    @property
-    def kv_sharing_modes(self) -> list[str | None]:
-        """Layers marked "reuse" get no memory in the caches of transformers."""
-        pruned = self.gatenorm["pruned_layers"]
-        return ["reuse" if layer in pruned else None for layer in range(self.num_hidden_layers)]
+    gatenorm = None
+    on_disk = None
 
     def to_dict(self) -> dict:
         """As on disk: saving a model changes neither its type nor how RoPE is written for each engine."""
-        rope = self.rope_parameters
-        scaling = None
-        if rope["rope_type"] != "default":
-            # mlx-lm reads "type". With the true "rope_type", AutoTokenizer fails in transformers 5.18 and later.
-            scaling = {**rope, "type": rope["rope_type"], "rope_type": "default"}
-        return {
-            **super().to_dict(),
-            "architectures": [ARCHITECTURE],
-            "auto_map": AUTO_MAP,
-            "rope_theta": rope["rope_theta"],
-            "rope_scaling": scaling,
-        }
+        stock = super().to_dict()
+        if self.gatenorm is None:  # made without arguments, by which transformers learns a class's defaults
+            return stock
+        stock.pop("on_disk", None)
+        for part in (stock, stock.get("text_config") or {}):
+            part.pop("kv_sharing_modes", None)
+        rope = stock.get("rope_parameters")
+        flat = _flat_rope(rope) if rope and hasattr(self, "block_configs") else {}
+        return {**stock, **flat, **self.on_disk, "gatenorm": self.gatenorm}
+
+    def to_diff_dict(self) -> dict:
+        return self.to_dict()
 
     def save_pretrained(self, save_directory, **kwargs):
         super().save_pretrained(save_directory, **kwargs)
@@ -108,7 +102,7 @@ class PrunedConfig:
             shutil.copyfile(__file__, copy)
 
     def __reduce__(self):  # the class is made at run time, so that pickle cannot find it by its name
-        return _empty_config, (self.gatenorm["model_type"],), self.__dict__
+        return _empty_config, (self.gatenorm["model_type"], self.model_type), self.__dict__
 
 
 class PrunedModel:
@@ -116,45 +110,99 @@ class PrunedModel:
 
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
-        for index in config.gatenorm["pruned_layers"]:
-            layer = self.base_model.layers[index]
-            layer.self_attn = NoAttention(index)
-            layer.input_layernorm = torch.nn.Identity()
+        removed = config.gatenorm
+        layers = self.get_submodule(removed["layers"])
+        for index in removed["pruned_layers"]:
+            setattr(layers[index], removed["attention"], NoAttention(index))
+            if removed["input_norm"]:
+                setattr(layers[index], removed["input_norm"], torch.nn.Identity())
 
 
-def _pruned(stock: type, extra: type) -> type:
+def _flat_rope(rope: dict) -> dict:
+    """`rope_parameters` in the older keys too.
+
+    mlx-lm reads "type"; with the true "rope_type", AutoTokenizer fails in transformers 5.18 and later.
+    """
+    scaling = None
+    if rope["rope_type"] != "default":
+        scaling = {**rope, "type": rope["rope_type"], "rope_type": "default"}
+    return {"rope_theta": rope["rope_theta"], "rope_scaling": scaling}
+
+
+def _without_flat_rope(config: dict) -> dict:
+    """For transformers: the form that its version reads, where config.json has both."""
+    rope = config["rope_parameters"]
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return {key: value for key, value in config.items() if key not in ("rope_theta", "rope_scaling")}
+    scaling = None if rope["rope_type"] == "default" else {k: v for k, v in rope.items() if k != "rope_theta"}
+    return {**config, "rope_scaling": scaling}
+
+
+def _pruned(stock: type, extra: type, **attributes) -> type:
     """The subclass under the stock class's name and module, by which transformers knows what it can do with it."""
     for made in stock.__subclasses__():
-        if made.__bases__ == (extra, stock):
+        if made.__bases__ == (extra, stock) and attributes.items() <= vars(made).items():
             return made
-    return type(stock.__name__, (extra, stock), {"__module__": stock.__module__})
+    return type(stock.__name__, (extra, stock), {"__module__": stock.__module__, **attributes})
 
 
-def _config_class(model_type: str) -> type:
-    return _pruned(transformers.CONFIG_MAPPING[model_type], PrunedConfig)
+def _config_class(stock_type: str, model_type: str) -> type:
+    stock = transformers.CONFIG_MAPPING[stock_type]
+    if hasattr(stock, "kv_sharing_modes"):
+        raise ValueError(f"{stock.__name__} shares KV caches between layers: attention can't be left out of it")
+    return _pruned(stock, PrunedConfig, model_type=model_type)
 
 
 def _model_class(config: PrunedConfig) -> type:
     return _pruned(getattr(transformers, config.gatenorm["architecture"]), PrunedModel)
 
 
-def _empty_config(model_type: str) -> PrunedConfig:
-    cls = _config_class(model_type)
+def _empty_config(stock_type: str, model_type: str) -> PrunedConfig:
+    cls = _config_class(stock_type, model_type)
     return cls.__new__(cls)
 
 
-class GateNormConfig(PreTrainedConfig):
-    """What `auto_map` names for AutoConfig: reads config.json as the source model's own config class."""
+class GateNormConfig(PretrainedConfig):
+    """What `auto_map` names for AutoConfig: reads config.json as the source model's own config class.
+
+    In memory the config has the source's model type, by which transformers chooses how weights are converted. Only
+    with `block_configs` it keeps the one on disk, by which vLLM knows it.
+    """
 
     model_type = MODEL_TYPE
 
     @classmethod
+    def from_pretrained(cls, path, **kwargs):
+        config, kwargs = cls.get_config_dict(path, **kwargs)
+        return cls.from_dict(config, **kwargs)
+
+    @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        return _config_class(config_dict["gatenorm"]["model_type"]).from_dict(config_dict, **kwargs)
+        given = dict(config_dict)
+        gatenorm = given.pop("gatenorm")
+        on_disk = {key: given[key] for key in ("model_type", "architectures", "auto_map") if key in given}
+        model_type = gatenorm["model_type"]
+        if blocks := given.pop("block_configs", None):
+            on_disk["block_configs"] = [Block({part: Block(b) for part, b in block.items()}) for block in blocks]
+            model_type = given["model_type"]
+            given = _without_flat_rope(given)
+        given["model_type"] = model_type
+        made = _config_class(gatenorm["model_type"], model_type).from_dict(given, **kwargs)
+        config = made[0] if isinstance(made, tuple) else made
+        config.gatenorm, config.on_disk = gatenorm, on_disk
+        if blocks:
+            config.block_configs = on_disk["block_configs"]
+        text = config.get_text_config()
+        pruned, layers = set(gatenorm["pruned_layers"]), range(text.num_hidden_layers)
+        if not pruned < set(layers):
+            raise ValueError(f"config.json: gatenorm.pruned_layers must name some of {len(layers)} layers, not all")
+        # the caches of transformers give no memory to layers marked "reuse"
+        text.kv_sharing_modes = ["reuse" if layer in pruned else None for layer in layers]
+        return made
 
 
 class GateNormForCausalLM:
-    """What `auto_map` names for AutoModelForCausalLM: hands over to the source architecture's stock class."""
+    """What `auto_map` names for the model: hands over to the source architecture's stock class."""
 
     @classmethod
     def from_pretrained(cls, path, *args, config=None, **kwargs):

@@ -21,7 +21,7 @@ from hub_server import Hub
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.errors import HubError
-from gatenorm_stream.families import read_model
+from gatenorm_stream.families.model import read_model
 from gatenorm_stream.hub.address import HubAddress, hub_address
 from gatenorm_stream.hub.source import is_safe
 
@@ -31,8 +31,7 @@ REQUEST = 4 << 20
 def qk_bytes(folder: Path, layers: tuple[int, ...] | None = None) -> int:
     with open_checkpoint(LocalSource(folder)) as checkpoint:
         model = read_model(checkpoint)
-        chosen = range(model.layers) if layers is None else layers
-        return sum(len(model.queries[n].range) + len(model.keys[n].range) for n in chosen)
+        return sum(a.bytes for a in model.attention if layers is None or a.layer in layers)
 
 
 def header_bytes(folder: Path) -> int:

@@ -1,0 +1,60 @@
+"""What a row of the table of families says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Config: TypeAlias = Mapping[str, Any]
+Packing: TypeAlias = Literal["separate", "blocks", "groups"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How an architecture names the parts of a decoder layer; the defaults are Llama's.
+
+    `layers` is the path of the list of layers within the model's class, and so the prefix of their tensors.
+    `attention` and the names below it are modules of a layer: `query`, `key` and `output` within `attention`,
+    `input_norm` beside it. `input_norm` is the norm that serves attention alone, and goes with it; None if the MLP
+    reads it too (parallel blocks) or there is none.
+
+    `packing` says how q and k are stored, each head's rows being `dim` rows of (out, in):
+        separate   in `query` and `key`
+        blocks     in `query`: all query heads, then all key heads, then all value heads
+        groups     in `query`: for each key head its query heads, then itself, then its value head
+    """
+
+    name: str
+    model_type: str
+    architecture: str
+    layers: str = "model.layers"
+    attention: str = "self_attn"
+    query: str = "q_proj"
+    key: str = "k_proj"
+    output: str = "o_proj"
+    input_norm: str | None = "input_layernorm"
+    packing: Packing = "separate"
+    transposed: bool = False
+    """Stored (in, out), as transformers' Conv1D does: heads are columns."""
+    gated: bool = False
+    """In `query`, each head is followed by as many rows of an output gate."""
+    latent: bool = False
+    """Keys (and mostly queries) are computed from a compressed latent: DeepSeek's MLA."""
+    hybrid: bool = False
+    """Only some layers have softmax attention: those whose query projection is there."""
+    llama_shaped: bool = False
+    """The layer computes what Llama's does, biases apart: DeciLM can express it."""
+    stock: bool = True
+    """transformers has a class for it."""
+    kv_heads: int | None = None
+    """If config.json does not tell."""
+    defaults: Mapping[str, int] = field(default_factory=dict)
+    """What the stock config class takes where config.json is silent."""
+    variant: Callable[[Family, Config], Family] | None = None
+    """The row that holds for a config, where the config changes it."""
+    note: str = ""
+    """What people should know of it, for the table that `families` prints."""
+
+    def of(self, config: Config) -> Family:
+        return self.variant(self, config) if self.variant else self

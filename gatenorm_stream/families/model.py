@@ -1,0 +1,131 @@
+"""A checkpoint read through the row of its family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from gatenorm_stream.checkpoint.open import CONFIG, Checkpoint
+from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families.family import Config, Family
+from gatenorm_stream.families.sizes import size
+from gatenorm_stream.families.sublayers import Attention, Place, read_attention
+from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.heads import Heads
+
+TEXT_PARTS = ("language_model", "text_model")
+"""Modules of a multimodal model that hold its language model."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint of a known family.
+
+    `prefix` stands before a layer's number in tensor names. `text` is the config, or of a multimodal model the part
+    of it that tells of the language model. `attention` has one entry for each layer with softmax attention.
+    """
+
+    checkpoint: Checkpoint
+    family: Family
+    text: Config
+    prefix: str
+    layers: int
+    hidden: int
+    attention: tuple[Attention, ...]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.checkpoint.config
+
+    @property
+    def multimodal(self) -> bool:
+        return self.config.get("model_type") != self.family.model_type
+
+    @property
+    def heads(self) -> Heads:
+        return self.attention[0].heads
+
+    def kv_bytes_per_token(self, dropped: Iterable[int] = ()) -> int:
+        """Bytes of KV cache for one token, 16 bits a number, without the sublayers in `dropped`."""
+        gone = set(dropped)
+        return sum(2 * a.kv_width for a in self.attention if a.layer not in gone)
+
+    def attention_tensors(self, layer: int) -> tuple[str, ...]:
+        """Names of all tensors that serve only this layer's attention sublayer, its input norm included."""
+        parts = (self.family.attention, self.family.input_norm)
+        return self._named(tuple(f"{self.prefix}{layer}.{part}." for part in parts if part))
+
+    def output_projection(self, layer: int) -> tuple[str, ...]:
+        """Names of this layer's output projection: its weight, and its bias if it has one."""
+        return self._named((f"{self.prefix}{layer}.{self.family.attention}.{self.family.output}.",))
+
+    def _named(self, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in self.checkpoint.tensors if name.startswith(prefixes))
+
+
+def read_model(checkpoint: Checkpoint) -> Model:
+    """Reads `checkpoint` through the row of its family.
+
+    Raises UnsupportedModelError for an unknown architecture or weights that are packed integers, CheckpointError if
+    the config or the projections are missing or contradict each other.
+    """
+    where = f"{checkpoint.source.title}/{CONFIG}"
+    family, text = _family(checkpoint, where)
+    layers, hidden = size(text, "num_hidden_layers", where), size(text, "hidden_size", where)
+    if layers > len(checkpoint.tensors):
+        raise CheckpointError(
+            f"{where} has num_hidden_layers={layers}, but there are only {len(checkpoint.tensors)} tensors; "
+            "one of them is wrong, restore it"
+        )
+    prefix = layers_prefix(checkpoint.tensors, family)
+    attention = tuple(
+        read_attention(Place(checkpoint, text, where, f"{prefix}{layer}.{family.attention}."), family, layer)
+        for layer in range(layers)
+        if not family.hybrid or f"{prefix}{layer}.{family.attention}.{family.query}.weight" in checkpoint.tensors
+    )
+    if not attention:
+        raise CheckpointError(f"{checkpoint.source.title} has no layer with softmax attention; restore it")
+    return Model(checkpoint, family, text, prefix, layers, hidden, attention)
+
+
+def layers_prefix(names: Iterable[str], family: Family) -> str:
+    """What stands before a layer's number in the names of a checkpoint's tensors.
+
+    Mostly the path of the layers in the model's class. Some checkpoints leave out its first part, and multimodal
+    ones put the language model's name before it.
+    """
+    layers = family.layers.partition(".")[2]
+    pattern = re.compile(rf"((?:.+\.)?{re.escape(layers)}\.)\d+\.{re.escape(family.attention)}\.")
+    found = {match[1] for name in names if (match := pattern.match(name))}
+    nested = sorted(p for p in found if set(p.split(".")) & set(TEXT_PARTS))
+    likely = (f"{family.layers}.", f"{layers}.", *nested)
+    return next((prefix for prefix in likely if prefix in found), f"{family.layers}.")
+
+
+def _family(checkpoint: Checkpoint, where: str) -> tuple[Family, Config]:
+    """The row, and the config that tells of the language model."""
+    config = checkpoint.config
+    if "gatenorm" in config:
+        raise UnsupportedModelError(
+            f"{checkpoint.source.title} was pruned by gatenorm-stream already; start from the original model"
+        )
+    rows = {row.model_type: row for row in FAMILIES}
+    text = config.get("text_config")
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in rows:
+        return rows[model_type].of(config), config
+    if isinstance(text, dict) and isinstance(text.get("model_type"), str) and text["model_type"] in rows:
+        row = rows[text["model_type"]]
+        text = {**row.defaults, **{k: v for k, v in text.items() if v is not None}}
+        return row.of(text), text
+    _unknown(checkpoint, where, text)
+
+
+def _unknown(checkpoint: Checkpoint, where: str, text: object) -> NoReturn:
+    inner = f" with text_config.model_type={text.get('model_type')!r}" if isinstance(text, dict) else ""
+    raise UnsupportedModelError(
+        f"{where} has model_type={checkpoint.config.get('model_type')!r}{inner}, which is not known; "
+        "`gatenorm-stream families` lists what is, and CONTRIBUTING.md shows how a row is added"
+    )

@@ -1,0 +1,28 @@
+"""Numbers of a config.json, under any of the names that architectures give them."""
+
+from __future__ import annotations
+
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.families.family import Config
+
+SYNONYMS = {
+    "num_hidden_layers": ("n_layer", "num_layers"),
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "num_heads"),
+    "num_key_value_heads": ("num_kv_heads", "n_head_kv"),
+}
+
+
+def size(config: Config, key: str, where: str, default: int | None = None) -> int:
+    """A positive integer. Raises CheckpointError, naming the file `where`, if it is missing or something else."""
+    value = next((v for k in (key, *SYNONYMS.get(key, ())) if (v := config.get(k)) is not None), default)
+    if type(value) is not int or value < 1:
+        raise CheckpointError(f"{where} has {key}={value!r}, which must be a positive integer; restore it")
+    return value
+
+
+def optional_size(config: Config, key: str, where: str) -> int | None:
+    """None if the config does not tell. Raises CheckpointError if it tells something else than a size."""
+    if all(config.get(k) is None for k in (key, *SYNONYMS.get(key, ()))):
+        return None
+    return size(config, key, where)

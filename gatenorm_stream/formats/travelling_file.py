@@ -1,0 +1,39 @@
+"""The file that travels into an output so that transformers runs it, and what it reads in config.json."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from gatenorm_stream.families.family import Family
+from gatenorm_stream.families.model import TEXT_PARTS, Model
+
+RUNTIME_FILE = "modeling_gatenorm.py"
+_MODULE = RUNTIME_FILE.removesuffix(".py")
+AUTO_MAP = {
+    "AutoConfig": f"{_MODULE}.GateNormConfig",
+    "AutoModelForCausalLM": f"{_MODULE}.GateNormForCausalLM",
+}
+AUTO_MAP_MULTIMODAL = {**AUTO_MAP, "AutoModelForImageTextToText": f"{_MODULE}.GateNormForCausalLM"}
+
+
+def travelling_file() -> dict[str, str]:
+    """Its name and text."""
+    return {RUNTIME_FILE: files("gatenorm_stream.runtime").joinpath(RUNTIME_FILE).read_text("utf-8")}
+
+
+def removed(model: Model, dropped: tuple[int, ...], stock: Family) -> dict[str, Any]:
+    """The `gatenorm` object of config.json: what the travelling file needs to leave attention out of `stock`."""
+    model_type, architecture, layers = stock.model_type, stock.architecture, stock.layers
+    if model.multimodal:
+        model_type, architecture = model.config["model_type"], model.config["architectures"][0]
+        part = next(part for part in TEXT_PARTS if part in model.prefix.split("."))
+        layers = f"model.{part}.{stock.layers.rpartition('.')[2]}"
+    return {
+        "model_type": model_type,
+        "architecture": architecture,
+        "pruned_layers": list(dropped),
+        "layers": layers,
+        "attention": stock.attention,
+        "input_norm": stock.input_norm,
+    }
