@@ -100,7 +100,7 @@ def prune(
         layout = lay_out(plan, model)
         check_place(opened, Path(out), force=force)
         check_space(layout, Path(out))
-        with open_partial(Path(out)) as partial:
+        with open_partial(Path(out), restart=restart) as partial:
             write_output(
                 plan,
                 layout,
@@ -109,7 +109,6 @@ def prune(
                 partial,
                 card=model_card(plan, model, layout, choice),
                 force=force,
-                restart=restart,
                 threads=threads,
                 progress=progress,
             )

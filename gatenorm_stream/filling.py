@@ -6,10 +6,9 @@ The digest is of what was read from the source, so that a later check covers the
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
@@ -21,7 +20,7 @@ from gatenorm_stream.checkpoint.source import File
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.journal import Journal
 from gatenorm_stream.layout import Copied, Piece, Zeros
-from gatenorm_stream.record import FileDigest
+from gatenorm_stream.record import MarkedDigest
 from gatenorm_stream.synced import boot_id
 
 CHUNK = 8 << 20
@@ -108,28 +107,36 @@ class Readahead:
             self._fetched.append((chunk, self._pool.submit(chunk.file.fetch, chunk.range)))
 
 
-def fill(
-    folder: Path, name: str, pieces: Pieces, start: int, journal: Journal, readahead: Readahead, advance: Advance
-) -> None:
-    """Writes `name` in `folder` from byte `start` on, which are there already, and enters it in the journal.
+@dataclass(frozen=True)
+class Filling:
+    """A file of an output; `places` are those at which its digest is marked, `start` how much of it is there."""
+
+    name: str
+    pieces: Pieces
+    places: Sequence[int] = ()
+    start: int = 0
+
+
+def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead, advance: Advance) -> None:
+    """Writes the file in `folder` from byte `start` on and enters it in the journal.
 
     Raises OSError, CheckpointError, and what `advance` raises to stop it.
     """
+    name, start = filling.name, filling.start
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size, synced = hashlib.sha256(), start, start
-    with open(path, "r+b" if start else "wb", buffering=0) as target:
+    digest, size, synced = MarkedDigest(filling.places), start, start
+    with open(_opened(path), "r+b", buffering=0) as target:
         for part in ByteRange(0, start).chunks(CHUNK):
-            digest.update(os.pread(target.fileno(), len(part), part.start))
+            digest.update(_reread(target, part))
         target.truncate(start)
         target.seek(start)
         advance(start, name)
-        for chunk in chunks(pieces, start):
+        for chunk in chunks(filling.pieces, start):
             match chunk:
                 case Local(file, where, _):
                     _copy(chunk, target)
                     digest.update(file.read(where))
-                    file.release(where)
                 case Remote():
                     data = readahead.take(chunk)
                     _write_all(target, data)
@@ -146,8 +153,21 @@ def fill(
                     synced, boot = size, None
                 journal.add_part(name, size, boot)
         os.fsync(target.fileno())
-    _check_whole(path, pieces, digest.hexdigest())
-    journal.add(name, FileDigest(size, digest.hexdigest()))
+    result = digest.result()
+    _check_whole(path, filling.pieces, result.sha256)
+    journal.add(name, result)
+
+
+def _opened(path: Path) -> int:
+    """A link that someone put there is not followed."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _reread(target: FileIO, part: ByteRange) -> bytes:
+    data = os.pread(target.fileno(), len(part), part.start)
+    if len(data) < len(part):
+        raise OSError(errno.EIO, "it was cut short while it was read", target.name)
+    return data
 
 
 def _check_whole(path: Path, pieces: Pieces, sha256: str) -> None:

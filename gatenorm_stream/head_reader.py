@@ -1,4 +1,4 @@
-"""The heads of a projection as arrays: read by their byte ranges, widened, and their pages released."""
+"""The heads of a projection as arrays: read by their byte ranges and widened."""
 
 from __future__ import annotations
 
@@ -77,7 +77,6 @@ class _Rows:
         first = (start - self._held.start) * weight.row_bytes
         data = self._data[first : first + (stop - start) * weight.row_bytes]
         rows = widen(data, weight.tensor.dtype, (stop - start, weight.tensor.shape[1]))
-        file.release(weight.rows(start, stop))
         return rows if self._scale is None else rows * self._scale(start, stop)
 
 

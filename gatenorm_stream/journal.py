@@ -5,40 +5,55 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from gatenorm_stream.checkpoint.json_text import parse_json
 from gatenorm_stream.errors import OutputError
-from gatenorm_stream.partial import SPOOL
+from gatenorm_stream.output_names import OWN_PREFIX
+from gatenorm_stream.partial import SPOOL, left_by_us
 from gatenorm_stream.record import RECORD, FileDigest
-from gatenorm_stream.synced import boot_id, write_synced
+from gatenorm_stream.synced import boot_id, sync_directory, write_synced
 
-JOURNAL = ".gatenorm-journal"
+JOURNAL = f"{OWN_PREFIX}journal"
+SCHEMA = 2
+"""Of the journal's lines; one written in another schema is not continued."""
 
 
 class Journal:
     """One line for the plan, one for each file or first part of one that is there; kept in the `.partial`."""
 
-    def __init__(self, partial: Path, identity: str, restart: bool) -> None:
+    def __init__(self, partial: Path, identity: str, names: Collection[str]) -> None:
+        """`identity` stands for the run, `names` are the files that it writes.
+
+        Raises OutputError if `partial` holds what another run left.
+        """
         self._path = partial / JOURNAL
         self._lock = Lock()
         self.finished: dict[str, FileDigest] = {}
         self._written: dict[str, int] = {}
+        first = {"schema": SCHEMA, "identity": identity}
         lines = self._lines()
-        if lines and lines[0] == {"identity": identity} and not restart:
-            self._believe(partial, lines[1:])
+        if lines and lines[0] == first:
+            for line in lines[1:]:
+                self._believe(partial, line, names)
+            self._append_text("\n")  # the last line may have been cut off
             return
         content = [p for p in partial.iterdir() if p not in (self._path, partial / SPOOL)]
-        if content and not restart and not (partial / RECORD).is_file():
+        if content and not left_by_us(partial):
+            raise OutputError(f"{partial} was not left by gatenorm-stream; choose another --out")
+        if content and not (partial / RECORD).is_file():
             raise OutputError(
-                f"{partial} was left by a run with another plan or source; continue that run, or start over "
-                "with --restart"
+                f"{partial} was left by a run with another plan, source or version; continue that run, or start "
+                "over with --restart"
             )
         for path in content:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        write_synced(self._path, json.dumps({"identity": identity}) + "\n")
+        write_synced(self._path, json.dumps(first) + "\n")
+        sync_directory(partial)
 
     def written(self, name: str) -> int:
         """How many bytes of an unfinished file are there from its beginning."""
@@ -55,35 +70,43 @@ class Journal:
         """
         self._append({"name": name, "written": size} | ({"boot": boot} if boot else {}), sync=boot is None)
 
+    def remove(self) -> None:
+        self._path.unlink()
+
     def _append(self, line: dict[str, Any], *, sync: bool = True) -> None:
+        self._append_text(json.dumps(line) + "\n", sync=sync)
+
+    def _append_text(self, text: str, *, sync: bool = False) -> None:
         with self._lock, open(self._path, "a", encoding="utf-8") as journal:
-            journal.write(json.dumps(line) + "\n")
+            journal.write(text)
             journal.flush()
             if sync:
                 os.fsync(journal.fileno())
 
-    def _believe(self, partial: Path, lines: list[dict[str, Any]]) -> None:
-        """Takes over what the lines say as far as the files bear it out."""
-        for line in lines:
-            path = partial / line["name"]
-            size = path.stat().st_size if path.is_file() else 0
-            if "written" in line and line["written"] <= size and line.get("boot") in (None, boot_id()):
-                self._written[line["name"]] = line["written"]
-            elif "sha256" in line and line["size"] == size and path.is_file():
-                self.finished[line["name"]] = FileDigest(size, line["sha256"])
+    def _believe(self, partial: Path, line: Any, names: Collection[str]) -> None:
+        """Takes over what a line says as far as the file bears it out."""
+        match line:
+            case {"name": str(name), **said} if name in names and not (partial / name).is_symlink():
+                path = partial / name
+                size = path.stat().st_size if path.is_file() else -1
+            case _:
+                return
+        match said:
+            case {"written": int(written)} if written <= size and said.get("boot") in (None, boot_id()):
+                self._written[name] = written
+            case {"size": int(whole), "sha256": str(sha256), "marks": [*marks]} if whole == size:
+                self.finished[name] = FileDigest(size, sha256, tuple(map(str, marks)))
 
-    def remove(self) -> None:
-        self._path.unlink()
-
-    def _lines(self) -> list[dict[str, Any]]:
+    def _lines(self) -> list[Any]:
+        """What stands in the lines that are whole."""
         try:
-            lines = self._path.read_text("utf-8").splitlines()
+            lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
         parsed = []
         for line in lines:
             try:
-                parsed.append(json.loads(line))
+                parsed.append(parse_json(line))
             except ValueError:
-                break
+                continue
         return parsed

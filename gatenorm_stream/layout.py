@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Edit
+from gatenorm_stream.output_names import check_names
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.record import RECORD
 
@@ -70,6 +72,13 @@ class ShardLayout:
     def size(self) -> int:
         return len(self.header) + sum(map(len, self.pieces))
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Where the header ends, and each tensor."""
+        ends = itertools.accumulate((len(t.data) for t in self.tensors), initial=0)
+        data_start = self.size - sum(len(t.data) for t in self.tensors)
+        return tuple(data_start + end for end in ends)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -84,6 +93,11 @@ class Layout:
     copied: Mapping[str, Copied]
     left_out: tuple[str, ...]
     removed: tuple[Tensor, ...]
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Files of Python that are taken over; nothing here runs them."""
+        return tuple(name for name in self.copied if name.lower().endswith(".py"))
 
     @property
     def weight_bytes(self) -> int:
@@ -104,7 +118,10 @@ class Layout:
 
 
 def lay_out(plan: Plan, model: Model) -> Layout:
-    """Lays out what `plan` makes of `model`. Raises FormatError if nothing would be left."""
+    """Lays out what `plan` makes of `model`.
+
+    Raises FormatError if nothing would be left, CheckpointError if a file can't travel under its name.
+    """
     checkpoint = model.checkpoint
     edit = FORMATS[plan.format].edit(model, plan.dropped)
     kept = [(shard, tuple(_kept(shard, edit))) for shard in checkpoint.shards]
@@ -119,6 +136,7 @@ def lay_out(plan: Plan, model: Model) -> Layout:
     if len(shards) > 1:
         texts[INDEX] = _index(checkpoint, shards)
     copied, left_out = _other_files(checkpoint, set(texts))
+    check_names([CARD, RECORD, *texts, *(s.name for s in shards), *copied], checkpoint.source.title)
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
     return Layout(shards, texts, copied, left_out, removed)
 
@@ -185,7 +203,7 @@ def _other_files(checkpoint: Checkpoint, written: set[str]) -> tuple[dict[str, C
         if name in weights or name in written or name in (CARD, RECORD):
             continue
         path = PurePosixPath(name)
-        foreign = path.name.endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))
+        foreign = path.name.lower().endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))
         if foreign or path.parts[0] in FOREIGN_FOLDERS:
             left_out.append(name)
         else:

@@ -2,31 +2,79 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gatenorm_stream.errors import OutputError
+from gatenorm_stream.output_names import OWN_PREFIX
+from gatenorm_stream.record import RECORD
 
-SPOOL = ".gatenorm-spool"
+SPOOL = f"{OWN_PREFIX}spool"
 """The folder in it that keeps what was fetched before it was known which bytes stay."""
 
 
 @contextmanager
-def open_partial(out: Path) -> Iterator[Path]:
-    """The directory, locked; the lock goes with the process, however it ends. Raises OutputError."""
+def open_partial(out: Path, *, restart: bool = False) -> Iterator[Path]:
+    """The directory, locked; the lock goes with the process, however it ends. With `restart` it is emptied.
+
+    Raises OutputError, also if it is a link or belongs to someone else, who could change what is written.
+    """
     partial = out.with_name(out.name + ".partial")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        handle = os.open(partial, os.O_RDONLY)
+        handle = _opened(partial)
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise OutputError(f"{partial} is not a directory; delete it, or choose another --out") from error
         raise OutputError(f"{partial} can't be written: {error.strerror}; choose another --out") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle, partial)
+        if restart:
+            _empty(partial)
         yield partial
-    except BlockingIOError:
-        raise OutputError(f"another run is writing {partial}; wait for it to end") from None
     finally:
         os.close(handle)
+
+
+def left_by_us(partial: Path) -> bool:
+    """Whether an unfinished run of ours left what is in it."""
+    return any(p.name == RECORD or p.name.startswith(OWN_PREFIX) for p in partial.iterdir())
+
+
+def _opened(partial: Path) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        partial.mkdir(parents=True)
+        return os.open(partial, flags)
+    except FileExistsError:
+        handle = os.open(partial, flags)
+    if (owner := os.fstat(handle).st_uid) != os.geteuid():
+        os.close(handle)
+        raise OutputError(f"{partial} belongs to another user ({owner}); choose another --out")
+    return handle
+
+
+def _lock(handle: int, partial: Path) -> None:
+    """Also refuses a directory that the run before has just renamed: the lock on it would guard nothing."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        here = os.path.samestat(os.fstat(handle), os.lstat(partial))
+    except (BlockingIOError, FileNotFoundError):
+        here = False
+    if not here:
+        raise OutputError(f"another run is writing {partial}; wait for it to end")
+
+
+def _empty(partial: Path) -> None:
+    try:
+        content = list(partial.iterdir())
+        if content and not left_by_us(partial):
+            raise OutputError(f"{partial} was not left by gatenorm-stream; choose another --out")
+        for path in content:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except OSError as error:
+        raise OutputError(f"{error.filename or partial} can't be deleted: {error.strerror}") from error

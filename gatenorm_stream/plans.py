@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.errors import PlanError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.table import FAMILIES
@@ -54,11 +54,14 @@ class Plan:
 
 def read_plan(path: Path) -> Plan:
     """A plan saved by `--dry-run --json`, or the gatenorm.json of an output. Raises PlanError."""
+    if path.exists() and not path.is_file():
+        raise PlanError(f"{path} is not a regular file; give a gatenorm.json")
     try:
-        data = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            data = parse_json(file.read(MAX_JSON_BYTES + 1))
     except OSError as error:
         raise PlanError(f"{path} can't be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PlanError(f"{path} is not valid JSON ({error}); give a gatenorm.json") from error
     return plan_from_json(data, str(path))
 

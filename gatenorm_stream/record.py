@@ -1,30 +1,71 @@
-"""`gatenorm.json`: the plan that made an output, the digest of every file of it, and a digest of itself."""
+"""`gatenorm.json`: the plan that made an output, the digest of every file of it, and a digest of itself.
+
+A shard has marks too: the beginnings of the digests of its header and of all bytes up to each tensor's end, read
+off while the shard's own digest was computed. The first mark that doesn't fit names the damaged tensor.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gatenorm_stream.checkpoint.json_text import parse_json
 from gatenorm_stream.errors import VerificationError
+from gatenorm_stream.output_names import is_safe
 from gatenorm_stream.plans import Plan, plan_from_json
 
 RECORD = "gatenorm.json"
+MARK_DIGITS = 12
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MARKS = re.compile(rf"[0-9a-f]{{{MARK_DIGITS}}}( [0-9a-f]{{{MARK_DIGITS}}})*")
 
 
 @dataclass(frozen=True)
 class FileDigest:
+    """`marks` are the beginnings of the digests of the file's first bytes, up to certain places in it."""
+
     size: int
     sha256: str
+    marks: tuple[str, ...] = ()
+
+
+class MarkedDigest:
+    """The sha256 of what it is fed, and a mark at each of `places`, which rise and count from the first byte."""
+
+    def __init__(self, places: Iterable[int] = ()) -> None:
+        self._sha256 = hashlib.sha256()
+        self._coming = iter(places)
+        self._next = next(self._coming, None)
+        self._size = 0
+        self.marks: list[str] = []
+
+    def update(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while self._next is not None and self._next <= self._size + len(view):
+            before = self._next - self._size
+            self._feed(view[:before])
+            self.marks.append(self._sha256.hexdigest()[:MARK_DIGITS])
+            self._next, view = next(self._coming, None), view[before:]
+        self._feed(view)
+
+    def result(self) -> FileDigest:
+        return FileDigest(self._size, self._sha256.hexdigest(), tuple(self.marks))
+
+    def _feed(self, view: memoryview) -> None:
+        self._sha256.update(view)
+        self._size += len(view)
 
 
 def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
     """The one text that stands for this plan and these files: what differs from it in a byte was changed."""
     content: dict[str, Any] = {
         **plan.to_json(),
-        "files": {name: {"size": f.size, "sha256": f.sha256} for name, f in sorted(files.items())},
+        "files": {name: _entry(f) for name, f in sorted(files.items())},
     }
     content["sha256"] = hashlib.sha256(_text(content).encode("utf-8")).hexdigest()
     return _text(content)
@@ -34,17 +75,37 @@ def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
     """Raises PlanError or VerificationError if `text` is not exactly what `render_record` wrote."""
     damaged = VerificationError(where, [f"{RECORD} was changed after it was written"])
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(text.encode("utf-8"))
+    except ValueError:
         raise damaged from None
     plan = plan_from_json(content, where)
-    try:
-        files = {name: FileDigest(f["size"], f["sha256"]) for name, f in content["files"].items()}
-    except (AttributeError, KeyError, TypeError):
-        raise damaged from None
+    listed = content.get("files")
+    if not isinstance(listed, dict) or not all(_is_entry(entry) for entry in listed.values()):
+        raise damaged
+    for name in listed:
+        if not is_safe(name):
+            raise VerificationError(where, [f"{RECORD} lists a file called {name!r}, which could be anywhere"])
+    files = {
+        name: FileDigest(entry["size"], entry["sha256"], tuple((entry.get("marks") or "").split()))
+        for name, entry in listed.items()
+    }
     if render_record(plan, files) != text:
         raise damaged
     return plan, files
+
+
+def _entry(file: FileDigest) -> dict[str, Any]:
+    entry: dict[str, Any] = {"size": file.size, "sha256": file.sha256}
+    return entry | {"marks": " ".join(file.marks)} if file.marks else entry
+
+
+def _is_entry(entry: Any) -> bool:
+    match entry:
+        case {"size": int(size), "sha256": str(sha256), **rest}:
+            marks = rest.get("marks")
+            fits = marks is None or (isinstance(marks, str) and _MARKS.fullmatch(marks))
+            return bool(size >= 0 and _SHA256.fullmatch(sha256) and fits)
+    return False
 
 
 def _text(content: Mapping[str, Any]) -> str:

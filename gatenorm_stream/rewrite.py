@@ -15,20 +15,21 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock
 
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import OutputError, VerificationError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.filling import Pieces, Readahead, Remote, chunks, fill
+from gatenorm_stream.filling import Filling, Readahead, Remote, chunks, fill
 from gatenorm_stream.journal import Journal
-from gatenorm_stream.layout import Copied, Layout
+from gatenorm_stream.layout import Layout
 from gatenorm_stream.partial import SPOOL
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.record import RECORD, render_record
 from gatenorm_stream.scoring import Progress, available_threads
-from gatenorm_stream.synced import sync_directory, write_synced
+from gatenorm_stream.synced import sync_directory, sync_tree, write_synced
 
 
 def write_output(
@@ -40,7 +41,6 @@ def write_output(
     *,
     card: Mapping[str, str],
     force: bool = False,
-    restart: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -49,33 +49,39 @@ def write_output(
     Raises OutputError if it can't be written, CheckpointError if the source changes while it is read or can't be
     read to its end. Either way, and on any other exception, `out` is as it was before.
     """
+    files = _fillings(layout, card)
     try:
-        journal = Journal(partial, _identity(plan, layout, model), restart)
-        _write_files(layout, model.checkpoint.source, card, partial, journal, threads, progress)
+        journal = Journal(partial, _identity(plan, layout, model), files)
+        _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
+        for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
+            file.check_unchanged()
         write_synced(partial / RECORD, render_record(plan, journal.finished))
         _check_shards(layout, partial)
         journal.remove()
         shutil.rmtree(partial / SPOOL, ignore_errors=True)
-        sync_directory(partial)
+        sync_tree(partial)
         _move_into_place(partial, out, force)
     except OSError as error:
         raise OutputError(_explain(error, out, partial)) from error
 
 
+def _fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
+    shards = (Filling(s.name, (*((s.header,) if s.header else ()), *s.pieces), s.places) for s in layout.shards)
+    copied = (Filling(name, (piece,)) for name, piece in layout.copied.items())
+    texts = (Filling(name, (text.encode("utf-8"),)) for name, text in {**layout.texts, **card}.items())
+    return {f.name: f for f in (*shards, *copied, *texts)}
+
+
 def _write_files(
-    layout: Layout,
+    files: Mapping[str, Filling],
     source: Source,
-    card: Mapping[str, str],
     partial: Path,
     journal: Journal,
     threads: int | None,
     progress: Progress | None,
 ) -> None:
     """Local files side by side; remote ones one after the other, their chunks side by side."""
-    files: dict[str, Pieces] = {s.name: (s.header, *s.pieces) for s in layout.shards}
-    files |= {name: (copied,) for name, copied in layout.copied.items()}
-    files |= {name: (text.encode("utf-8"),) for name, text in {**layout.texts, **card}.items()}
-    total = sum(len(piece) for pieces in files.values() for piece in pieces)
+    total = sum(len(piece) for f in files.values() for piece in f.pieces)
     done, lock, stop = 0, Lock(), Event()
 
     def advance(count: int, name: str) -> None:
@@ -88,18 +94,13 @@ def _write_files(
                 progress("writing", done, total, name)
 
     advance(sum(f.size for f in journal.finished.values()), "")
-    starts = {name: journal.written(name) for name in files if name not in journal.finished}
+    left = [replace(f, start=journal.written(f.name)) for f in files.values() if f.name not in journal.finished]
     readahead = Readahead(source.connections)
     with ThreadPoolExecutor(1 if source.remote else threads or available_threads()) as pool:
         try:
             if source.remote:
-                readahead.expect(
-                    c for name in starts for c in chunks(files[name], starts[name]) if isinstance(c, Remote)
-                )
-            tasks = [
-                pool.submit(fill, partial, name, files[name], start, journal, readahead, advance)
-                for name, start in starts.items()
-            ]
+                readahead.expect(c for f in left for c in chunks(f.pieces, f.start) if isinstance(c, Remote))
+            tasks = [pool.submit(fill, partial, f, journal, readahead, advance) for f in left]
             for task in as_completed(tasks):
                 task.result()
         except BaseException:
@@ -109,20 +110,20 @@ def _write_files(
             raise
         finally:
             readahead.close()
-    for pieces in files.values():
-        for piece in pieces:
-            if isinstance(piece, Copied):
-                piece.file.check_unchanged()
 
 
 def _check_shards(layout: Layout, partial: Path) -> None:
     """Opens every shard with the safetensors package and compares the names with the layout's."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for shard in layout.shards:
-        with safe_open(partial / shard.name, framework="numpy") as opened:
-            if set(opened.keys()) != {t.name for t in shard.tensors}:
-                raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
+        try:
+            with safe_open(partial / shard.name, framework="numpy") as opened:
+                held = set(opened.keys())
+        except SafetensorError as error:
+            raise VerificationError(str(partial), [f"{shard.name} came out damaged: {error}"]) from error
+        if held != {t.name for t in shard.tensors}:
+            raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
 
 
 def _identity(plan: Plan, layout: Layout, model: Model) -> str:
@@ -147,7 +148,10 @@ def _move_into_place(partial: Path, out: Path, force: bool) -> None:
     os.rename(partial, out)
     sync_directory(out.parent)
     if aside:
-        shutil.rmtree(aside)
+        try:
+            shutil.rmtree(aside)
+        except OSError as error:
+            raise OutputError(f"{out} is complete, but the one before can't be deleted: {error}") from error
 
 
 def _explain(error: OSError, out: Path, partial: Path) -> str:

@@ -1,8 +1,7 @@
 """A model's Gate-Norm scores: reads q and k by their byte ranges, shares the heads out over threads.
 
-Each thread holds a few head-sized arrays; pages of the checkpoint are released once they are scored, so the
-memory needed does not grow with the model. BLAS should run one thread for each of ours (the command sets
-OPENBLAS_NUM_THREADS=1 and its like before numpy is loaded).
+Each thread holds a few head-sized arrays, so the memory needed does not grow with the model. BLAS should run one
+thread for each of ours (the command sets OPENBLAS_NUM_THREADS=1 and its like before numpy is loaded).
 """
 
 from __future__ import annotations

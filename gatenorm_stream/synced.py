@@ -23,7 +23,14 @@ def write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def sync_tree(path: Path) -> None:
+    """The names in a directory and in those below it."""
+    for folder, _, _ in os.walk(path):
+        sync_directory(Path(folder))
+
+
 def sync_directory(path: Path) -> None:
+    """The names in a directory."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -17,7 +17,10 @@ SPARE_BYTES = 16 << 20
 
 def check_place(source: Source, out: Path, *, force: bool = False) -> None:
     """Raises OutputError if `out` is no place for an output: taken, not writable, or in the way of the source."""
-    target = out.resolve()
+    try:
+        target = out.resolve()
+    except RuntimeError as error:
+        raise OutputError(f"{out} leads through links in a circle; choose another place for --out") from error
     if source.directory:
         home = source.directory.resolve()
         if target == home or target.is_relative_to(home):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import CONFIG, INDEX, Tensor, open_checkpoint
 from gatenorm_stream.checkpoint.ranges import ByteRange
@@ -45,14 +47,7 @@ def verify_output(out: Path, against: Source | None = None, *, progress: Progres
 
     Raises VerificationError with all that is wrong.
     """
-    record = out / RECORD
-    if not record.is_file():
-        raise VerificationError(str(out), [f"there is no {RECORD}; it is not an output of gatenorm-stream"])
-    try:
-        text = record.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise VerificationError(str(out), [f"{RECORD} was changed after it was written"]) from None
-    plan, files = parse_record(text, str(out))
+    plan, files = parse_record(_record(out), str(out))
     total = sum(f.size for f in files.values())
     done = 0
 
@@ -90,7 +85,10 @@ def _file_problems(
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 advance(len(chunk), name)
-        return None if digest.hexdigest() == expected.sha256 else f"{name} was changed: its sha256 differs"
+        if digest.hexdigest() == expected.sha256:
+            return None
+        place = _damaged_part(path, expected.marks)
+        return f"{name} was changed: its sha256 differs" + (f", first in {place}" if place else "")
 
     with ThreadPoolExecutor(available_threads()) as pool:
         yield from (problem for problem in pool.map(check, files) if problem)
@@ -100,7 +98,70 @@ def _file_problems(
             yield f"{name} does not belong here: engines would load it"
 
 
+def _record(out: Path) -> str:
+    path = out / RECORD
+    if not path.is_file():
+        raise VerificationError(str(out), [f"there is no {RECORD}; it is not an output of gatenorm-stream"])
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_JSON_BYTES + 1).decode("utf-8")
+    except UnicodeDecodeError:
+        raise VerificationError(str(out), [f"{RECORD} was changed after it was written"]) from None
+
+
+def _damaged_part(path: Path, marks: tuple[str, ...]) -> str | None:
+    """The header or the tensor in which a shard first differs from what was recorded; None if that can't be told.
+
+    What the header says is used only once its own mark fits.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+
+        def fits(mark: str, count: int) -> bool:
+            while count > 0 and (chunk := file.read(min(CHUNK, count))):
+                digest.update(chunk)
+                count -= len(chunk)
+            return digest.hexdigest().startswith(mark)
+
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(min(length, MAX_JSON_BYTES))
+        file.seek(0)
+        for number, mark in enumerate(marks):
+            if number == 0:
+                if not fits(mark, 8 + length):
+                    return "its header"
+                try:
+                    tensors = _tensor_ends(header)
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    return None
+                position = 0
+            elif number <= len(tensors):
+                name, end = tensors[number - 1]
+                if not fits(mark, end - position):
+                    return name
+                position = end
+    return None
+
+
+def _tensor_ends(header: bytes) -> list[tuple[str, int]]:
+    """Names in the order of their bytes, each with where its bytes end."""
+    entries = json.loads(header)
+    entries.pop("__metadata__", None)
+    placed = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
+    return [(name, int(end)) for _, end, name in placed]
+
+
 def _content_problems(out: Path, plan: Plan) -> Iterator[str]:
+    """What contradicts the plan; anyone can write files of any form and record their digests."""
+    from safetensors import SafetensorError
+
+    try:
+        yield from _contradictions(out, plan)
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        yield f"its files are not what the plan makes: {type(error).__name__}: {error}"
+
+
+def _contradictions(out: Path, plan: Plan) -> Iterator[str]:
     """Compares tensors, index and config with the plan, by way of the safetensors package."""
     from safetensors import safe_open
 
@@ -108,11 +169,11 @@ def _content_problems(out: Path, plan: Plan) -> Iterator[str]:
     for path in sorted(out.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as shard:
             held |= dict.fromkeys(shard.keys(), path.name)
-    if (out / INDEX).exists():
-        index = json.loads((out / INDEX).read_bytes())
+    if (out / INDEX).is_file():
+        index = _json(out / INDEX)
         if index["weight_map"] != held:
             yield f"{INDEX} does not list the tensors that the shards hold"
-    config = json.loads((out / CONFIG).read_bytes())
+    config = _json(out / CONFIG)
     removes = FORMATS[plan.format].removes
     if removes:
         named = [config["gatenorm"]["pruned_layers"]]
@@ -128,6 +189,11 @@ def _content_problems(out: Path, plan: Plan) -> Iterator[str]:
         gone = removes and layer in plan.dropped
         if has == gone:
             yield f"layer {layer} has {'' if has else 'no '}attention tensors, against the plan"
+
+
+def _json(path: Path) -> Any:
+    with open(path, "rb") as file:
+        return parse_json(file.read(MAX_JSON_BYTES + 1))
 
 
 def _source_problems(out: Path, plan: Plan, against: Source, progress: Progress | None) -> Iterator[str]:
@@ -152,10 +218,10 @@ def _source_problems(out: Path, plan: Plan, against: Source, progress: Progress 
         for name in _differing(compared, max(against.connections, available_threads()), progress):
             yield f"{name} differs from the source's"
         for name, text in layout.texts.items():
-            if not _holds(out / name, text.encode("utf-8")):
+            if not _holds(out / name, [text.encode("utf-8")]):
                 yield f"{name} is not what the plan makes of the source"
         for name, copied in layout.copied.items():
-            if not _holds(out / name, bytes(copied.file.read(copied.range))):
+            if not _holds(out / name, (copied.file.read(part) for part in copied.range.chunks(CHUNK))):
                 yield f"{name} differs from the source's"
 
 
@@ -181,8 +247,11 @@ def _differing(pairs: list[tuple[Tensor, Tensor]], workers: int, progress: Progr
                 yield mine.name
 
 
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
+def _holds(path: Path, content: Iterable[bytes | memoryview]) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return all(file.read(len(part)) == part for part in content) and not file.read(1)
 
 
 def _all_zero(tensor: Tensor) -> bool:
@@ -190,6 +259,4 @@ def _all_zero(tensor: Tensor) -> bool:
 
 
 def _bytes(tensor: Tensor, where: ByteRange) -> npt.NDArray[np.uint8]:
-    copy = np.frombuffer(tensor.shard.file.read(where), dtype=np.uint8).copy()
-    tensor.shard.file.release(where)
-    return copy
+    return np.frombuffer(tensor.shard.file.read(where), dtype=np.uint8)

@@ -246,7 +246,10 @@ BAD_PLANS: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "unknown reading": ({"reading": "mine"}, "reading must be one of"),
     "unknown engine": ({"engines": ["ollama"]}, "engines must be"),
     "scores of text": ({"layers": [{"layer": 0, "score": "1", "heads": []}]}, "layers must be"),
-    "a score beyond all floats": ({"layers": [{"layer": 0, "score": 10**400, "heads": []}]}, "layers must be"),
+    "a score beyond all floats": (
+        {"layers": [{"layer": 0, "score": 10**400, "heads": []}]},
+        "integer in it has 401 digits",
+    ),
     "infinite score": ({"layers": [{"layer": 0, "score": float("inf"), "heads": []}]}, "layers must be"),
     "fewer layers": (
         {"layers": [{"layer": n, "score": 1.0, "heads": []} for n in range(2)], "dropped": [1]},

@@ -5,8 +5,8 @@ tensor's name to its dtype, shape and `data_offsets` (half-open, counted from th
 `__metadata__` maps strings to strings. Format: https://github.com/huggingface/safetensors#format
 
 A header comes from a stranger. What it claims is compared with the file's true size before it is believed, and
-the rules are those of the reference implementation: no holes, no overlaps, no byte left over. One rule is stricter:
-a key that stands twice is an error, where the reference takes the last.
+the rules are those of the reference implementation: no holes, no overlaps, no byte left over. Where they are
+stricter, docs/reliability.md says why.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import HeaderError
 
 PREFIX_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000
 
 DTYPE_BITS = {
     "BOOL": 8,
@@ -81,9 +81,9 @@ def header_range(prefix: bytes, file_size: int, where: str) -> ByteRange:
     if len(prefix) < PREFIX_BYTES:
         raise HeaderError(f"{where} is {file_size} bytes long: too short for a safetensors file; download it again")
     (length,) = struct.unpack("<Q", prefix)
-    if length > MAX_HEADER_BYTES:
+    if length > MAX_JSON_BYTES:
         raise HeaderError(
-            f"{where} claims a header of {length} bytes (at most {MAX_HEADER_BYTES} are allowed): "
+            f"{where} claims a header of {length} bytes (at most {MAX_JSON_BYTES} are allowed): "
             "not a safetensors file"
         )
     if PREFIX_BYTES + length > file_size:
@@ -103,23 +103,16 @@ def parse_header(text: bytes, file_size: int, where: str) -> Header:
     def bad(why: str) -> NoReturn:
         raise HeaderError(f"{where} has a bad safetensors header: {why}; download or export the file again")
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen = dict(pairs)
-        if len(seen) != len(pairs):
-            bad("a key stands twice in it")
-        return seen
-
-    def no_constant(name: str) -> NoReturn:
-        bad(f"{name} is not JSON")
-
     try:
-        entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
+        entries = parse_json(text, constants=False)
+    except ValueError as error:
         bad(f"it is not valid JSON ({error})")
     if not isinstance(entries, dict):
         bad("it is not a JSON object")
 
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", None)
+    if metadata is None:
+        metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         bad("__metadata__ must map strings to strings")
 

@@ -1,12 +1,11 @@
-"""Bytes of files in a local directory, memory-mapped.
+"""Bytes of files in a local directory.
 
-Mapped pages count as resident memory once they are touched, so whoever reads releases what it has read
-(`LocalFile.release`): the resident size stays flat however large the checkpoint is.
+They are read into memory of our own (`pread`), not mapped: a mapped file that someone cuts short kills the process
+without a word (SIGBUS), where a read that comes back short is an error with a message.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -15,25 +14,19 @@ from pathlib import Path
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import CheckpointError
 
-MAPPED_TOGETHER = max(2 << 20, mmap.PAGESIZE)
-"""Linux maps up to this many aligned bytes of a cached file when one page of them is touched (a huge page)."""
-
 
 class LocalFile:
-    """A regular file, mapped read-only. Its size is fixed at the time of opening."""
+    """A regular file. Its size is fixed at the time of opening."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise CheckpointError(f"{path} is not a regular file; a checkpoint's files must be")
-            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._fd = _open_regular(path)
         except OSError as error:
             raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
         found = os.fstat(self._fd)
         self.size = found.st_size
         self._modified_ns = found.st_mtime_ns
-        self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ) if self.size else None
 
     @property
     def where(self) -> str:
@@ -48,27 +41,23 @@ class LocalFile:
         return None
 
     def read(self, where: ByteRange) -> memoryview:
-        """The bytes of `where` without copying them.
+        """A copy of the bytes of `where`.
 
-        Raises CheckpointError if the file is shorter than `where`, or was cut short since it was opened (a
-        mapping of bytes that are gone would kill the process).
+        Raises CheckpointError if they can't be read, or are not there (any more).
         """
-        if where.stop > self.size or os.fstat(self._fd).st_size < where.stop:
-            raise CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
-        return memoryview(self._map if self._map is not None else b"")[where.start : where.stop]
+        parts, position = [], where.start
+        while position < where.stop:
+            try:
+                part = os.pread(self._fd, where.stop - position, position)
+            except OSError as error:
+                raise CheckpointError(f"{self.path} can't be read: {error.strerror}; restore it") from error
+            if not part:
+                raise CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
+            parts.append(part)
+            position += len(part)
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
     fetch = read
-
-    def release(self, where: ByteRange) -> None:
-        """Gives the pages around `where` back to the system; reading them again is still right.
-
-        The kernel maps a page's neighbours along with it; the range is widened so that they go with it.
-        """
-        if self._map is None or not where or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        start = where.start // MAPPED_TOGETHER * MAPPED_TOGETHER
-        stop = min(-(-where.stop // MAPPED_TOGETHER) * MAPPED_TOGETHER, self.size)
-        self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int]]:
         yield where, self._fd
@@ -80,6 +69,18 @@ class LocalFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _open_regular(path: Path) -> int:
+    """A descriptor; a pipe or device is refused without waiting for it. Raises OSError, CheckpointError."""
+    irregular = CheckpointError(f"{path} is not a regular file; a checkpoint's files must be")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise irregular
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise irregular
+    return descriptor
 
 
 class LocalSource:
@@ -102,6 +103,8 @@ class LocalSource:
         self.title = title or str(root)
         self.revision = revision
         self._open: dict[str, LocalFile] = {}
+        home = root.resolve()
+        self._homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
 
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all regular files below the root, sorted; hidden ones left out.
@@ -138,9 +141,5 @@ class LocalSource:
         self._open.clear()
 
     def _within(self, path: Path) -> bool:
-        root = self.directory.resolve()
-        homes = [root]
-        if root.parent.name == "snapshots":
-            homes.append(root.parent.parent / "blobs")
         real = path.resolve()
-        return any(real.is_relative_to(home) for home in homes)
+        return any(real.is_relative_to(home) for home in self._homes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from gatenorm_stream.checkpoint.header import (
     header_range,
     parse_header,
 )
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import File, Source
 from gatenorm_stream.errors import CheckpointError
@@ -22,7 +22,6 @@ from gatenorm_stream.errors import CheckpointError
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-MAX_JSON_BYTES = 100_000_000
 ENTRY_BYTES = 75
 """Of a header's entry beside the tensor's name, about."""
 GUESSED_HEADER_BYTES = 1 << 14
@@ -98,12 +97,12 @@ def open_checkpoint(source: Source) -> Checkpoint:
         config = json_object(source, CONFIG)
         if SINGLE in names:
             weight_map, index_metadata = None, None
-            tensors_in: dict[str, tuple[str, ...]] = {SINGLE: ()}
+            tensors_in: dict[str, list[str]] = {SINGLE: []}
         elif INDEX in names:
             weight_map, index_metadata = _index(source, names)
-            tensors_in = dict.fromkeys(sorted(set(weight_map.values())), ())
+            tensors_in = {file: [] for file in sorted(set(weight_map.values()))}
             for tensor, file in weight_map.items():
-                tensors_in[file] += (tensor,)
+                tensors_in[file].append(tensor)
         else:
             raise CheckpointError(_no_weights(source.title, names))
         with ThreadPoolExecutor(source.connections) as pool:
@@ -115,7 +114,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
         raise
 
 
-def _shard(source: Source, name: str, tensors: tuple[str, ...]) -> Shard:
+def _shard(source: Source, name: str, tensors: list[str]) -> Shard:
     """Reads the header, mostly at one go: its length is guessed from the names of the tensors in it."""
     file = source.open(name)
     guess = sum(len(tensor.encode("utf-8")) + ENTRY_BYTES for tensor in tensors) or GUESSED_HEADER_BYTES
@@ -125,7 +124,6 @@ def _shard(source: Source, name: str, tensors: tuple[str, ...]) -> Shard:
     if len(text) < len(where):
         text += bytes(file.read(ByteRange(len(first), where.stop)))
     header = parse_header(text, file.size, file.where)
-    file.release(where)
     return Shard(name, file, header)
 
 
@@ -178,8 +176,8 @@ def json_object(source: Source, name: str) -> dict[str, Any]:
     if file.size > MAX_JSON_BYTES:
         raise CheckpointError(f"{file.where} is {file.size} bytes long: too large for a {name}")
     try:
-        value = json.loads(bytes(file.read(ByteRange(0, file.size))))
-    except (ValueError, RecursionError) as error:
+        value = parse_json(bytes(file.read(ByteRange(0, file.size))))
+    except ValueError as error:
         raise CheckpointError(f"{file.where} is not valid JSON ({error}); restore it") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{file.where} is not a JSON object; restore it")

@@ -31,9 +31,6 @@ class File(Protocol):
     def fetch(self, where: ByteRange) -> memoryview:
         """As `read`, for bytes that are needed once: a remote file does not keep them."""
 
-    def release(self, where: ByteRange) -> None:
-        """Says that these bytes are not needed for now."""
-
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int | None]]:
         """`where` in pieces, each with a descriptor that holds it at the same offsets, or None if none does."""
 

@@ -105,7 +105,7 @@ def prune(
         target = None if dry_run else out
         if out:
             check_place(source, out, force=force)
-        partial = _kept(source, target, stack) if target else None
+        partial = _kept(source, target, restart, stack) if target else None
         if plan:
             decided, form = _saved_plan(plan, read)
         else:
@@ -126,10 +126,9 @@ def prune(
                 layout,
                 read,
                 target,
-                partial or stack.enter_context(open_partial(target)),
+                partial or stack.enter_context(open_partial(target, restart=restart)),
                 card=model_card(decided, read, layout, form),
                 force=force,
-                restart=restart,
                 threads=threads,
                 progress=meter.report,
             )
@@ -142,14 +141,14 @@ def prune(
     typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(model)}")
 
 
-def _kept(source: Source, out: Path, stack: ExitStack) -> Path | None:
+def _kept(source: Source, out: Path, restart: bool, stack: ExitStack) -> Path | None:
     """For a remote source, the `.partial`, in which what is fetched for the scores is kept from now on."""
     from gatenorm_stream.hub.source import HubSource
     from gatenorm_stream.partial import SPOOL, open_partial
 
     if not isinstance(source, HubSource):
         return None
-    partial = stack.enter_context(open_partial(out))
+    partial = stack.enter_context(open_partial(out, restart=restart))
     source.keep_in(partial / SPOOL)
     return partial
 
@@ -193,7 +192,7 @@ def _laid_out(plan: Plan, model: Model, out: Path | None) -> Layout:
 
 
 def _show_plan(model: Model, plan: Plan, form: FormatChoice, layout: Layout, choice: Choice) -> None:
-    from gatenorm_stream.report.summary import model_line, plan_lines, size_table
+    from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
     typer.echo(model_line(model))
     typer.echo(f"Gate-Norm, reading {plan.reading}\n")
@@ -201,6 +200,6 @@ def _show_plan(model: Model, plan: Plan, form: FormatChoice, layout: Layout, cho
     typer.echo()
     for line in plan_lines(plan, form):
         typer.echo(wrapped(line))
-    if layout.left_out:
-        typer.echo(wrapped(f"left out: {', '.join(layout.left_out)}"))
+    for line in file_lines(layout):
+        typer.echo(wrapped(line))
     typer.echo(f"\n{size_table(model, plan, layout)}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from gatenorm_stream.hub.errors import hub_errors
 from gatenorm_stream.hub.fetch import RangeFetcher
 from gatenorm_stream.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.hub.spool import SpoolFile
+from gatenorm_stream.output_names import is_safe
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -67,10 +68,6 @@ class HubFile:
             content[position : position + len(block)] = block
             position += len(block)
         return memoryview(content)
-
-    def release(self, where: ByteRange) -> None:
-        if self.spool:
-            self.spool.local.release(where)
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int | None]]:
         if self.spool is None:
@@ -185,12 +182,6 @@ def open_repository(address: HubAddress, connections: int, note: Note) -> Source
         if not is_safe(name):
             raise HubError(f"{address} lists a file called {name!r}, which could leave its directory: refused")
     return HubSource(address, info.sha, entries, connections, note)
-
-
-def is_safe(name: str) -> bool:
-    """Whether a file of this name, taken from a stranger's list, stays in the directory that it is written to."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or any(c in name for c in "\\\0:"))
 
 
 def _ask(address: HubAddress) -> ModelInfo:

@@ -57,14 +57,17 @@ class SpoolFile:
     def write(self, position: int, block: bytes) -> None:
         """Raises OutputError if the disk doesn't take it."""
         with _writing(self._list.parent):
-            os.pwrite(self._fd, block, position)
+            while block:
+                written = os.pwrite(self._fd, block, position)
+                position, block = position + written, block[written:]
 
     def add(self, where: ByteRange) -> None:
         """Says that all of `where` has been written."""
-        if boot_id() is None:
-            os.fdatasync(self._fd)
-        with self._lock, open(self._list, "a", encoding="ascii") as lines:
-            lines.write(f"{where.start} {where.stop} {boot_id()}\n")
+        with self._lock, _writing(self._list.parent):
+            if boot_id() is None:
+                os.fdatasync(self._fd)
+            with open(self._list, "a", encoding="ascii") as lines:
+                lines.write(f"{where.start} {where.stop} {boot_id()}\n")
             self._insert(where)
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, bool]]:

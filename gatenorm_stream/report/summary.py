@@ -59,6 +59,14 @@ def _with_attention(model: Model) -> str:
     )
 
 
+def file_lines(layout: Layout) -> Iterator[str]:
+    """Files of the source that stay behind, and code that travels."""
+    if layout.left_out:
+        yield f"left out: {', '.join(layout.left_out)}"
+    if layout.code:
+        yield f"code of the source, copied as text and not run: {', '.join(layout.code)}"
+
+
 def _row(what: str, before: int, after: int, unit: str = "") -> tuple[str, str, str, str]:
     change = f"{100 * (after - before) / before:+.1f} %" if after != before else "0 %"
     return what, si(before, unit), si(after, unit), change

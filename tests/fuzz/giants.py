@@ -1,0 +1,161 @@
+"""Files that cost a reader as much memory or time as they can, each given to the installed command.
+
+    python tests/fuzz/giants.py
+
+Each run must end by itself with a message or a plan, in less than 300 MB and one second beyond the command's start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+
+COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
+MAX_RSS = 300 << 20
+MAX_SECONDS = 1.0
+CONFIG, INDEX, SHARD = "config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"
+
+Write = Callable[[Path], object]
+
+
+def shard(*parts: tuple[bytes, int], data: int = 0) -> Write:
+    """A safetensors file whose header is each of `parts` so many times, and `data` bytes of nothing."""
+
+    def write(root: Path) -> None:
+        with open(root / SHARD, "wb") as file:
+            file.write(bytes(8))
+            _repeat(file, parts)
+            length = file.tell() - 8
+            file.truncate(file.tell() + data)
+            file.seek(0)
+            file.write(struct.pack("<Q", length))
+
+    return write
+
+
+def text(name: str, *parts: tuple[bytes, int]) -> Write:
+    def write(root: Path) -> None:
+        with open(root / name, "wb") as file:
+            _repeat(file, parts)
+
+    return write
+
+
+def _repeat(file: BinaryIO, parts: tuple[tuple[bytes, int], ...]) -> None:
+    """Each part so many times; a # in it is its number. Little by little: this process must stay small, since what
+    it starts counts its memory as its own."""
+    for part, count in parts:
+        for start in range(0, count, 10_000):
+            several = range(start, min(start + 10_000, count))
+            file.write(
+                b"".join(part.replace(b"#", b"%d" % n) for n in several) if b"#" in part else part * len(several)
+            )
+
+
+def arrays(part: bytes, count: int) -> Write:
+    return shard((b'{"a":[', 1), (part, count), (b"0]}", 1))
+
+
+def sparse(root: Path) -> None:
+    """A terabyte that takes no room."""
+    header = json.dumps({"a": {"dtype": "U8", "shape": [1 << 40], "data_offsets": [0, 1 << 40]}}).encode()
+    shard((header, 1), data=1 << 40)(root)
+
+
+EMOJI = "\N{GRINNING FACE}".encode()
+PLAN = b'{"schema":1,"dropped":[1],"layers":['
+GIANTS: dict[str, Write] = {
+    "header: 50,000 tensors": shard(
+        (b"{", 1), (b'"#":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},', 50_000), (b'"":{}}', 1)
+    ),
+    "header: a tensor of a terabyte": sparse,
+    "header: a string of 23 MB": shard((b'{"__metadata__":{"a":"', 1), (b"x", 22_900_000), (b'"}}', 1)),
+    "header: a wide string of 23 MB": shard(
+        (b'{"__metadata__":{"a":"', 1), (b"x", 22_900_000), (EMOJI + b'"}}', 1)
+    ),
+    "header: spaces": shard((b" ", 23_900_000), (b"{}", 1)),
+    "header: 99 MB": shard((b'{"a":"', 1), (b"x", 99_000_000), (b'"}', 1)),
+    "header: keys": shard((b"{", 1), (b'"#":1,', 490_000), (b'"":1}', 1)),
+    "header: depth": shard((b"[", 23_000_000)),
+    **{f"header: {p.decode()} without end": arrays(p, 23_000_000 // len(p)) for p in (b"[],", b"{},", b'{"":0},')},
+    **{
+        f"header: {p.decode()} many times": arrays(p, 490_000 // n)
+        for p, n in ((b"[],", 2), (b"{},", 2), (b'{"":0},', 2), (b'"ab",', 1), (b"1e5,", 1), (b"12345678,", 1))
+    },
+    "index: 490,000 tensors in one shard": text(
+        INDEX, (b'{"weight_map":{', 1), (b'"#":"%s",' % SHARD.encode(), 490_000), (b'"":"x.safetensors"}}', 1)
+    ),
+    "index: 490,000 shards": text(
+        INDEX, (b'{"weight_map":{', 1), (b'"#":"#.safetensors",', 490_000), (b'"":"x.safetensors"}}', 1)
+    ),
+    "index: depth": text(INDEX, (b'{"metadata":', 1), (b"[", 1_000_000)),
+    "index: 99 MB": text(INDEX, (b" ", 99_000_000), (b"{}", 1)),
+    "config: 490,000 fields": text(CONFIG, (b"{", 1), (b'"#":0,', 490_000), (b'"":0}', 1)),
+    "config: 490,000 values": text(CONFIG, (b'{"a":[', 1), (b"0,", 490_000), (b"0]}", 1)),
+    "config: a thousand million layers": lambda root: (root / CONFIG).write_text(
+        json.dumps(llama_config(num_hidden_layers=10**9))
+    ),
+    "plan: 90,000 layers": text(
+        "plan.json", (PLAN, 1), (b'{"layer":#,"score":1,"heads":[]},', 90_000), (b"{}]}", 1)
+    ),
+    "plan: 490,000 heads": text(
+        "plan.json", (PLAN + b'{"layer":0,"score":1,"heads":[', 1), (b"1,", 490_000), (b"1]}]}", 1)
+    ),
+    "plan: 99 MB": text("plan.json", (b" ", 99_000_000), (b"{}", 1)),
+    "plan: a device": lambda root: (root / "plan.json").symlink_to("/dev/zero"),
+    "plan: a pipe": lambda root: os.mkfifo(root / "plan.json"),
+}
+
+
+def measured(command: list[str]) -> tuple[int, str, float, int]:
+    """Exit code, standard error, seconds of processor time, bytes of peak memory."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        return process.returncode, errors.read(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10
+
+
+def findings() -> Iterator[str]:
+    """What each giant did that it must not; prints what it cost."""
+    with tempfile.TemporaryDirectory(prefix="gatenorm-giants-") as folder:
+        start = min(_cost(Path(folder) / f"plain{n}", lambda root: None)[2] for n in range(3))
+        for number, (name, write) in enumerate(GIANTS.items()):
+            code, errors, seconds, rss = _cost(Path(folder) / str(number), write)
+            seconds = max(0.0, seconds - start)
+            print(f"{name:<42} exit {code}  {seconds:5.2f} s  {rss / (1 << 20):4.0f} MiB  {errors[:90].strip()}")
+            if code not in (0, 1) or errors.count("\n") > 1 or "Traceback" in errors or "unexpected" in errors:
+                yield f"{name}: exit code {code}, {errors[-300:]}"
+            if rss > MAX_RSS:
+                yield f"{name}: {rss >> 20} MiB"
+            if seconds > MAX_SECONDS:
+                yield f"{name}: {seconds:.2f} s"
+
+
+def _cost(root: Path, write: Write) -> tuple[int, str, float, int]:
+    write_checkpoint(root, random_tensors(llama_shapes()), llama_config())
+    write(root)
+    plan = ["--plan", str(root / "plan.json")] if os.path.lexists(root / "plan.json") else ["--layers", "1"]
+    try:
+        return measured(["timeout", "-k", "1", "20", COMMAND, str(root), "--dry-run", *plan])
+    finally:
+        for path in root.iterdir():
+            path.unlink()
+
+
+if __name__ == "__main__":
+    found = list(findings())
+    print("\n".join(f"FINDING {line}" for line in found) or f"{len(GIANTS)} giants, no finding")
+    sys.exit(bool(found))

@@ -1,0 +1,35 @@
+"""Hostile gatenorm.json given to --plan: a saved plan that was edited by hand, or by an enemy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hostile_json import dump, edited, integers, names, numbers, values
+from hypothesis import strategies as st
+
+layer_lists = st.lists(st.one_of(st.integers(0, 4), integers), max_size=5)
+entries = st.fixed_dictionaries(
+    {"layer": st.one_of(st.integers(0, 5), values), "score": st.one_of(numbers, values)},
+    optional={"heads": st.one_of(st.lists(numbers, max_size=3), values)},
+)
+FIELDS: dict[str, Any] = {
+    "schema": st.one_of(st.integers(0, 3), values),
+    "source": st.one_of(names, values),
+    "revision": st.one_of(st.none(), names),
+    "family": st.one_of(st.sampled_from(["llama", "mistral", "bert"]), values),
+    "reading": st.one_of(st.sampled_from(["per-head", "joint", "stored"]), values),
+    "layers": st.one_of(st.lists(entries, max_size=5), values),
+    "dropped": st.one_of(layer_lists, values),
+    "format": st.one_of(st.sampled_from(["no-op", "zeroed", "transformers", "auto", "gguf"]), values),
+    "engines": st.one_of(st.lists(st.sampled_from(["vllm", "llama.cpp", "x"]), max_size=3), values),
+    "tool_version": st.one_of(names, values),
+    "files": values,
+    "sha256": values,
+}
+
+
+def files(plan: Path) -> st.SearchStrategy[bytes]:
+    original: dict[str, Any] = json.loads(plan.read_bytes())
+    return st.one_of(edited(original, FIELDS), edited(original, FIELDS), values.map(dump))

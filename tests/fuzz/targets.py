@@ -1,0 +1,232 @@
+"""What is fuzzed: each target takes a case's bytes or a random number, and acts on it under watch."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import configs
+import directories
+import headers
+import indexes
+import outputs
+import saved_plans
+from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from hypothesis import strategies as st
+from mutate import mutate
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
+from watch import FindingError, Watch
+
+import gatenorm_stream
+from gatenorm_stream.api import choose_format, lay_out, make_plan, model_card, read_model
+from gatenorm_stream.checkpoint.header import header_range, parse_header
+from gatenorm_stream.checkpoint.local import LocalSource
+from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.errors import GateNormError
+from gatenorm_stream.plans import check_plan_fits, read_plan
+from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
+from gatenorm_stream.scoring import score_model
+from gatenorm_stream.selection import Choice
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
+STRICTER = {
+    "a key stands twice": "a key stands twice",
+    "more than 500000 values": "more than 500,000 values",
+    "and at most 24000000 are read": "more than 24 MB",
+    "at most 24000000 are allowed": "more than 24 MB",
+    "nested too deeply": "nested deeper than 100",
+    "half of a surrogate pair": "half of a surrogate pair",
+    "digits": "an integer of more than 40 digits",
+}
+"""Why a file that the safetensors package takes may be refused: part of our message, and the reason's name."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """`check` acts on one case; `mutants` gives cases by mutation, `strategy` structured ones if there are any."""
+
+    name: str
+    share: float
+    check: Callable[[bytes], None]
+    mutants: Callable[[random.Random], bytes]
+    strategy: st.SearchStrategy[bytes] | None = None
+
+
+class Fuzzing:
+    """The targets, and what was seen of them, in a folder that holds a small checkpoint and its output."""
+
+    def __init__(self, folder: Path, watch: Watch, seed: int) -> None:
+        self.watch = watch
+        self.accepted = 0
+        self.stricter: dict[str, int] = {}
+        self._folder = folder
+        self._rng = random.Random(seed)
+        self._source = write_checkpoint(folder / "source", random_tensors(llama_shapes()), llama_config())
+        (self._source / "modeling_evil.py").write_text("raise SystemExit('code of the checkpoint ran')\n")
+        (folder / "plans").mkdir()
+        (folder / "outside").mkdir()
+        for path in self._source.iterdir():
+            shutil.copy(path, folder / "outside" / path.name)
+        self._plan = folder / "plans" / "plan.json"
+        self._out = folder / "out"
+        plan = gatenorm_stream.plan(self._source, layers=[1, 2])
+        gatenorm_stream.prune(plan, self._out)
+        gatenorm_stream.verify(self._out, against=self._source)
+        self._decide()  # imports what is imported late
+        self._pristine = {
+            root: {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+            for root in (self._source, self._out)
+        }
+
+    def targets(self) -> tuple[Target, ...]:
+        small = save({"a": _zeros(2, 3), "b": _zeros(2)}, {"format": "np"})
+        shard = (FIXTURE / "model-00003-of-00003.safetensors").read_bytes()
+        length = 8 + int.from_bytes(shard[:8], "little")
+        ours = (self._source / directories.SHARDS[0]).read_bytes()
+        header_seeds = [small, shard[:length], ours[: 8 + int.from_bytes(ours[:8], "little")]]
+        index, config = self._source / directories.INDEX, self._source / directories.CONFIG
+        plan = self._out / "gatenorm.json"
+        indexes_ = [index.read_bytes(), (FIXTURE / directories.INDEX).read_bytes()]
+        configs_ = [config.read_bytes(), (FIXTURE / directories.CONFIG).read_bytes()]
+        plans_ = [plan.read_bytes()]
+
+        def headers_of(rng: random.Random) -> bytes:
+            data = rng.choice((small, small, header_seeds[1], header_seeds[2]))
+            length = 8 + int.from_bytes(data[:8], "little")
+            if rng.randrange(6) == 0:
+                return mutate(rng, data, header_seeds)
+            return headers.wrap(mutate(rng, data[8:length], header_seeds), data[length:])
+
+        def of(seeds: list[bytes]) -> Callable[[random.Random], bytes]:
+            return lambda rng: mutate(rng, rng.choice((seeds[0], seeds[0], seeds[-1])), seeds)
+
+        def number(rng: random.Random) -> bytes:
+            return rng.randbytes(8)
+
+        return (
+            Target("headers", 0.85, self.header, headers_of, headers.files()),
+            Target("indexes", 0.05, self.index, of(indexes_), indexes.files(index)),
+            Target("configs", 0.05, self.config, of(configs_), configs.files(config)),
+            Target("plans", 0.03, self.saved_plan, of(plans_), saved_plans.files(plan)),
+            Target("directories", 0.01, self.directory, number),
+            Target("outputs", 0.01, self.output, number),
+        )
+
+    def header(self, data: bytes) -> None:
+        """Taken or refused as by the safetensors package, or refused for one of the reasons of STRICTER."""
+        error = self.watch.case(lambda: _parse(data))
+        theirs = _reference(data)
+        if error is None:
+            self.accepted += 1
+            if theirs is not None:
+                raise FindingError(f"taken, but the safetensors package says: {theirs}")
+        elif theirs is None:
+            reason = next((name for part, name in STRICTER.items() if part in str(error)), None)
+            if reason is None:
+                raise FindingError(f"the safetensors package takes it, but: {error}")
+            self.stricter[reason] = self.stricter.get(reason, 0) + 1
+
+    def index(self, data: bytes) -> None:
+        self._with_file(self._source / directories.INDEX, data)
+
+    def config(self, data: bytes) -> None:
+        self._with_file(self._source / directories.CONFIG, data)
+
+    def saved_plan(self, data: bytes) -> None:
+        self._plan.write_bytes(data)
+        self.watch.permit(self._plan, self._source)
+        self._count(self.watch.case(self._apply_plan))
+
+    def directory(self, data: bytes) -> None:
+        rng = random.Random(data)
+        name = rng.choice(sorted(directories.DAMAGES))
+        directories.DAMAGES[name](self._source, rng)
+        self.watch.permit(self._source)
+        try:
+            self._count(self.watch.case(self._decide))
+        finally:
+            self._restore(self._source)
+
+    def output(self, data: bytes) -> None:
+        rng = random.Random(data)
+        outputs.spoil(self._out, rng, list(self._pristine[self._out].values()))
+        self.watch.permit(self._out, self._source)
+        against = self._source if rng.randrange(3) == 0 else None
+        try:
+            self._count(self.watch.case(partial(gatenorm_stream.verify, self._out, against=against)))
+        finally:
+            self._restore(self._out)
+
+    def _with_file(self, path: Path, data: bytes) -> None:
+        original = path.read_bytes()
+        path.write_bytes(data)
+        self.watch.permit(self._source)
+        try:
+            self._count(self.watch.case(self._decide))
+        finally:
+            path.write_bytes(original)
+
+    def _count(self, error: GateNormError | None) -> None:
+        self.accepted += error is None
+
+    def _decide(self) -> None:
+        """All that happens before the first byte is written, and what is shown of it."""
+        with open_checkpoint(LocalSource(self._source)) as checkpoint:
+            model = read_model(checkpoint)
+            scores = score_model(model, threads=1)
+            plan, choice = make_plan(model, scores, Choice(), "per-head", "auto", ())
+            layout = lay_out(plan, model)
+            texts = [model_line(model), size_table(model, plan, layout), *plan_lines(plan, choice)]
+            texts += [
+                *file_lines(layout),
+                *layout.texts.values(),
+                *model_card(plan, model, layout, choice).values(),
+            ]
+            for text in texts:
+                text.encode("utf-8")
+
+    def _apply_plan(self) -> None:
+        plan = read_plan(self._plan)
+        with open_checkpoint(LocalSource(self._source)) as checkpoint:
+            model = read_model(checkpoint)
+            check_plan_fits(plan, model)
+            choose_format(model, plan.dropped, plan.format, plan.engines)
+            layout = lay_out(plan, model)
+            for text in layout.texts.values():
+                text.encode("utf-8")
+
+    def _restore(self, root: Path) -> None:
+        shutil.rmtree(root)
+        for name, content in self._pristine[root].items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _parse(data: bytes) -> None:
+    where = header_range(data[:8], len(data), "file")
+    parse_header(data[where.start : where.stop], len(data), "file")
+
+
+def _reference(data: bytes) -> str | None:
+    """What the safetensors package says against a file; None if it takes it."""
+    try:
+        deserialize(data)
+    except SafetensorError as error:
+        return str(error)
+    return None
+
+
+def _zeros(*shape: int):  # type: ignore[no-untyped-def]
+    import numpy as np
+
+    return np.zeros(shape, np.float16)

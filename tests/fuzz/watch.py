@@ -1,0 +1,141 @@
+"""What no case may do: raise an error that is not ours, take long or much memory, reach outside, run code."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gatenorm_stream.errors import GateNormError
+
+MAX_SECONDS = 1.0
+MAX_RSS = 300 << 20
+HANG_SECONDS = 20
+PATHS_OF = {
+    "open": 1,
+    "os.rename": 2,
+    "os.link": 2,
+    "os.symlink": 2,
+    **dict.fromkeys(["os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.utime", "os.chown"], 1),
+    **dict.fromkeys(["os.listdir", "os.scandir", "os.walk", "shutil.rmtree", "tempfile.mkdtemp"], 1),
+}
+NEVER = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "pickle.find_class",
+    "ctypes.dlopen",
+)
+CODE = tuple(
+    os.path.realpath(p)
+    for p in {*sysconfig.get_paths().values(), sys.base_prefix, sys.prefix, str(Path(__file__).parents[2])}
+)
+
+
+class FindingError(AssertionError):
+    """A case that did what it must not."""
+
+
+class _Hang(BaseException):
+    pass
+
+
+class Watch:
+    """Watches what is done within `case`; `permitted` are the files and directories that may be opened there."""
+
+    def __init__(self) -> None:
+        self.permitted: tuple[str, ...] = ()
+        self.slowest = 0.0
+        self._active = False
+        self._outside: list[str] = []
+        signal.signal(signal.SIGALRM, _hang)
+        sys.addaudithook(self._audit)
+
+    def permit(self, *paths: Path) -> None:
+        self.permitted = tuple(os.path.realpath(p) for p in paths)
+
+    def case(self, act: Callable[[], object]) -> GateNormError | None:
+        """Runs `act`; returns the error of ours that it ended in, or None. Raises FindingError."""
+        error, seconds = self._run(act)
+        if seconds > MAX_SECONDS:  # once more, since the machine may have been busy
+            seconds = min(seconds, self._run(act)[1])
+        self.slowest = max(self.slowest, seconds)
+        if seconds > MAX_SECONDS:
+            raise FindingError(f"took {seconds:.2f} s of processor time")
+        return error
+
+    def check_memory(self) -> None:
+        if peak_rss() > MAX_RSS:
+            raise FindingError(f"{peak_rss() >> 20} MiB of memory")
+
+    def _run(self, act: Callable[[], object]) -> tuple[GateNormError | None, float]:
+        error = None
+        begun = time.process_time()
+        with self._watching():
+            try:
+                act()
+            except GateNormError as caught:
+                error = caught
+            except _Hang:
+                raise FindingError(f"did not end in {HANG_SECONDS} s") from None
+            except Exception as caught:
+                raise FindingError(f"{type(caught).__name__}: {caught}") from caught
+        seconds = time.process_time() - begun
+        if self._outside:
+            raise FindingError(self._outside[0])
+        if error and (any(c in str(error) for c in "\n\r") or len(str(error)) > 2000):
+            raise FindingError(f"the message is not one line: {str(error)[:200]!r}")
+        return error, seconds
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        self._outside.clear()
+        signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+        self._active = True
+        try:
+            yield
+        finally:
+            self._active = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self._active:
+            return
+        if event in NEVER or event.startswith("socket."):
+            self._outside.append(f"{event}{args!r}")
+        elif event == "exec":
+            file = os.path.realpath(getattr(args[0], "co_filename", ""))
+            if not file.startswith(CODE):
+                self._outside.append(f"ran code of {file}")
+        elif event in PATHS_OF:
+            for path in args[: PATHS_OF[event]]:
+                if isinstance(path, str | bytes | os.PathLike) and not self._allowed(event, path, args):
+                    self._outside.append(f"{event} {path!r}")
+
+    def _allowed(self, event: str, path: str | bytes | os.PathLike[str], args: tuple[Any, ...]) -> bool:
+        real = os.path.realpath(os.fsdecode(path))
+        if any(real == p or real.startswith(p + os.sep) for p in self.permitted):
+            return True
+        if real == "/proc/sys/kernel/random/boot_id":
+            return True
+        reads = event != "open" or not (args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        return reads and real.startswith(CODE) and not real.endswith(".safetensors")
+
+
+def _hang(*_: object) -> NoReturn:
+    raise _Hang
+
+
+def peak_rss() -> int:
+    """Bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
