@@ -12,9 +12,9 @@ as stored (out, in), and g(h) the key head that query head h uses (grouped-query
 Biases, rotary embedding and norms are outside the score. Low score = weakly coupled = removed first.
 
 No (hidden, hidden) product is formed: ||Q^T K||_F^2 = <Q Q^T, K K^T>, the inner product of two Gram matrices of
-the narrow side. Matrix products run in the dtype of the rows (float32; float64 for F64 weights), sums in float64.
-Where the inner product nearly cancels, or leaves the range of float32, it is computed again in float64 by a way
-that does not square the error, so that the relative error stays under 1e-5.
+the narrow side, of which BLAS computes one half. Products run in the dtype of the rows (float32; float64 for F64
+weights), sums in float64. Where the inner product nearly cancels, or leaves the range of float32, it is computed
+again in float64 by a way that does not square the error, so that the relative error stays under 1e-5.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gatenorm_stream.floats import FloatArray
 from gatenorm_stream.heads import Heads
 
 HeadOf: TypeAlias = Callable[[int], FloatArray]
-"""Head h of a projection, shape (head_dim, hidden)."""
+"""Head h of a projection, shape (head_dim, hidden); the array is valid until the next call."""
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -38,9 +38,13 @@ _CANCELS = 0.05
 """An inner product of Gram matrices under this share of the product of their norms is computed again."""
 _VANISHES = 1e-5
 """A sum of squared dot products under this share of the product of the squared norms is computed again."""
+_SUM_CANCELS = 0.01
+"""A sum of heads whose squared norm is under this share of theirs is added up in float64."""
 _SAFE = (1e-28, 1e28)
 """Squares of float32 numbers within these bounds neither underflow nor overflow when they are multiplied."""
 _TILE = 1024
+MEMORY = 32 << 20
+"""Bytes that a reading of whole projections may hold at once, unless told otherwise."""
 
 _QUIET = np.errstate(over="ignore", invalid="ignore")
 """Overflow is expected and looked for in the results, not warned of."""
@@ -61,13 +65,12 @@ def per_head(query: HeadOf, key: HeadOf, heads: Heads, key_head: int) -> tuple[f
     The layer's score is the square root of the sum of the squares over all its heads. Raises NotFiniteError.
     """
     k = key(key_head)
-    gram_k = k @ k.T
+    gram_k = _gram(k)
     norms = []
     for h in range(key_head * heads.group, (key_head + 1) * heads.group):
         q = query(h)
-        gram_q = q @ q.T
-        squared = _inner(gram_q, gram_k)
-        if _well_conditioned(squared, _inner(gram_q, gram_q), _inner(gram_k, gram_k)):
+        squared, queries, keys = _inner_products(_gram(q), gram_k).tolist()
+        if _well_conditioned(squared, queries, keys):
             norms.append(math.sqrt(squared))
         else:
             norms.append(_narrow_product_norm(q, k))
@@ -75,62 +78,117 @@ def per_head(query: HeadOf, key: HeadOf, heads: Heads, key_head: int) -> tuple[f
 
 
 @_QUIET
-def joint(query: HeadOf, key: HeadOf, heads: Heads) -> float:
-    """||Q^T K||_F with K repeated for each query head.
+def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> float:
+    """||Q^T K||_F with K repeated for each query head. Holds about `memory` bytes beside a few heads.
 
     Equal to ||S^T K||_F, where S, (keys * dim, hidden), is the sum of each group's query heads: for grouped-query
     attention the product shrinks by the square of the group. Raises NotFiniteError.
     """
 
-    def block(g: int) -> tuple[FloatArray, FloatArray]:
-        """The group's sum, in float64 if it has more than one head, and its key head."""
-        first, *others = range(g * heads.group, (g + 1) * heads.group)
-        total = query(first)
-        if others:
-            total = total.astype(np.float64)
-            for h in others:
-                total += query(h)
-        return total, key(g)
+    def total(g: int) -> FloatArray:
+        return _sum_of_heads(query, range(g * heads.group, (g + 1) * heads.group))
 
-    def narrow_block(g: int) -> tuple[FloatArray, FloatArray]:
-        total, k = block(g)
-        return total.astype(k.dtype, copy=False), k
-
-    squared = queries = keys = 0.0
-    for i in range(heads.keys):
-        q, k = narrow_block(i)
-        for j in range(i, heads.keys):
-            other_q, other_k = (q, k) if i == j else narrow_block(j)
-            gram_q, gram_k = q @ other_q.T, k @ other_k.T
-            weight = 1 if i == j else 2
-            squared += weight * _inner(gram_q, gram_k)
-            queries += weight * _inner(gram_q, gram_q)
-            keys += weight * _inner(gram_k, gram_k)
+    sums = np.zeros(3)
+    for block in _blocks(heads.keys, key(0), memory // 2):
+        q, k = _stacked(total, block), _stacked(key, block)
+        sums += _inner_products(_gram(q), _gram(k))
+        for g in range(block.stop, heads.keys):
+            sums += 2 * _inner_products(_gram(q, total(g)), _gram(k, key(g)))
+    squared, queries, keys = sums.tolist()
     if _well_conditioned(squared, queries, keys):
         return math.sqrt(squared)
-    return _wide_product_norm(lambda: (block(g) for g in range(heads.keys)))
+
+    def exact(g: int) -> FloatArray:
+        return _exact_sum_of_heads(query, range(g * heads.group, (g + 1) * heads.group))
+
+    return _wide_product_norm(lambda: ((exact(g), key(g)) for g in range(heads.keys)))
 
 
 @_QUIET
-def stored(query: HeadOf, key: HeadOf, heads: Heads) -> tuple[float, ...]:
-    """||Q_h K^T||_F for each query head h, with all of K as it is stored.
+def stored(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> tuple[float, ...]:
+    """||Q_h K^T||_F for each query head h, with all of K as it is stored. Holds about `memory` bytes beside a head.
 
     The layer's score is the square root of the sum of the squares. Raises NotFiniteError.
     """
-    norms = []
-    for h in range(heads.queries):
-        q = query(h)
-        parts = [_outer_product_norm(q, key(g)) for g in range(heads.keys)]
-        norms.append(math.hypot(*parts))
+    norms: list[float] = []
+    for block in _blocks(heads.queries, query(0), memory):
+        q = _stacked(query, block)
+        by_head = q.reshape(len(block), -1, q.shape[1])
+        queries = [_squared_norm(head) for head in by_head]
+        parts: list[list[float]] = [[] for _ in block]
+        for g in range(heads.keys):
+            k = key(g)
+            keys = _squared_norm(k)
+            products = (q @ k.T).astype(np.float64, copy=False).reshape(len(block), -1)
+            squares = np.einsum("hi,hi->h", products, products)
+            for part, head, norm, squared in zip(parts, by_head, queries, squares.tolist(), strict=True):
+                if _in_range(norm, keys) and squared >= _VANISHES * norm * keys:
+                    part.append(math.sqrt(squared))
+                else:
+                    part.append(_outer_product_norm(head, k))
+        norms += [math.hypot(*part) for part in parts]
     return tuple(norms)
 
 
+def _blocks(count: int, head: FloatArray, memory: int) -> list[range]:
+    """Neighbouring heads, as many as fit in `memory`, at least one: the larger a product, the faster its flops."""
+    size = max(1, memory // max(1, head.nbytes))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _stacked(head_of: HeadOf, block: range) -> FloatArray:
+    """The heads of `block`, one below the other."""
+    first = head_of(block.start)
+    stacked = np.empty((len(block), *first.shape), first.dtype)
+    stacked[0] = first
+    for place, head in enumerate(block[1:], start=1):
+        stacked[place] = head_of(head)
+    return stacked.reshape(-1, first.shape[1])
+
+
+def _sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
+    """In the dtype of the heads; added up in float64 if they nearly cancel."""
+    first = head_of(which.start)
+    if len(which) == 1:
+        return first
+    total = first.copy()
+    squares = _squared_norm(first)
+    for h in which[1:]:
+        head = head_of(h)
+        squares += _squared_norm(head)
+        total += head
+    if _squared_norm(total) >= _SUM_CANCELS * squares:
+        return total
+    return _exact_sum_of_heads(head_of, which).astype(total.dtype)
+
+
+def _exact_sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
+    """In float64 if there is more than one head."""
+    first = head_of(which.start)
+    if len(which) == 1:
+        return first
+    total = first.astype(np.float64)
+    for h in which[1:]:
+        total += head_of(h)
+    return total
+
+
+def _gram(a: FloatArray, b: FloatArray | None = None) -> Float64Array:
+    """A B^T, in float64; of A A^T, BLAS computes one half."""
+    return (a @ (a if b is None else b).T).astype(np.float64, copy=False)
+
+
+def _inner_products(a: Float64Array, b: Float64Array) -> Float64Array:
+    """<A, B>, <A, A> and <B, B>."""
+    return np.array([np.vdot(a, b), np.vdot(a, a), np.vdot(b, b)])
+
+
+def _squared_norm(x: FloatArray) -> float:
+    return float(np.einsum("ij,ij->", x, x))
+
+
 def _outer_product_norm(q: FloatArray, k: FloatArray) -> float:
-    """||Q K^T||_F; in float64 if the dot products nearly vanish or the numbers leave float32's range."""
-    product = q @ k.T
-    squared, queries, keys = _inner(product, product), float(np.vdot(q, q)), float(np.vdot(k, k))
-    if _in_range(queries, keys) and squared >= _VANISHES * queries * keys:
-        return math.sqrt(squared)
+    """||Q K^T||_F in float64."""
     q, scale_q = _scaled(q, "query")
     k, scale_k = _scaled(k, "key")
     return float(np.linalg.norm(q @ k.T)) * scale_q * scale_k
@@ -166,11 +224,6 @@ def _wide_product_norm(blocks: Callable[[], Iterator[tuple[FloatArray, FloatArra
             )
             squared += float(np.vdot(product, product))
     return math.sqrt(squared) * scale_q * scale_k
-
-
-def _inner(a: FloatArray, b: FloatArray) -> float:
-    """The inner product of two matrices, summed in float64."""
-    return float(np.vdot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
 
 
 def _well_conditioned(inner: float, squared_a: float, squared_b: float) -> bool:

@@ -1,34 +1,62 @@
-"""The heads of a projection as arrays: read by their byte ranges and widened."""
+"""The heads of a projection as arrays: read by their byte ranges and widened, in memory that is used again."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from threading import Event
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
+from gatenorm_stream.checkpoint.local import LocalFile
 from gatenorm_stream.families.projections import Latent, Projection, Weight
-from gatenorm_stream.floats import FloatArray, widen
+from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
 
 REQUEST_BYTES = 4 << 20
 """A remote file is read in requests of about this size."""
+CACHED_BYTES = 1 << 19
+"""Stored bytes that are read and widened at once, so that they are still in the processor's own cache."""
+APART = 16
+"""Numbers between two rows: rows a multiple of 4096 bytes apart would compete for the same lines of the cache."""
+HUGE_BYTES = 4 << 20
+"""An array of this size or more is put on huge pages by numpy where the system allows it."""
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+
+
+class Memory(threading.local):
+    """Bytes that each thread has for itself and uses again: fresh ones cost more time than filling them."""
+
+    def __init__(self) -> None:
+        self._bytes: Bytes = np.empty(0, np.uint8)
+
+    def take(self, count: int) -> Bytes:
+        """The same bytes as the last time, if they are enough."""
+        if self._bytes.size < count:
+            self._bytes = np.empty(max(count, HUGE_BYTES), np.uint8)
+        return self._bytes[:count]
 
 
 class HeadReader:
     """Called with a head's number, gives its (head_dim, hidden) array in float32 (float64 if it is stored as F64).
 
-    Of a remote file, neighbouring heads up to `stop` are read together, REQUEST_BYTES or one head at once, and kept
-    for the next call. Heads of a latent come in an orthonormal basis of the latent's rows instead of the hidden
-    state's: norms of products are the same in both. Raises CancelledError once `cancelled` is set.
+    The array may stand in `memory`: it is valid until the next call. Of a remote file, neighbouring heads up to
+    `stop` are read together, REQUEST_BYTES or one head at once, and kept for the next call. Heads of a latent come
+    in an orthonormal basis of the latent's rows instead of the hidden state's: norms of products are the same in
+    both. Raises CancelledError once `cancelled` is set.
     """
 
-    def __init__(self, projection: Projection, stop: int, cancelled: Event, *, remote: bool) -> None:
+    def __init__(
+        self, projection: Projection, stop: int, cancelled: Event, memory: Memory, *, remote: bool
+    ) -> None:
         self._projection = projection
         self._stop = stop
         self._cancelled = cancelled
         self._remote = remote
-        self._rows = _Rows(projection.weight)
+        self._rows = _Rows(projection.weight, _new if projection.transposed else memory.take)
         self._whole: FloatArray | None = None
         self._latent: tuple[FloatArray, FloatArray] | None = None
 
@@ -60,24 +88,51 @@ class HeadReader:
         return p.starts[last] + p.dim
 
 
-class _Rows:
-    """Rows of a stored matrix; what was read beyond those asked for is kept for the next call."""
+def _new(count: int) -> Bytes:
+    return np.empty(count, np.uint8)
 
-    def __init__(self, weight: Weight) -> None:
+
+class _Rows:
+    """Rows of a stored matrix, in memory that `take` gives.
+
+    What was read of a remote file beyond the rows asked for is kept for the next call.
+    """
+
+    def __init__(self, weight: Weight, take: Callable[[int], Bytes]) -> None:
         self._weight = weight
+        self._take = take
         self._scale = _scale(weight)
         self._held = range(0)
         self._data = memoryview(b"")
 
     def __call__(self, start: int, stop: int, read_to: int = 0) -> FloatArray:
         weight, file = self._weight, self._weight.tensor.shard.file
+        dtype, columns = np.dtype(widened(weight.tensor.dtype)), weight.tensor.shape[1]
+        step = max(1, CACHED_BYTES // weight.row_bytes)
+        numbers = (stop - start) * (columns + APART) * dtype.itemsize
+        memory = self._take(numbers + step * weight.row_bytes)
+        rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            if isinstance(file, LocalFile):
+                stored = memory[numbers:][: (last - first) * weight.row_bytes]
+                file.read_into(weight.rows(first, last), stored.data)
+            else:
+                stored = self._kept(first, last, max(stop, read_to))
+            raw = stored.view(STORED[weight.tensor.dtype]).reshape(-1, columns)
+            part = rows[first - start : last - start]
+            widen_into(part, raw, weight.tensor.dtype)
+            if self._scale:
+                np.multiply(part, self._scale(first, last), out=part)
+        return rows
+
+    def _kept(self, start: int, stop: int, read_to: int) -> npt.NDArray[Any]:
+        weight = self._weight
         if start < self._held.start or stop > self._held.stop:
-            self._held = range(start, max(stop, read_to))
-            self._data = file.read(weight.rows(start, self._held.stop))
+            self._held = range(start, read_to)
+            self._data = weight.tensor.shard.file.read(weight.rows(start, self._held.stop))
         first = (start - self._held.start) * weight.row_bytes
-        data = self._data[first : first + (stop - start) * weight.row_bytes]
-        rows = widen(data, weight.tensor.dtype, (stop - start, weight.tensor.shape[1]))
-        return rows if self._scale is None else rows * self._scale(start, stop)
+        return np.frombuffer(self._data, np.uint8, (stop - start) * weight.row_bytes, first)
 
 
 def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
@@ -98,6 +153,6 @@ def _basis(latent: Latent) -> tuple[FloatArray, FloatArray]:
     With down^T = U R (QR), the rows of R^T are down's in the basis of U's columns.
     """
     rows = latent.down.tensor.shape[0]
-    r = np.asarray(np.linalg.qr(_Rows(latent.down)(0, rows).astype(np.float64).T, mode="r"))
+    r = np.asarray(np.linalg.qr(_Rows(latent.down, _new)(0, rows).astype(np.float64).T, mode="r"))
     rank = rows - latent.shared
     return r.T[:rank], r.T[rank:].astype(np.float32)

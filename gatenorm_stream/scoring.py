@@ -1,7 +1,8 @@
 """A model's Gate-Norm scores: reads q and k by their byte ranges, shares the heads out over threads.
 
-Each thread holds a few head-sized arrays, so the memory needed does not grow with the model. BLAS should run one
-thread for each of ours (the command sets OPENBLAS_NUM_THREADS=1 and its like before numpy is loaded).
+Each thread holds a few head-sized arrays and uses them again, so the memory needed does not grow with the model.
+BLAS should run one thread for each of ours (the command sets OPENBLAS_NUM_THREADS=1 and its like before numpy is
+loaded).
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.gate_norm import NotFiniteError
-from gatenorm_stream.head_reader import REQUEST_BYTES, HeadReader
+from gatenorm_stream.head_reader import REQUEST_BYTES, HeadReader, Memory
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.scores import LayerScore
 
 Progress: TypeAlias = Callable[[str, int, int, str], None]
 """Called as progress(what, bytes done, bytes in all, file)."""
+
+TASK_BYTES = 8 << 20
+"""Of a local model, a task scores about as much: little to start, and enough tasks to share out evenly."""
 
 
 def score_model(
@@ -48,10 +52,10 @@ def score_model(
     total = sum(a.bytes for a in model.attention)
     done = 0
     found: dict[tuple[int, int], Sequence[float]] = {}
-    cancelled = Event()
+    cancelled, memories = Event(), (Memory(), Memory())
     with ThreadPoolExecutor(source.connections if source.remote else threads or available_threads()) as pool:
         tasks: dict[Future[Sequence[float]], tuple[Attention, range]] = {
-            pool.submit(_score_part, model, attention, reading, part, cancelled): (attention, part)
+            pool.submit(_score_part, model, attention, reading, part, memories, cancelled): (attention, part)
             for attention, part in parts
         }
         try:
@@ -76,12 +80,12 @@ def score_model(
 
 
 def _parts(attention: Attention, reading: Reading, remote: bool) -> list[range]:
-    """The key heads that one task scores: all of them where heads mix or share what is read, a request's worth of a
-    remote model."""
+    """The key heads that one task scores: all of them where heads mix or share what is read."""
     keys = attention.heads.keys
     if reading != "per-head" or attention.query.transposed or attention.key.latent:
         return [range(keys)]
-    size = max(1, REQUEST_BYTES * keys // attention.query.bytes) if remote else 1
+    at_once, each = (REQUEST_BYTES, attention.query.bytes) if remote else (TASK_BYTES, attention.bytes)
+    size = max(1, at_once * keys // each)
     return [range(g, min(g + size, keys)) for g in range(0, keys, size)]
 
 
@@ -94,11 +98,16 @@ def available_threads() -> int:
 
 
 def _score_part(
-    model: Model, attention: Attention, reading: Reading, part: range, cancelled: Event
+    model: Model,
+    attention: Attention,
+    reading: Reading,
+    part: range,
+    memories: tuple[Memory, Memory],
+    cancelled: Event,
 ) -> Sequence[float]:
     source, heads = model.checkpoint.source, attention.heads
-    query = HeadReader(attention.query, part.stop * heads.group, cancelled, remote=source.remote)
-    key = HeadReader(attention.key, part.stop, cancelled, remote=source.remote)
+    query = HeadReader(attention.query, part.stop * heads.group, cancelled, memories[0], remote=source.remote)
+    key = HeadReader(attention.key, part.stop, cancelled, memories[1], remote=source.remote)
     try:
         if reading == "per-head":
             return [norm for g in part for norm in gate_norm.per_head(query, key, heads, g)]

@@ -86,6 +86,39 @@ def test_at_the_widths_of_real_models(hidden: int, dim: int, queries: int, keys:
     assert computed(q, k, heads) == pytest.approx(brute_force(q, k, heads), rel=1e-5)
 
 
+def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
+    """Memory for one head, for two, for all; the same array is used again by each call, as HeadReader does."""
+    heads, rng = Heads(10, 5, 8), np.random.default_rng(2)
+    q, k = (rng.standard_normal((n * 8, 24)).astype(np.float32) for n in (10, 5))
+
+    def reusing(x: np.ndarray) -> gate_norm.HeadOf:
+        memory = np.empty((8, 24), np.float32)
+
+        def head(number: int) -> np.ndarray:
+            memory[:] = x[8 * number : 8 * number + 8]
+            return memory
+
+        return head
+
+    expected = brute_force(q, k, heads)
+    for memory in (0, 2 * 2 * 8 * 24 * 4, 1 << 20):
+        joint = gate_norm.joint(reusing(q), reusing(k), heads, memory)
+        stored = gate_norm.stored(reusing(q), reusing(k), heads, memory)
+        assert joint == pytest.approx(expected["joint"], rel=1e-5)
+        assert math.hypot(*stored) == pytest.approx(expected["stored"], rel=1e-5)
+    per_head = [gate_norm.per_head(reusing(q), reusing(k), heads, g) for g in range(5)]
+    assert math.hypot(*(n for group in per_head for n in group)) == pytest.approx(expected["per-head"], rel=1e-5)
+
+
+def test_query_heads_that_cancel_within_their_group() -> None:
+    """What is left of the sum is under float32's rounding of the heads: it takes float64 to see it."""
+    heads, rng = Heads(2, 1, 4), np.random.default_rng(3)
+    first = rng.standard_normal((4, 16)).astype(np.float32)
+    second = (-first * (1 + 1e-5 * rng.standard_normal(first.shape))).astype(np.float32)
+    q, k = np.vstack([first, second]), rng.standard_normal((4, 16)).astype(np.float32)
+    assert computed(q, k, heads)["joint"] == pytest.approx(brute_force(q, k, heads)["joint"], rel=1e-5)
+
+
 def test_worked_example() -> None:
     """One head: Q = [[1, 2]], K = [[3, 4]]: Q^T K = [[3, 4], [6, 8]], norm sqrt(125); Q K^T = [[11]]."""
     q, k = np.array([[1.0, 2.0]], np.float32), np.array([[3.0, 4.0]], np.float32)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +32,9 @@ from gatenorm_stream.checkpoint.open import Tensor, open_checkpoint
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model, read_model
+from gatenorm_stream.floats import widen
 from gatenorm_stream.heads import Heads
-from gatenorm_stream.readings import READINGS
+from gatenorm_stream.readings import READINGS, Reading
 from gatenorm_stream.scoring import score_model
 
 HEADS_ = Heads(HEADS, KV_HEADS, HEAD_DIM)
@@ -74,6 +78,46 @@ def test_any_dtype_shard_and_order(seed: int, shards: int, dtypes: list[str], th
                     assert len(s.heads) == HEADS
 
 
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F8_E4M3", "F8_E5M2"])
+@pytest.mark.parametrize("finite", [True, False])
+def test_every_number_of_a_narrow_dtype_is_widened_exactly(dtype: str, finite: bool) -> None:
+    """Sign, exponent and mantissa read off the bits, one number after the other."""
+    exponent_bits, mantissa_bits = {"F16": (5, 10), "BF16": (8, 7), "F8_E4M3": (4, 3), "F8_E5M2": (5, 2)}[dtype]
+    width = 1 + exponent_bits + mantissa_bits
+    bias, top = 2 ** (exponent_bits - 1) - 1, 2**exponent_bits - 1
+
+    def number(bits: int) -> float:
+        sign = -1.0 if bits >> (width - 1) else 1.0
+        exponent, mantissa = (bits >> mantissa_bits) & top, bits & (2**mantissa_bits - 1)
+        if dtype == "F8_E4M3" and exponent == top and mantissa == 7:
+            return math.nan
+        if dtype != "F8_E4M3" and exponent == top:
+            return math.nan if mantissa else sign * math.inf
+        return sign * math.ldexp(
+            mantissa + (exponent > 0) * 2**mantissa_bits, max(exponent, 1) - bias - mantissa_bits
+        )
+
+    expected = {bits: number(bits) for bits in range(2**width)}
+    if finite:
+        expected = {bits: value for bits, value in expected.items() if math.isfinite(value)}
+    raw = np.array(list(expected), f"<u{width // 8}").tobytes()
+    wide = widen(memoryview(raw), dtype, (1, len(expected)))
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(wide[0], np.array(list(expected.values()), np.float32))
+    signs = {bits: bits >> (width - 1) for bits, value in expected.items() if not math.isnan(value)}
+    np.testing.assert_array_equal(np.signbit(wide[0])[~np.isnan(wide[0])], list(signs.values()))
+
+
+def test_a_file_cut_short_after_opening_is_an_error(llama: Path) -> None:
+    with open_checkpoint(LocalSource(llama)) as checkpoint:
+        model = read_model(checkpoint)
+        last = max((t for t in projections(model)), key=lambda t: t.range.stop)
+        with open(llama / last.shard.name, "r+b") as file:
+            file.truncate(last.range.stop - 1)
+        with pytest.raises(CheckpointError, match="was cut short; restore it"):
+            score_model(model)
+
+
 def test_extreme_but_finite_bf16_weights(tmp_path: Path) -> None:
     """Squares beyond float32 in both directions; subnormal numbers included."""
     tensors = random_tensors(llama_shapes())
@@ -103,20 +147,31 @@ def test_the_same_whatever_the_number_of_threads(llama: Path) -> None:
     assert gatenorm_stream.score(llama, threads=1) == gatenorm_stream.score(llama, threads=7)
 
 
+def ranges_read(model: Model, reading: Reading, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ByteRange]]:
+    """Every range that scoring reads, recorded on its way to the real file."""
+    seen: list[tuple[str, ByteRange]] = []
+
+    def recorded(original: Callable[..., Any]) -> Callable[..., Any]:
+        def read(self: LocalFile, where: ByteRange, *rest: Any) -> Any:
+            seen.append((self.path.name, where))
+            return original(self, where, *rest)
+
+        return read
+
+    with monkeypatch.context() as patched:
+        for name in ("read", "read_into"):
+            patched.setattr(LocalFile, name, recorded(getattr(LocalFile, name)))
+        score_model(model, reading)
+    return seen
+
+
 @pytest.mark.parametrize("reading", READINGS)
-def test_reads_q_and_k_and_nothing_else(llama: Path, monkeypatch: pytest.MonkeyPatch, reading: str) -> None:
-    """Every range that is read is recorded, on its way to the real file."""
+def test_reads_q_and_k_and_nothing_else(llama: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading) -> None:
     read: dict[str, set[int]] = {}
-    original = LocalFile.read
-
-    def recording(self: LocalFile, where: ByteRange) -> memoryview:
-        read.setdefault(self.path.name, set()).update(range(where.start, where.stop))
-        return original(self, where)
-
     with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
-        monkeypatch.setattr(LocalFile, "read", recording)
-        score_model(model, reading)
+        for file, where in ranges_read(model, reading, monkeypatch):
+            read.setdefault(file, set()).update(range(where.start, where.stop))
         wanted: dict[str, set[int]] = {}
         for tensor in projections(model):
             wanted.setdefault(tensor.shard.name, set()).update(range(tensor.range.start, tensor.range.stop))
@@ -124,18 +179,9 @@ def test_reads_q_and_k_and_nothing_else(llama: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_per_head_reads_each_byte_once(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = 0
-    original = LocalFile.read
-
-    def counting(self: LocalFile, where: ByteRange) -> memoryview:
-        nonlocal count
-        count += len(where)
-        return original(self, where)
-
     with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
-        monkeypatch.setattr(LocalFile, "read", counting)
-        score_model(model)
+        count = sum(len(where) for _, where in ranges_read(model, "per-head", monkeypatch))
     assert count == sum(len(t.range) for t in projections(model))
 
 

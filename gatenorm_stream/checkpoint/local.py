@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.ranges import ByteRange
@@ -47,17 +48,38 @@ class LocalFile:
         """
         parts, position = [], where.start
         while position < where.stop:
-            try:
+            with self._reading():
                 part = os.pread(self._fd, where.stop - position, position)
-            except OSError as error:
-                raise CheckpointError(f"{self.path} can't be read: {error.strerror}; restore it") from error
             if not part:
-                raise CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
+                raise self._cut_short(where)
             parts.append(part)
             position += len(part)
         return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
     fetch = read
+
+    def read_into(self, where: ByteRange, buffer: memoryview) -> None:
+        """Fills `buffer`, of the length of `where`, with those bytes: for memory that is used again and again.
+
+        Raises CheckpointError as `read` does.
+        """
+        filled = 0
+        while filled < len(where):
+            with self._reading():
+                count = os.preadv(self._fd, [buffer[filled:]], where.start + filled)
+            if not count:
+                raise self._cut_short(where)
+            filled += count
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"{self.path} can't be read: {error.strerror}; restore it") from error
+
+    def _cut_short(self, where: ByteRange) -> CheckpointError:
+        return CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int]]:
         yield where, self._fd
