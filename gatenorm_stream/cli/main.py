@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from gatenorm_stream.cli.families import families
 from gatenorm_stream.cli.prune import prune
 from gatenorm_stream.cli.score import score
 from gatenorm_stream.cli.verify import verify
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command()(prune)
 app.command()(score)
 app.command()(verify)
+app.command()(families)
 
 
 def _print_version(wanted: bool) -> None:

@@ -58,8 +58,9 @@ class Projection:
     def ranges(self) -> tuple[tuple[Tensor, ByteRange], ...]:
         """All bytes that are read for it; of a transposed weight, all that it has."""
         weight = self.weight.tensor
-        heads = [self.weight.rows(start, start + self.dim) for start in self.starts]
-        own = [weight.range] if self.transposed else coalesce(heads)
+        own = [weight.range]
+        if not self.transposed:
+            own = coalesce([self.weight.rows(start, start + self.dim) for start in self.starts])
         return (*((weight, r) for r in own), *((t, t.range) for t in self.tensors if t is not weight))
 
     @property

@@ -12,6 +12,7 @@ RUNTIME_FILE = "modeling_gatenorm.py"
 _MODULE = RUNTIME_FILE.removesuffix(".py")
 AUTO_MAP = {
     "AutoConfig": f"{_MODULE}.GateNormConfig",
+    "AutoModel": f"{_MODULE}.GateNormModel",
     "AutoModelForCausalLM": f"{_MODULE}.GateNormForCausalLM",
 }
 AUTO_MAP_MULTIMODAL = {**AUTO_MAP, "AutoModelForImageTextToText": f"{_MODULE}.GateNormForCausalLM"}
@@ -19,7 +20,7 @@ AUTO_MAP_MULTIMODAL = {**AUTO_MAP, "AutoModelForImageTextToText": f"{_MODULE}.Ga
 
 def travelling_file() -> dict[str, str]:
     """Its name and text."""
-    return {RUNTIME_FILE: files("gatenorm_stream.runtime").joinpath(RUNTIME_FILE).read_text("utf-8")}
+    return {RUNTIME_FILE: files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")}
 
 
 def removed(model: Model, dropped: tuple[int, ...], stock: Family) -> dict[str, Any]:

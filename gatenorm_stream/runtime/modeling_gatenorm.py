@@ -80,6 +80,12 @@ class PrunedConfig:
     gatenorm = None
     on_disk = None
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        if "gatenorm" in config_dict:
+            return GateNormConfig.from_dict(config_dict, **kwargs)
+        return super().from_dict(config_dict, **kwargs)
+
     def to_dict(self) -> dict:
         """As on disk: saving a model changes neither its type nor how RoPE is written for each engine."""
         stock = super().to_dict()
@@ -111,7 +117,8 @@ class PrunedModel:
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
         removed = config.gatenorm
-        layers = self.get_submodule(removed["layers"])
+        base, _, within_base = removed["layers"].partition(".")
+        layers = self.get_submodule(removed["layers"] if hasattr(self, base) else within_base)
         for index in removed["pruned_layers"]:
             setattr(layers[index], removed["attention"], NoAttention(index))
             if removed["input_norm"]:
@@ -138,23 +145,33 @@ def _without_flat_rope(config: dict) -> dict:
     return {**config, "rope_scaling": scaling}
 
 
-def _pruned(stock: type, extra: type, **attributes) -> type:
-    """The subclass under the stock class's name and module, by which transformers knows what it can do with it."""
+def _subclass(stock: type, extra: type, name: str, **attributes) -> type:
+    """In the stock class's module, by which transformers knows what it can do with it."""
     for made in stock.__subclasses__():
         if made.__bases__ == (extra, stock) and attributes.items() <= vars(made).items():
             return made
-    return type(stock.__name__, (extra, stock), {"__module__": stock.__module__, **attributes})
+    return type(name, (extra, stock), {"__module__": stock.__module__, **attributes})
 
 
 def _config_class(stock_type: str, model_type: str) -> type:
     stock = transformers.CONFIG_MAPPING[stock_type]
     if hasattr(stock, "kv_sharing_modes"):
         raise ValueError(f"{stock.__name__} shares KV caches between layers: attention can't be left out of it")
-    return _pruned(stock, PrunedConfig, model_type=model_type)
+    # not the stock name: an Auto class that does not know it refuses it, instead of building the stock model
+    made = _subclass(stock, PrunedConfig, f"GateNorm{stock.__name__}", model_type=model_type)
+    for auto, model in MODELS.items():
+        getattr(transformers, auto).register(made, model, exist_ok=True)
+    return made
 
 
 def _model_class(config: PrunedConfig) -> type:
-    return _pruned(getattr(transformers, config.gatenorm["architecture"]), PrunedModel)
+    stock = getattr(transformers, config.gatenorm["architecture"])
+    return _subclass(stock, PrunedModel, stock.__name__)
+
+
+def _base_model_class(config: PrunedConfig) -> type:
+    stock = transformers.MODEL_MAPPING[transformers.CONFIG_MAPPING[config.gatenorm["model_type"]]]
+    return _subclass(stock, PrunedModel, stock.__name__)
 
 
 def _empty_config(stock_type: str, model_type: str) -> PrunedConfig:
@@ -204,15 +221,31 @@ class GateNormConfig(PretrainedConfig):
 class GateNormForCausalLM:
     """What `auto_map` names for the model: hands over to the source architecture's stock class."""
 
+    stock = staticmethod(_model_class)
+
     @classmethod
     def from_pretrained(cls, path, *args, config=None, **kwargs):
         config = config or GateNormConfig.from_pretrained(path)
-        return _model_class(config).from_pretrained(path, *args, config=config, **kwargs)
+        return cls.stock(config).from_pretrained(path, *args, config=config, **kwargs)
 
     @classmethod
     def _from_config(cls, config, **kwargs):
-        return _model_class(config)._from_config(config, **kwargs)
+        return cls.stock(config)._from_config(config, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class=None):
         """Called by transformers; nothing to do, as the config saves `auto_map` and this file itself."""
+
+
+class GateNormModel(GateNormForCausalLM):
+    """The same without the language model's head."""
+
+    stock = staticmethod(_base_model_class)
+
+
+MODELS = {
+    "AutoModel": GateNormModel,
+    "AutoModelForCausalLM": GateNormForCausalLM,
+    "AutoModelForImageTextToText": GateNormForCausalLM,
+}
+"""Which Auto class builds which."""

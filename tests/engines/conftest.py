@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
+
+from case import Case
 
 collect_ignore_glob = [] if find_spec("xllamacpp") else ["test_*.py"]
 
@@ -30,14 +31,8 @@ CASES = [
     ("sotu", (1, 6, 11)),
     ("mistral", (1, 2)),
     ("biased_llama", (3,)),
+    ("qwen2", (1, 2)),
 ]
-
-
-@dataclass(frozen=True)
-class Case:
-    source: Path
-    layers: tuple[int, ...]
-    out: Path  # in the format `no-op`, which all engines load
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +71,23 @@ def biased_llama(tmp_path_factory, sotu) -> Path:
     return sources.write(sources.biased_llama, tmp_path_factory.mktemp("source") / "llama", sotu)
 
 
+@pytest.fixture(scope="session")
+def qwen2(tmp_path_factory, sotu) -> Path:
+    import sources
+
+    return sources.write(sources.qwen2, tmp_path_factory.mktemp("source") / "qwen2", sotu)
+
+
+@pytest.fixture(scope="session")
+def qwen3(tmp_path_factory, sotu) -> Path:
+    import sources
+
+    return sources.write(sources.qwen3, tmp_path_factory.mktemp("source") / "qwen3", sotu)
+
+
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(map(str, case[1]))}")
 def case(request, prune) -> Case:
+    """In the format `no-op`, which all engines load."""
     name, layers = request.param
     source = request.getfixturevalue(name)
     return Case(source, layers, prune(source, layers, "--format", "no-op"))

@@ -4,7 +4,17 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 SHAPE = {
     "hidden_size": 128,
@@ -34,6 +44,16 @@ def mistral() -> PreTrainedModel:
 
 def biased_llama() -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**SHAPE, attention_bias=True, rope_parameters=dict(LLAMA3_ROPE)))
+
+
+def qwen2() -> PreTrainedModel:
+    """Biases in q, k and v alone."""
+    return Qwen2ForCausalLM(Qwen2Config(**SHAPE))
+
+
+def qwen3() -> PreTrainedModel:
+    """Norms of q and k, which only the format `transformers` can express."""
+    return Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=48))
 
 
 def write(make, path: Path, tokenizer: Path) -> Path:

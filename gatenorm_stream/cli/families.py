@@ -1,0 +1,28 @@
+"""`gatenorm-stream families`"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Annotated
+
+import typer
+
+from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.options import DebugOption
+
+
+@reported
+def families(
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the architectures that are known, and the formats that can express them."""
+    from gatenorm_stream.families.table import FAMILIES
+    from gatenorm_stream.report.family_table import family_json, family_table
+
+    if json_:
+        typer.echo(json.dumps([family_json(row) for row in FAMILIES], indent=1, ensure_ascii=False))
+        return
+    typer.echo(family_table(FAMILIES, min(shutil.get_terminal_size().columns, 100)))
+    typer.echo("\nMultimodal models whose text_config names one of these are read too.")
