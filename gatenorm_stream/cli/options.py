@@ -29,6 +29,10 @@ ConnectionsOption = Annotated[
 ]
 ReadingOption = Annotated[Reading, typer.Option(help="How the formula is read; see the docs.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads to use; all processors by default.")]
+DaskOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Score on the workers of this dask scheduler, such as tcp://host:8786."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and --json.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DropOption = Annotated[int | None, typer.Option(help="How many attention sublayers go.", rich_help_panel=WHAT_GOES)]

@@ -11,6 +11,7 @@ from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.decision import opened, show_scores
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
+    DaskOption,
     DebugOption,
     DropOption,
     ModelName,
@@ -37,6 +38,7 @@ def score(
     revision: RevisionOption = None,
     connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
+    dask: DaskOption = None,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -48,9 +50,14 @@ def score(
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         with opened(source) as read:
-            from gatenorm_stream.api import scored
+            if dask:
+                from gatenorm_stream.distributed import score_on_cluster
 
-            scores = scored(read, reading, threads=threads, progress=meter.report)
+                scores = score_on_cluster(dask, read, reading, progress=meter.report)
+            else:
+                from gatenorm_stream.api import scored
+
+                scores = scored(read, reading, threads=threads, progress=meter.report)
     from gatenorm_stream.selection import select
 
     dropped = select(scores, choice)

@@ -1,0 +1,155 @@
+"""Scores from a real scheduler and real worker processes on the loopback (make test-dask)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+
+import gatenorm_stream
+from gatenorm_stream.checkpoint.local import LocalSource
+from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.distributed import score_on_cluster
+from gatenorm_stream.errors import CheckpointError, GateNormError
+from gatenorm_stream.families.model import read_model
+from gatenorm_stream.readings import READINGS, Reading
+
+COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
+LAYERS = 24
+PRELOAD = Path(__file__).with_name("recorded_reads.py")
+
+
+class Cluster:
+    """A scheduler and two workers of one thread; `reads` is what the workers have read, in order."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "reads.jsonl"
+        self._log.touch()
+        self._environment = {**os.environ, "READS": str(self._log), "OPENBLAS_NUM_THREADS": "1"}
+        place = folder / "scheduler.json"
+        self._processes = [self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", place)]
+        while not place.exists() or not place.read_text():
+            time.sleep(0.05)
+        self.address = str(json.loads(place.read_text())["address"])
+        for _ in range(2):
+            options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--preload", PRELOAD)
+            self._processes.append(self._start("worker", self.address, *options))
+
+    def _start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "dask", *map(str, arguments), "--host", "127.0.0.1"]
+        return subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
+
+    @property
+    def reads(self) -> list[tuple[int, str, int, int]]:
+        return [tuple(json.loads(line)) for line in self._log.read_text().splitlines()]
+
+    def wait_for_workers(self) -> None:
+        from distributed import Client
+
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.wait_for_workers()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    config = llama_config(num_hidden_layers=LAYERS)
+    return write_checkpoint(tmp_path / "model", random_tensors(llama_shapes(LAYERS)), config, shards=3)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_the_command_prints_the_same_to_the_last_bit(cluster: Cluster, model: Path, reading: Reading) -> None:
+    words = [COMMAND, "score", str(model), "--reading", reading, "--json", "--quiet"]
+    here = subprocess.run(words, check=True, capture_output=True).stdout
+    there = subprocess.run([*words, "--dask", cluster.address], check=True, capture_output=True).stdout
+    assert there == here
+    assert len(json.loads(there)["layers"]) == LAYERS
+
+
+def test_every_byte_is_read_once_and_the_work_is_shared(cluster: Cluster, model: Path) -> None:
+    with open_checkpoint(LocalSource(model)) as checkpoint:
+        read = read_model(checkpoint)
+        score_on_cluster(cluster.address, read)
+        wanted = {(t.shard.name, n) for a in read.attention for t, r in _ranges(a) for n in range(r.start, r.stop)}
+    count = sum(stop - start for _, _, start, stop in cluster.reads)
+    assert {(file, n) for _, file, start, stop in cluster.reads for n in range(start, stop)} == wanted
+    assert count == len(wanted)
+    assert len({worker for worker, *_ in cluster.reads}) == 2
+
+
+def _ranges(attention):
+    return (*attention.query.ranges, *attention.key.ranges)
+
+
+def test_a_worker_killed_midway_changes_nothing(cluster: Cluster, model: Path) -> None:
+    killed: list[int] = []
+
+    def kill(what: str, done: int, total: int, file: str) -> None:
+        if not killed:
+            assert done < total
+            killed.append(cluster.reads[-1][0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    with open_checkpoint(LocalSource(model)) as checkpoint:
+        scores = score_on_cluster(cluster.address, read_model(checkpoint), progress=kill)
+    assert scores == gatenorm_stream.score(model)
+    assert killed
+    survivors = {worker for worker, *_ in cluster.reads} - set(killed)
+    assert len(survivors) == 1
+
+
+def test_progress_reaches_the_total(cluster: Cluster, model: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with open_checkpoint(LocalSource(model)) as checkpoint:
+        score_on_cluster(cluster.address, read_model(checkpoint), progress=lambda _, d, t, __: seen.append((d, t)))
+    assert len(seen) == LAYERS
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_a_damaged_tensor_is_named_as_it_is_locally(cluster: Cluster, tmp_path: Path) -> None:
+    tensors = random_tensors(llama_shapes())
+    tensors["model.layers.2.self_attn.k_proj.weight"][3, 5] = float("nan")
+    damaged = write_checkpoint(tmp_path / "damaged", tensors, llama_config())
+    says = pytest.raises(CheckpointError, match="layers.2.self_attn.k_proj.weight in .* holds inf or nan")
+    with open_checkpoint(LocalSource(damaged)) as checkpoint, says:
+        score_on_cluster(cluster.address, read_model(checkpoint))
+
+
+def test_a_file_that_changed_in_between_is_an_error(cluster: Cluster, model: Path) -> None:
+    with open_checkpoint(LocalSource(model)) as checkpoint:
+        read = read_model(checkpoint)
+        os.utime(model / read.attention[5].key.weight.tensor.shard.name)
+        with pytest.raises(CheckpointError, match="is not the same file here"):
+            score_on_cluster(cluster.address, read)
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatenorm_stream.distributed.PATIENCE", "1s")
+    says = pytest.raises(GateNormError, match="tcp://127.0.0.1:9 can't be reached")
+    with open_checkpoint(LocalSource(model)) as checkpoint, says:
+        score_on_cluster("tcp://127.0.0.1:9", read_model(checkpoint))
