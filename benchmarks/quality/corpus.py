@@ -1,8 +1,8 @@
 """The text that the decoders of benchmarks/quality are trained and measured on, made from pinned packages.
 
 Program code and manuals, fetched by name and version with pip and apt (Debian 12), each checked by its SHA-256.
-`sources.csv` says which package serves which split; whole packages, so that held-out text comes from other sources
-than the training text. No package is installed and nothing in it is run.
+`sources.csv` says which package serves which split; whole packages, so that held-out text comes from other
+sources than the training text. No package is installed and nothing in it is run.
 
     python benchmarks/quality/corpus.py --fetched .corpus/packages --out .corpus/tokens
 

@@ -49,10 +49,10 @@ def _heads(weight: torch.Tensor, dim: int) -> torch.Tensor:
 
 
 def folded(model: PreTrainedModel) -> list[float]:
-    """The per-head score with the norms' weights folded in, computed here: what the norms multiply by is part of it.
+    """The per-head score with the norms' weights folded in, computed here, not by the command.
 
-    The input norm scales the columns of W_Q and W_K. A q/k norm makes a head's own scale void: each head's block is
-    scaled to the Frobenius norm sqrt(head_dim), then its rows by the norm's weight.
+    The input norm scales the columns of W_Q and W_K. A q/k norm makes a head's own scale void: each head's block
+    is scaled to the Frobenius norm sqrt(head_dim), then its rows by the norm's weight.
     """
     scores = []
     for layer in model.model.layers:
@@ -71,7 +71,7 @@ def folded(model: PreTrainedModel) -> list[float]:
 
 
 def value_output_product(model: PreTrainedModel) -> list[float]:
-    """sqrt(sum_h ||O_h V_g(h)||_F^2): what a head writes for what it reads, the input norm's weight folded into V."""
+    """sqrt(sum_h ||O_h V_g(h)||_F^2): what heads write for what they read, the input norm folded into V."""
     scores = []
     for layer in model.model.layers:
         attention, dim = layer.self_attn, layer.self_attn.head_dim
@@ -92,7 +92,7 @@ def on_data(model: PreTrainedModel, rows: torch.Tensor) -> tuple[list[float], li
     cosine, ratio = [], []
 
     def before(index: int) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+        def hook(module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, object]) -> None:
             entering[index] = (args[0] if args else kwargs["hidden_states"]).float()
 
         return hook

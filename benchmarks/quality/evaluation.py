@@ -94,7 +94,7 @@ class Evaluation:
 
     @torch.no_grad()
     def _sums(self, part: torch.Tensor) -> torch.Tensor:
-        """Of a batch: nats, closers right, closers, likeliest tokens right in the second half; float64, shape (4,)."""
+        """Of a batch: nats, closers right, closers, likeliest tokens right in the second half; float64, (4,)."""
         targets = part[:, 1:]
         logits = self.model.lm_head(last_hidden(self.model, part[:, :-1])).float()
         nats = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").double().sum()

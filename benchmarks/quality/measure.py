@@ -1,7 +1,7 @@
 """What pruning a trained checkpoint costs: by the installed command's readings and by their rivals.
 
-The command scores and chooses. For speed its choices are then silenced in memory, and `checks` shows on two outputs
-that the command really wrote that this gives the same loss.
+The command scores and chooses. For speed its choices are then silenced in memory, and `checks` shows on
+two outputs that the command really wrote that this gives the same loss.
 """
 
 import json
@@ -39,7 +39,7 @@ PRIMARY = "L/5"
 
 def command(*arguments: object) -> str:
     words = [COMMAND, *map(str, arguments)]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}: {done.stderr.strip()}")
     return done.stdout
@@ -102,7 +102,7 @@ def early(directory: Path, rows: Rows, tokens: Tokens, device: str) -> dict[str,
 
 
 def measure(directory: Path, rows: Rows, tokens: Tokens, device: str, seed: int) -> dict[str, object]:
-    """Every criterion at every count, 20 random choices at each, each layer alone, and two outputs of the command."""
+    """Every criterion at every count, 20 random choices at each, each layer alone, two outputs of the command."""
     model = load(directory, device)
     evaluation, layers = Evaluation(model, rows, tokens.closers), model.config.num_hidden_layers
     wanted = counts(layers)
@@ -142,7 +142,7 @@ def measure(directory: Path, rows: Rows, tokens: Tokens, device: str, seed: int)
 
 
 def checks(directory: Path, evaluation: Evaluation, dropped: Sequence[int], device: str) -> list[dict[str, object]]:
-    """Held-out loss of what the command writes, read by transformers, against silencing the same layers in memory."""
+    """Held-out loss of what the command writes, read by transformers, against silencing the layers in memory."""
     expected = evaluation.heldout_loss(dropped)
     results = []
     for form in ("zeroed", "auto"):

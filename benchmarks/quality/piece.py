@@ -1,7 +1,7 @@
 """One piece of the evidence: train decoders, prune them in many ways, write one JSON file.
 
     pip install . torch transformers tokenizers
-    python benchmarks/quality/piece.py --tokens .corpus/tokens --number 1 --models mha-12:0,gqa-24:0 --out piece-01.json
+    python benchmarks/quality/piece.py --tokens .corpus/tokens --number 1 --models mha-12:0 --out piece-01.json
 
 The file is rewritten after every change of a run's status, so that a piece that is cut off tells what it did.
 """
@@ -30,6 +30,13 @@ from train import Recipe, train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from machine import processor
+
+
+def recorded_command() -> str:
+    """The command without where it read and wrote."""
+    places = ("--out", "--work", "--tokens")
+    words = [w for w, before in zip(sys.argv, ["", *sys.argv], strict=False) if not {w, before} & set(places)]
+    return " ".join(["python", *words])
 
 
 def machine(device: str) -> dict[str, object]:
@@ -123,7 +130,7 @@ def main() -> None:
     there = [file for file in corpus["files"] if (args.tokens / file["file"]).exists()]
     result = {
         "piece": args.number,
-        "command": " ".join(["python", *sys.argv]),
+        "command": recorded_command(),
         "machine": machine(args.device),
         "recipe": asdict(recipe),
         "corpus": corpus | {"files": there},

@@ -2,7 +2,8 @@
 
     python benchmarks/quality/train.py --tokens .corpus/tokens --kind mha-12 --seed 0 --out .corpus/models
 
-Every window of the training text is seen at most once; the last step is the model. Not tuned by any held-out number.
+Every window of the training text is seen at most once; the last step is the model. No held-out
+number tuned it.
 """
 
 import argparse
