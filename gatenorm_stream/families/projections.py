@@ -58,7 +58,7 @@ class Projection:
     def ranges(self) -> tuple[tuple[Tensor, ByteRange], ...]:
         """All bytes that are read for it; of a transposed weight, all that it has."""
         weight = self.weight.tensor
-        own = [weight.range]
+        own: tuple[ByteRange, ...] = (weight.range,)
         if not self.transposed:
             own = coalesce([self.weight.rows(start, start + self.dim) for start in self.starts])
         return (*((weight, r) for r in own), *((t, t.range) for t in self.tensors if t is not weight))

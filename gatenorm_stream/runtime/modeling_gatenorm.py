@@ -46,9 +46,10 @@ CACHE_CAN_SKIP_LAYERS = hasattr(cache_utils, "DummyLayer")
 class NoAttention(torch.nn.Module):
     """Stands where attention was removed: no parameters, and zero for every position."""
 
-    def __init__(self, layer_idx: int):
+    def __init__(self, layer_idx: int, is_sliding: bool):
         super().__init__()
         self.layer_idx = layer_idx
+        self.is_sliding = is_sliding  # older layers choose the rotary embedding by it
 
     def forward(self, hidden_states: torch.Tensor, *args, **kwargs):
         if not CACHE_CAN_SKIP_LAYERS:
@@ -120,7 +121,10 @@ class PrunedModel:
         base, _, within_base = removed["layers"].partition(".")
         layers = self.get_submodule(removed["layers"] if hasattr(self, base) else within_base)
         for index in removed["pruned_layers"]:
-            setattr(layers[index], removed["attention"], NoAttention(index))
+            attention = getattr(layers[index], removed["attention"])
+            setattr(
+                layers[index], removed["attention"], NoAttention(index, getattr(attention, "is_sliding", False))
+            )
             if removed["input_norm"]:
                 setattr(layers[index], removed["input_norm"], torch.nn.Identity())
 
@@ -160,7 +164,7 @@ def _config_class(stock_type: str, model_type: str) -> type:
     # not the stock name: an Auto class that does not know it refuses it, instead of building the stock model
     made = _subclass(stock, PrunedConfig, f"GateNorm{stock.__name__}", model_type=model_type)
     for auto, model in MODELS.items():
-        getattr(transformers, auto).register(made, model, exist_ok=True)
+        getattr(transformers, auto)._model_mapping.register(made, model, exist_ok=True)
     return made
 
 
@@ -222,6 +226,7 @@ class GateNormForCausalLM:
     """What `auto_map` names for the model: hands over to the source architecture's stock class."""
 
     stock = staticmethod(_model_class)
+    config_class = GateNormConfig
 
     @classmethod
     def from_pretrained(cls, path, *args, config=None, **kwargs):
