@@ -619,10 +619,10 @@ def report() -> str:
         runs=run_table(found),
         machines=machine_text([*found, *speed]),
         corpus=(
-"
-            f"            f"{there / 1e6:.1f} M tokens used of the {corpus_tokens / 1e6:.1f} M that it makes, {found[0]['recipe']['tokens'] / 1e6:.0f} M of "
-            f"them seen by each model; {100 * corpus['heldout_20_word_sequences_in_train']:.2f} % of the "
-            "20-word sequences of held-out text also stand in the training text."
+            f"{there / 1e6:.1f} M tokens used of the {corpus_tokens / 1e6:.1f} M that it makes, "
+            f"{found[0]['recipe']['tokens'] / 1e6:.0f} M of them seen by each model; "
+            f"{100 * corpus['heldout_20_word_sequences_in_train']:.2f} % of the 20-word sequences of held-out text "
+            "also stand in the training text."
         ),
         tokens=f"{found[0]['recipe']['tokens'] / 1e6:.0f} M",
         seeds=", ".join(f"{len(m)} seeds of {k}" for k, m in groups.items()),
