@@ -82,20 +82,34 @@ SHAPES = {
         Shape("1B", "TinyLlama 1.1B", 22, 2048, 32, 4, 5632, 32000),
         Shape("13B", "Llama 2 13B", 40, 5120, 40, 40, 13824, 32000),
         Shape("70B", "Llama 2 70B", 80, 8192, 64, 8, 28672, 32000),
+        Shape("405B", "Llama 3.1 405B", 126, 16384, 128, 8, 53248, 128256),
     )
 }
 
 
-def write_sparse(shape: Shape, root: Path) -> Path:
-    """Writes the checkpoint in shards of about 5 GB; about `shape.qk_bytes` of disk space are taken."""
+def write_sparse(
+    shape: Shape,
+    root: Path,
+    *,
+    dtype: str = "BF16",
+    rows: float = 1.0,
+    dense: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Writes the checkpoint in shards of about `shard_bytes`.
+
+    Of each head of q and k, the share `rows` holds numbers, in BF16 or F16; about that share of `shape.qk_bytes` is
+    taken on the disk. `dense` leaves no holes anywhere.
+    """
     root.mkdir(parents=True)
     rng = np.random.default_rng(0)
     values = rng.standard_normal(BLOCK_BYTES // 2, dtype=np.float32) * np.float32(0.02)
-    block = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
+    narrow = (values.view(np.uint32) >> 16).astype("<u2") if dtype == "BF16" else values.astype("<f2")
+    block = narrow.tobytes()
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     size = 0
     for name, dims in shape.tensors().items():
-        if size > SHARD_BYTES:
+        if size > shard_bytes:
             shards.append({})
             size = 0
         shards[-1][name] = dims
@@ -103,7 +117,7 @@ def write_sparse(shape: Shape, root: Path) -> Path:
     weight_map = {}
     for number, tensors in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_shard(root / file, tensors, block)
+        _write_shard(root / file, tensors, block, dtype, 1 if dense else rows, shape.head_dim, dense)
         weight_map |= dict.fromkeys(tensors, file)
     index = {"metadata": {}, "weight_map": weight_map}
     (root / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -111,11 +125,19 @@ def write_sparse(shape: Shape, root: Path) -> Path:
     return root
 
 
-def _write_shard(path: Path, tensors: dict[str, tuple[int, ...]], block: bytes) -> None:
+def _write_shard(
+    path: Path,
+    tensors: dict[str, tuple[int, ...]],
+    block: bytes,
+    dtype: str,
+    rows: float,
+    head_dim: int,
+    dense: bool,
+) -> None:
     header, position = {}, 0
     for name, dims in tensors.items():
         stop = position + 2 * int(np.prod(dims))
-        header[name] = {"dtype": "BF16", "shape": list(dims), "data_offsets": [position, stop]}
+        header[name] = {"dtype": dtype, "shape": list(dims), "data_offsets": [position, stop]}
         position = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -124,8 +146,11 @@ def _write_shard(path: Path, tensors: dict[str, tuple[int, ...]], block: bytes) 
         start = file.tell()
         file.truncate(start + position)
         for name, entry in header.items():
-            if ".q_proj." in name or ".k_proj." in name:
+            if dense or ".q_proj." in name or ".k_proj." in name:
                 begin, stop = entry["data_offsets"]
-                file.seek(start + begin)
-                for offset in range(begin, stop, len(block)):
-                    file.write(block[: stop - offset])
+                step = len(block)
+                if rows < 1:
+                    step = head_dim * entry["shape"][1] * 2
+                for offset in range(begin, stop, step):
+                    file.seek(start + offset)
+                    file.write(block[: int(rows * min(step, stop - offset))])

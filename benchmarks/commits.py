@@ -1,0 +1,40 @@
+"""CPU time, page faults and scores of two states of the code on the same model, in turns.
+
+git worktree add /tmp/before COMMIT
+python benchmarks/commits.py MODEL READING ROUNDS /tmp/before .
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+CODE = """
+import json, resource, sys
+sys.path.insert(0, sys.argv[1])
+import gatenorm_stream, numpy, gatenorm_stream.sources
+before = resource.getrusage(resource.RUSAGE_SELF)
+scores = gatenorm_stream.score(sys.argv[2], reading=sys.argv[3], threads=2)
+after = resource.getrusage(resource.RUSAGE_SELF)
+cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+print(json.dumps([cpu, after.ru_minflt - before.ru_minflt, after.ru_maxrss // 1024, sum(s.score for s in scores)]))
+"""
+
+
+def main() -> None:
+    model, reading, rounds, *places = sys.argv[1:]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    best: dict[str, list[float]] = {}
+    for _ in range(int(rounds)):
+        for place in places:
+            words = [sys.executable, "-c", CODE, os.path.abspath(place), model, reading]
+            done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            best[place] = min(best.get(place, [float("inf")]), json.loads(done.stdout))
+    for place, (cpu, faults, peak, total) in best.items():
+        print(f"{place}: {cpu:.2f} s of CPU, {faults} page faults, peak {peak} MB, sum of the scores {total:.10g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Fills the tables of docs/performance.md from benchmarks/results/speed.json (--check: are they what it says?)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
+NAMES = {
+    "read": "reading the bytes",
+    "ours": "gatenorm-stream",
+    "ours_joint": "gatenorm-stream, `joint`",
+    "ours_stored": "gatenorm-stream, `stored`",
+    "torch_per_head": "torch, float32",
+    "torch_bf16": "torch, bfloat16 products",
+    "torch_joint": "torch, `joint`, float32",
+    "safetensors_numpy": "safe_open + numpy, ten lines",
+    "transformers_per_head": "transformers: load, then score",
+    "blas_joint": "only the products of `joint` in BLAS",
+}
+Rows = list[dict[str, Any]]
+
+
+def compared(rows: Rows) -> str:
+    """One line a rival; the ratio is its time over ours."""
+    lines = ["| model | who | seconds | over ours | largest difference of a score |", "|---|---|---|---|---|"]
+    for what in dict.fromkeys(row["what"] for row in rows):
+        group = [row for row in rows if row["what"] == what]
+        ours = next(row["seconds"] for row in group if row["who"].startswith("ours"))
+        for row in group:
+            apart = row["difference"]
+            lines.append(
+                f"| {what} | {NAMES[row['who']]} | {row['seconds']:.2f} | {row['seconds'] / ours:.2f} | "
+                f"{'' if apart is None else f'{apart:.0e}' if apart else '0'} |"
+            )
+    return "\n".join(lines)
+
+
+def pruned(rows: Rows) -> str:
+    lines = ["| where | what | seconds | over `cp` of the kept bytes |", "|---|---|---|---|"]
+    for row in rows:
+        base = "gatenorm-stream" if row["what"] == "zeroed" else "cp kept"
+        least = next(r["seconds"] for r in rows if r["what"] == row["what"] and r["who"] == base)
+        ratio = f"{row['seconds'] / least:.2f}" + (" (over ours)" if base != "cp kept" else "")
+        lines.append(f"| {row['what']} | {row['who']} | {row['seconds']:.2f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def memory(rows: Rows) -> str:
+    lines = ["| shape | weights | what | seconds | peak memory |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {r['shape']} | {r['weights'] / 1e9:.0f} GB | {r['what']} | {r['seconds']:.1f} | "
+        f"{r['peak_rss'] / 1e6:.0f} MB |"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def start(rows: Rows) -> str:
+    lines = ["| command | milliseconds | over importing typer |", "|---|---|---|"]
+    typer = rows[0]["seconds"]
+    lines += [f"| `{r['who']}` | {r['seconds'] * 1000:.0f} | {r['seconds'] / typer:.1f} |" for r in rows]
+    return "\n".join(lines)
+
+
+def growth(rows: Rows) -> str:
+    lines = ["| what grows | seconds at each size | exponent |", "|---|---|---|"]
+    for row in rows:
+        points = ", ".join(f"{x:g}: {t:.2f}" for x, t in row["points"])
+        lines.append(f"| {row['what']} | {points} | {row['exponent']:.2f} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[Rows], str]] = {
+    "scoring": compared,
+    "joint": compared,
+    "loading": compared,
+    "pruning": pruned,
+    "memory": memory,
+    "start": start,
+    "growth": growth,
+}
+
+
+def filled(text: str, sections: dict[str, Any]) -> str:
+    """`text` with the table of each section between its marks, under a line that says what it was measured on."""
+    for name, table in TABLES.items():
+        if name not in sections:
+            continue
+        section = sections[name]
+        machine = section["machine"]
+        on = (
+            f"{machine['processors']} cores of {machine['cpu']}, Python {machine['python']}, numpy "
+            f"{machine['numpy']} (OpenBLAS kernel {machine['blas']}); load of the machine when it began: "
+            f"{section['load']:.1f}."
+        )
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        content = f"{begin}{on}\n\n{table(section['rows'])}\n{end}"
+        text = pattern.sub(lambda _, content=content: content, text)  # type: ignore[misc]
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    text = DOCUMENT.read_text("utf-8")
+    new = filled(text, json.loads(RESULTS.read_text("utf-8"))["sections"])
+    if args.check:
+        sys.exit(0 if new == text else f"{DOCUMENT} is not what {RESULTS} says; run {Path(__file__).name}")
+    DOCUMENT.write_text(new, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
