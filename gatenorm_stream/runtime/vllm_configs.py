@@ -1,0 +1,115 @@
+"""config.json of a pruned model, as vLLM reads it.
+
+Both classes stand in AutoConfig's table and hand out an instance of the source model's own config class, so that
+vLLM treats the model as it would treat the source, and so that other processes can unpickle it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import CONFIG_MAPPING, LlamaConfig, PreTrainedConfig
+
+SERVED = (
+    "Cohere2ForCausalLM",
+    "CohereForCausalLM",
+    "Exaone4ForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+    "GemmaForCausalLM",
+    "Glm4ForCausalLM",
+    "GlmForCausalLM",
+    "GPT2LMHeadModel",
+    "GPTJForCausalLM",
+    "GPTNeoXForCausalLM",
+    "GraniteForCausalLM",
+    "GraniteMoeForCausalLM",
+    "LlamaForCausalLM",
+    "Ministral3ForCausalLM",
+    "MistralForCausalLM",
+    "MixtralForCausalLM",
+    "NemotronForCausalLM",
+    "Olmo2ForCausalLM",
+    "Olmo3ForCausalLM",
+    "OlmoeForCausalLM",
+    "OlmoForCausalLM",
+    "Phi3ForCausalLM",
+    "PhiForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen2MoeForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+    "SmolLM3ForCausalLM",
+    "StableLmForCausalLM",
+    "Starcoder2ForCausalLM",
+)
+"""Stock architectures whose pruned form has been compared with transformers (tests/vllm)."""
+
+
+def pruned_name(architecture: str) -> str:
+    """The name under which vLLM knows the pruned form of a stock architecture."""
+    return f"GateNorm{architecture}"
+
+
+class Block(dict):
+    """A JSON object whose keys are attributes too: vLLM reads `block_configs[i].attention.no_op`."""
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            raise AttributeError(key) from None
+
+
+class NoOpConfig(PreTrainedConfig):
+    """Format `no-op`: vLLM's own DeciLM class runs it."""
+
+    model_type = "nemotron-nas"
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Raises ValueError if the checkpoint is another one of this type."""
+        if "gatenorm" not in config_dict:
+            raise ValueError(
+                "this nemotron-nas checkpoint was not written by gatenorm-stream; its own code runs it: "
+                "trust_remote_code=True"
+            )
+        written = dict(config_dict)
+        blocks = [Block({part: Block(of) for part, of in block.items()}) for block in written.pop("block_configs")]
+        for key in ("auto_map", "model_type", "rope_theta", "rope_scaling"):  # rope_parameters says it all
+            written.pop(key, None)
+        return _with(LlamaConfig.from_dict(written, **kwargs), model_type=cls.model_type, block_configs=blocks)
+
+
+# transformers prefers a class from outside its own package to a checkpoint's code even under trust_remote_code.
+# NVIDIA's models of this type need theirs, so this class must not look like one from outside.
+NoOpConfig.__module__ = LlamaConfig.__module__
+
+
+class GateNormConfig(PreTrainedConfig):
+    """Format `transformers`: the source's stock vLLM class, without the pruned attention, runs it."""
+
+    model_type = "gatenorm"
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Raises ValueError if the source's architecture is not among `SERVED`."""
+        written = dict(config_dict)
+        source = written["gatenorm"]
+        architecture = source["architecture"]
+        if architecture not in SERVED:
+            raise ValueError(
+                f"gatenorm-stream does not run a pruned {architecture} in vLLM, only: {', '.join(SERVED)}; "
+                "prune with --format zeroed instead"
+            )
+        del written["auto_map"]
+        written |= {"model_type": source["model_type"], "architectures": [pruned_name(architecture), architecture]}
+        return CONFIG_MAPPING[source["model_type"]].from_dict(written, **kwargs)
+
+
+def _with(loaded: Any, **attributes: Any) -> Any:
+    """`loaded` as from_dict returns it: a config, or with return_unused_kwargs a pair that begins with one."""
+    config = loaded[0] if isinstance(loaded, tuple) else loaded
+    for name, value in attributes.items():
+        setattr(config, name, value)
+    return loaded
