@@ -155,6 +155,9 @@ def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead,
         os.fsync(target.fileno())
     result = digest.result()
     _check_whole(path, filling.pieces, result.sha256)
+    for piece in filling.pieces:
+        if isinstance(piece, Copied):
+            piece.file.check_unchanged()
     journal.add(name, result)
 
 

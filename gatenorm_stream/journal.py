@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from gatenorm_stream.checkpoint.json_text import parse_json
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.output_names import OWN_PREFIX
-from gatenorm_stream.partial import SPOOL, left_by_us
+from gatenorm_stream.partial import SPOOL, clear, left_by_us
 from gatenorm_stream.record import RECORD, FileDigest
 from gatenorm_stream.synced import boot_id, sync_directory, write_synced
 
@@ -50,9 +49,9 @@ class Journal:
                 f"{partial} was left by a run with another plan, source or version; continue that run, or start "
                 "over with --restart"
             )
-        for path in content:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        clear(partial, keep=(JOURNAL, SPOOL, RECORD))
         write_synced(self._path, json.dumps(first) + "\n")
+        (partial / RECORD).unlink(missing_ok=True)
         sync_directory(partial)
 
     def written(self, name: str) -> int:

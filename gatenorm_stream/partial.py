@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Path]:
 
 def left_by_us(partial: Path) -> bool:
     """Whether an unfinished run of ours left what is in it."""
-    return any(p.name == RECORD or p.name.startswith(OWN_PREFIX) for p in partial.iterdir())
+    return any(_shows_us(p.name) for p in partial.iterdir())
 
 
 def _opened(partial: Path) -> int:
@@ -69,12 +69,21 @@ def _lock(handle: int, partial: Path) -> None:
         raise OutputError(f"another run is writing {partial}; wait for it to end")
 
 
+def clear(partial: Path, *, keep: Collection[str] = ()) -> None:
+    """Deletes all but `keep`. What shows that it is ours goes last, for the case that this run is cut off too."""
+    for path in sorted(partial.iterdir(), key=lambda p: _shows_us(p.name)):
+        if path.name not in keep:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _shows_us(name: str) -> bool:
+    return name == RECORD or name.startswith(OWN_PREFIX)
+
+
 def _empty(partial: Path) -> None:
     try:
-        content = list(partial.iterdir())
-        if content and not left_by_us(partial):
+        if any(partial.iterdir()) and not left_by_us(partial):
             raise OutputError(f"{partial} was not left by gatenorm-stream; choose another --out")
-        for path in content:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        clear(partial)
     except OSError as error:
         raise OutputError(f"{error.filename or partial} can't be deleted: {error.strerror}") from error

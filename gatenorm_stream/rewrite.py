@@ -24,7 +24,7 @@ from gatenorm_stream.errors import OutputError, VerificationError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.filling import Filling, Readahead, Remote, chunks, fill
 from gatenorm_stream.journal import Journal
-from gatenorm_stream.layout import Layout
+from gatenorm_stream.layout import Copied, Layout, Zeros
 from gatenorm_stream.partial import SPOOL
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.record import RECORD, render_record
@@ -49,9 +49,9 @@ def write_output(
     Raises OutputError if it can't be written, CheckpointError if the source changes while it is read or can't be
     read to its end. Either way, and on any other exception, `out` is as it was before.
     """
-    files = _fillings(layout, card)
+    files = fillings(layout, card)
     try:
-        journal = Journal(partial, _identity(plan, layout, model), files)
+        journal = Journal(partial, _identity(plan, files, model), files)
         _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
         for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
             file.check_unchanged()
@@ -65,7 +65,8 @@ def write_output(
         raise OutputError(_explain(error, out, partial)) from error
 
 
-def _fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
+def fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
+    """The files of an output but its gatenorm.json."""
     shards = (Filling(s.name, (*((s.header,) if s.header else ()), *s.pieces), s.places) for s in layout.shards)
     copied = (Filling(name, (piece,)) for name, piece in layout.copied.items())
     texts = (Filling(name, (text.encode("utf-8"),)) for name, text in {**layout.texts, **card}.items())
@@ -126,13 +127,21 @@ def _check_shards(layout: Layout, partial: Path) -> None:
             raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
 
 
-def _identity(plan: Plan, layout: Layout, model: Model) -> str:
-    """Stands for the plan and the very files it is applied to."""
+def _identity(plan: Plan, files: Mapping[str, Filling], model: Model) -> str:
+    """Stands for the plan, the very files it is applied to, and what it makes of them."""
     digest = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode("utf-8"))
     for shard in model.checkpoint.shards:
         digest.update(f"{shard.name} {shard.file.identity}\n".encode())
-    for layout_shard in layout.shards:
-        digest.update(layout_shard.header)
+    for file in files.values():
+        digest.update(f"{file.name}\n".encode())
+        for piece in file.pieces:
+            match piece:
+                case Copied(source, where):
+                    digest.update(f"{source.identity} {where.start} {where.stop}\n".encode())
+                case Zeros(count):
+                    digest.update(f"{count} zeros\n".encode())
+                case _:
+                    digest.update(piece)
     return digest.hexdigest()
 
 

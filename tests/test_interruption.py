@@ -138,23 +138,129 @@ def test_a_partial_that_is_not_ours_is_left_alone(run: Run, llama: Path, tmp_pat
     assert (partial / "thesis.txt").read_text() == "mine"
 
 
-def test_a_torn_journal_line_is_forgotten(run: Run, llama: Path, tmp_path: Path) -> None:
-    plan = gatenorm_stream.plan(llama, layers=[1])
-    gatenorm_stream.prune(plan, tmp_path / "whole")
-    partial = tmp_path / "out.partial"
-    partial.mkdir()
-    from gatenorm_stream.checkpoint.local import LocalSource
-    from gatenorm_stream.checkpoint.open import open_checkpoint
-    from gatenorm_stream.families.model import read_model
-    from gatenorm_stream.layout import lay_out
-    from gatenorm_stream.rewrite import _identity
+class CutError(Exception):
+    pass
 
-    with open_checkpoint(LocalSource(llama)) as checkpoint:
-        model = read_model(checkpoint)
-        identity = _identity(plan, lay_out(plan, model), model)
-    (partial / ".gatenorm-journal").write_text(json.dumps({"identity": identity}) + '\n{"name": "config.js')
-    gatenorm_stream.prune(plan, tmp_path / "out")
+
+def cut_off(source: Path, out: Path) -> Path:
+    """A run that ends when it has finished some files; its `.partial`."""
+    seen: list[str] = []
+
+    def stop(what: str, done: int, total: int, file: str) -> None:
+        seen.append(file)
+        if file.endswith("00002-of-00002.safetensors"):
+            raise CutError
+
+    with pytest.raises(CutError):
+        gatenorm_stream.prune(gatenorm_stream.plan(source, layers=[1]), out, threads=1, progress=stop)
+    return out.with_name(out.name + ".partial")
+
+
+@pytest.mark.parametrize(
+    "torn",
+    ['{"name": "config.js', "3\n[]\nnull\n", '{"name": "../../x", "size": 0, "sha256": "", "marks": []}\n', "\xff"],
+)
+def test_a_torn_or_strange_journal_line_is_forgotten(llama: Path, tmp_path: Path, torn: str) -> None:
+    partial = cut_off(llama, tmp_path / "out")
+    first = partial / "model-00001-of-00002.safetensors"
+    before = first.stat()
+    with open(partial / ".gatenorm-journal", "ab") as journal:
+        journal.write(torn.encode("latin-1"))
+    gatenorm_stream.prune(gatenorm_stream.plan(llama, layers=[1]), tmp_path / "out")
+    after = (tmp_path / "out" / first.name).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     gatenorm_stream.verify(tmp_path / "out", against=llama)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model-00001-of-00002.safetensors"])
+def test_a_source_that_changed_since_is_not_continued(llama: Path, tmp_path: Path, name: str) -> None:
+    """Whichever file it is, what was finished of the old one would be wrong."""
+    cut_off(llama, tmp_path / "out")
+    if name == "config.json":
+        (llama / name).write_text((llama / name).read_text() + " ")
+    os.utime(llama / name, (1e9, 1e9))
+    plan = gatenorm_stream.plan(llama, layers=[1])
+    if name == "config.json":  # written anew in one form, so that spaces don't matter
+        gatenorm_stream.prune(plan, tmp_path / "out")
+    else:
+        with pytest.raises(OutputError, match="--restart"):
+            gatenorm_stream.prune(plan, tmp_path / "out")
+        gatenorm_stream.prune(plan, tmp_path / "out", restart=True)
+    gatenorm_stream.verify(tmp_path / "out", against=llama)
+
+
+def test_a_partial_of_an_older_version(run: Run, llama: Path, tmp_path: Path) -> None:
+    partial = cut_off(llama, tmp_path / "out")
+    lines = (partial / ".gatenorm-journal").read_text().splitlines()
+    identity = json.loads(lines[0])["identity"]
+    (partial / ".gatenorm-journal").write_text("\n".join([json.dumps({"identity": identity}), *lines[1:]]) + "\n")
+    refused = run(llama, "--out", "out", "--layers", "1")
+    assert refused.returncode == 1
+    assert "another plan, source or version" in refused.stderr
+    assert run(llama, "--out", "out", "--layers", "1", "--restart").returncode == 0
+    gatenorm_stream.verify(tmp_path / "out", against=llama)
+
+
+def test_restart_discards_what_was_fetched_too(run: Run, llama: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "out.partial" / ".gatenorm-spool"
+    spool.mkdir(parents=True)
+    (spool / "0123").write_bytes(b"damaged")
+    seen: list[bool] = []
+    gatenorm_stream.prune(
+        gatenorm_stream.plan(llama, layers=[1]),
+        tmp_path / "out",
+        restart=True,
+        progress=lambda *_: seen.append(spool.exists()),
+    )
+    assert seen
+    assert not any(seen)
+
+
+def test_restart_deletes_only_what_is_ours(run: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "thesis.txt").write_text("mine")
+    refused = run(llama, "--out", "out", "--restart")
+    assert refused.returncode == 1
+    assert "was not left by gatenorm-stream" in refused.stderr
+    assert (tmp_path / "out.partial" / "thesis.txt").read_text() == "mine"
+
+
+def test_links_that_someone_put_there_are_not_followed(run: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "out.partial").symlink_to(tmp_path / "precious")
+    refused = run(llama, "--out", "out", "--layers", "1")
+    assert refused.returncode == 1
+    assert "is not a directory" in refused.stderr
+    (tmp_path / "out.partial").unlink()
+    partial = cut_off(llama, tmp_path / "out")
+    (tmp_path / "precious" / "file").write_text("mine")
+    for path in partial.iterdir():
+        if not path.name.startswith("."):
+            path.unlink()
+            path.symlink_to(tmp_path / "precious" / "file")
+    refused = run(llama, "--out", "out", "--layers", "1")
+    assert refused.returncode == 1
+    assert "can't be written" in refused.stderr
+    assert (tmp_path / "precious" / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_partial_of_another_user_is_not_continued(run: Run, llama: Path, tmp_path: Path) -> None:
+    os.chown(cut_off(llama, tmp_path / "out"), 12345, -1)
+    refused = run(llama, "--out", "out", "--layers", "1")
+    assert refused.returncode == 1
+    assert "belongs to another user" in refused.stderr
+
+
+def test_out_below_a_link(run: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert run(llama, "--out", "link/out").returncode == 0
+    gatenorm_stream.verify(tmp_path / "elsewhere" / "out", against=llama)
+    (tmp_path / "circle").symlink_to("circle")
+    refused = run(llama, "--out", "circle/out")
+    assert refused.returncode == 1
+    assert "links in a circle" in refused.stderr or "not a directory" in refused.stderr
 
 
 def test_two_runs_on_one_directory(run: Run, llama: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import gatenorm_stream
+from gatenorm_stream.errors import CheckpointError
 
 GONE = ("self_attn.", "input_layernorm.")
 
@@ -288,3 +289,50 @@ def test_any_order_of_tensors_survives(dropped: set[int], seed: int, shards: int
         if form != "zeroed":
             assert out == {n: t for n, t in source.items() if not gone(n, dropped)}
         assert verified.tensors == len(out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "readme.md",
+        "Config.json",
+        "GateNorm.json",
+        "TOKENIZER.json",
+        "README.md/x",
+        "new\nline",
+        "a\\b",
+        "a:b",
+        "\x1b[2J",
+    ],
+)
+def test_names_that_an_output_cannot_hold(llama: Path, tmp_path: Path, name: str) -> None:
+    plan = gatenorm_stream.plan(llama, layers=[1])
+    path = llama / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("x")
+    with pytest.raises(CheckpointError, match="would be one file|is no name|is a file") as caught:
+        gatenorm_stream.prune(plan, tmp_path / "out")
+    assert str(caught.value).isprintable()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["llama"]
+
+
+def test_code_travels_as_text_and_is_named(run: Run, llama: Path, tmp_path: Path) -> None:
+    (llama / "modeling_evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (llama / "sub").mkdir()
+    (llama / "sub" / "numpy.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    done = run(llama, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "code of the source, copied as text and not run: modeling_evil.py, sub/numpy.py" in done.stdout
+    assert (tmp_path / "out" / "modeling_evil.py").read_bytes() == (llama / "modeling_evil.py").read_bytes()
+    assert run("verify", "out", "--against", llama).returncode == 0
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_record_or_second_index_in_the_source_does_not_travel(run: Run, llama: Path, tmp_path: Path) -> None:
+    (llama / "gatenorm.json").write_text("{}")
+    (llama / "MODEL.safetensors.index.json").write_text("{}")
+    done = run(llama, "--out", "out")
+    assert done.returncode == 0
+    assert "left out: MODEL.safetensors.index.json" in done.stdout
+    assert json.loads((tmp_path / "out" / "gatenorm.json").read_text())["tool"] == "gatenorm-stream"
+    assert run("verify", "out", "--against", llama).returncode == 0

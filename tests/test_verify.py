@@ -209,3 +209,44 @@ def test_against_another_model(copy: Path, tmp_path: Path) -> None:
     fewer = write_checkpoint(tmp_path / "fewer", random_tensors(llama_shapes(3)), llama_config(num_hidden_layers=3))
     with pytest.raises(GateNormError, match="made for a llama of 4 attention layers"):
         gatenorm_stream.verify(copy / "out", against=fewer)
+
+
+def spans(shard: Path) -> list[tuple[str, int, int]]:
+    """Each tensor's name and where its bytes stand in the file; first the header, as ""."""
+    data = shard.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    return [("", 0, start)] + [(n, *(start + o for o in t["data_offsets"])) for n, t in header.items()]
+
+
+def test_the_damaged_tensor_is_named(copy: Path) -> None:
+    for shard in sorted((copy / "out").glob("*.safetensors")):
+        original = shard.read_bytes()
+        for name, start, stop in spans(shard):
+            for position in (start, stop - 1):
+                damaged = bytearray(original)
+                damaged[position] ^= 1
+                shard.write_bytes(damaged)
+                with pytest.raises(VerificationError) as caught:
+                    gatenorm_stream.verify(copy / "out")
+                assert caught.value.problems == (
+                    f"{shard.name} was changed: its sha256 differs, first in {name or 'its header'}",
+                )
+        shard.write_bytes(original)
+
+
+@pytest.mark.parametrize("name", ["../llama/config.json", "/etc/passwd", "a\\b", ".gatenorm-journal"])
+def test_a_record_that_lists_files_elsewhere(copy: Path, name: str) -> None:
+    files = {name: FileDigest(0, "0" * 64)}
+    record = copy / "out" / "gatenorm.json"
+    record.write_text(render_record(read_plan(record), files))
+    with pytest.raises(VerificationError, match="which could be anywhere"):
+        gatenorm_stream.verify(copy / "out")
+
+
+def test_a_record_without_marks_is_read(copy: Path) -> None:
+    """As written before there were any; then only the file is named."""
+    resign(copy / "out")
+    assert '"marks"' not in (copy / "out" / "gatenorm.json").read_text()
+    gatenorm_stream.verify(copy / "out", against=copy / "llama")

@@ -1,0 +1,162 @@
+"""A fault at every call that changes a file: the process is killed there, or the call fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from crashing import Crashing, Mode, said_so
+
+import gatenorm_stream
+
+KINDS = {"open", "write", "ftruncate64", "copy_file_range", "fsync", "rename", "unlink", "mkdir"}
+RANDOM_KILLS = int(os.environ.get("GATENORM_RANDOM_KILLS", "300"))
+
+pytestmark = pytest.mark.slow
+
+
+def test_killed_at_every_change(crashing: Crashing) -> None:
+    whole = crashing.run()
+    assert whole.code == 0, whole.stderr
+    crashing.check(complete=True)
+    assert set(whole.changes) >= KINDS
+    print(f"{len(whole.changes)} calls that change files")
+    renamed = len(whole.changes) - whole.changes[::-1].index("rename")
+    for nth in range(1, len(whole.changes) + 1):
+        crashing.clean()
+        killed = crashing.run(mode=Mode.KILL, nth=nth)
+        assert killed.code == -signal.SIGKILL
+        crashing.check(complete=nth > renamed)
+        crashing.finish()
+        assert [p.name for p in crashing.target.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EROFS"])
+def test_failing_at_every_change(crashing: Crashing, error: str) -> None:
+    calls = len(crashing.run().changes)
+    for nth in range(1, calls + 1):
+        crashing.clean()
+        failed = crashing.run(mode=Mode.FAIL, nth=nth, error=getattr(errno, error))
+        if failed.code:
+            said_so(failed)
+        crashing.check(complete=True if failed.code == 0 else None)
+        crashing.finish()
+        assert [p.name for p in crashing.target.iterdir()] == ["out"]
+
+
+def test_replacing_an_earlier_output(crashing: Crashing) -> None:
+    """With --force: the earlier output, the new one, or none; never a part of either."""
+    earlier = crashing.folder / "earlier"
+    gatenorm_stream.prune(gatenorm_stream.plan(crashing.source, layers=[3]), earlier)
+    shutil.copytree(earlier, crashing.out)
+    changes = len(crashing.run("--force").changes)
+    for nth in range(changes - 40, changes + 1):  # from the last file's last bytes on
+        crashing.clean()
+        shutil.copytree(earlier, crashing.out)
+        assert crashing.run("--force", mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
+        crashing.check()
+        assert crashing.run("--force").code == 0
+        crashing.check(complete=True)
+
+
+def test_killed_at_random_moments(crashing: Crashing) -> None:
+    """Side by side threads, and a run that has been cut off may be cut off again."""
+    rng = random.Random(0)
+    seconds = min(crashing.run("--force", "--threads", "2").seconds for _ in range(3))
+    kills = 0
+    while kills < RANDOM_KILLS:
+        crashing.clean()
+        while not crashing.out.exists():
+            ended = crashing.run(
+                "--threads", "2", signal=signal.SIGKILL, signal_after=rng.uniform(0, 1.1 * seconds)
+            )
+            kills += ended.code == -signal.SIGKILL
+            assert ended.code in (0, -signal.SIGKILL), ended.stderr
+            crashing.check()
+        crashing.finish()
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_interrupted_at_random_moments(crashing: Crashing, number: int, code: int, word: str) -> None:
+    rng = random.Random(number)
+    seconds = crashing.run().seconds
+    for _ in range(20):
+        crashing.clean()
+        ended = crashing.run(signal=number, signal_after=rng.uniform(0.3, 1.0) * seconds)
+        if ended.changes and ended.code:
+            assert ended.code == code, ended.stderr
+            assert ended.stderr.startswith(word)
+            assert not crashing.out.with_name("out.partial").exists() or "the same command goes on" in ended.stderr
+        crashing.check()
+        crashing.finish()
+
+
+def test_two_runs_side_by_side(crashing: Crashing) -> None:
+    for _ in range(20):
+        crashing.clean()
+        ended = crashing.run(side_by_side=2)
+        assert 0 in ended.codes, ended.stderr
+        assert set(ended.codes) <= {0, 1}
+        assert "unexpected" not in ended.stderr
+        crashing.check(complete=True)
+
+
+@pytest.fixture
+def small_disk(crashing: Crashing) -> Iterator[Crashing]:
+    """The target on a file system of 24 MB of its own."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", crashing.target], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount")
+    yield crashing
+    subprocess.run(["umount", "-l", crashing.target], check=True)
+
+
+def test_a_full_disk(small_disk: Crashing) -> None:
+    """The disk fills up before each call that changes a file; then someone makes room."""
+    calls = len(small_disk.run().changes)
+    small_disk.check(complete=True)
+    full = 0
+    for nth in range(1, calls + 1):
+        small_disk.clean()
+        ended = small_disk.run(mode=Mode.FILL, nth=nth)
+        if ended.code:
+            said_so(ended)
+            full += "the disk is full" in ended.stderr
+        small_disk.check()
+        (small_disk.target / "filler").unlink()
+        small_disk.finish()
+    assert full > calls / 3
+
+
+def test_another_file_system(small_disk: Crashing) -> None:
+    assert os.stat(small_disk.target).st_dev != os.stat(small_disk.source).st_dev
+    assert small_disk.run().code == 0
+    small_disk.check(complete=True)
+
+
+def test_a_killed_run_is_started_over(crashing: Crashing) -> None:
+    """--restart discards what was left, wherever the run was."""
+    calls = len(crashing.run().changes)
+    for nth in range(3, calls, 7):
+        crashing.clean()
+        crashing.run(mode=Mode.KILL, nth=nth)
+        if crashing.out.exists():
+            continue
+        partial = crashing.out.with_name("out.partial")
+        (partial / ".gatenorm-spool").mkdir()
+        (partial / ".gatenorm-spool" / "x").write_bytes(b"damaged")
+        (partial / "sub").mkdir(exist_ok=True)
+        (partial / "sub" / "stray").write_bytes(b"damaged")
+        again = crashing.run("--restart")
+        assert again.code == 0, again.stderr
+        crashing.check(complete=True)
+        assert not (crashing.out / "sub" / "stray").exists()
+        shutil.rmtree(crashing.out)
