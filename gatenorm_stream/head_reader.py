@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.local import LocalFile
+from gatenorm_stream.checkpoint.ranges import coalesce
 from gatenorm_stream.families.projections import Latent, Projection, Weight
 from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
 
@@ -76,6 +77,14 @@ class HeadReader:
             self._latent = _basis(p.latent)
         latent, shared = self._latent
         return np.vstack([(rows @ latent).astype(np.float32), shared])
+
+    def expect(self, heads: range) -> None:
+        """Has the system begin to read these heads, if they are local, so that the disk works while we do."""
+        p = self._projection
+        file = p.weight.tensor.shard.file
+        if isinstance(file, LocalFile) and not p.transposed:
+            for where in coalesce(p.weight.rows(p.starts[h], p.starts[h] + p.dim) for h in heads):
+                file.expect(where)
 
     def _read_to(self, head: int) -> int:
         """The row up to which heads stand side by side and fit in one request."""

@@ -110,6 +110,8 @@ def _score_part(
     key = HeadReader(attention.key, part.stop, cancelled, memories[1], remote=source.remote)
     try:
         if reading == "per-head":
+            key.expect(part)
+            query.expect(range(part.start * heads.group, part.stop * heads.group))
             return [norm for g in part for norm in gate_norm.per_head(query, key, heads, g)]
         if source.remote:
             for tensor, where in (*attention.query.ranges, *attention.key.ranges):

@@ -147,8 +147,13 @@ def test_the_same_whatever_the_number_of_threads(llama: Path) -> None:
     assert gatenorm_stream.score(llama, threads=1) == gatenorm_stream.score(llama, threads=7)
 
 
-def ranges_read(model: Model, reading: Reading, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ByteRange]]:
-    """Every range that scoring reads, recorded on its way to the real file."""
+def ranges_read(
+    model: Model,
+    reading: Reading,
+    monkeypatch: pytest.MonkeyPatch,
+    methods: tuple[str, ...] = ("read", "read_into"),
+) -> list[tuple[str, ByteRange]]:
+    """Every range that scoring asks for by these methods, recorded on its way to the real file."""
     seen: list[tuple[str, ByteRange]] = []
 
     def recorded(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,7 +164,7 @@ def ranges_read(model: Model, reading: Reading, monkeypatch: pytest.MonkeyPatch)
         return read
 
     with monkeypatch.context() as patched:
-        for name in ("read", "read_into"):
+        for name in methods:
             patched.setattr(LocalFile, name, recorded(getattr(LocalFile, name)))
         score_model(model, reading)
     return seen
@@ -183,6 +188,13 @@ def test_per_head_reads_each_byte_once(llama: Path, monkeypatch: pytest.MonkeyPa
         model = read_model(checkpoint)
         count = sum(len(where) for _, where in ranges_read(model, "per-head", monkeypatch))
     assert count == sum(len(t.range) for t in projections(model))
+
+
+def test_what_is_read_ahead_is_what_will_be_read(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_checkpoint(LocalSource(llama)) as checkpoint:
+        model = read_model(checkpoint)
+        ahead = ranges_read(model, "per-head", monkeypatch, ("expect",))
+        assert sorted(ahead) == sorted((t.shard.name, t.range) for t in projections(model))
 
 
 def test_progress_reaches_the_total(llama: Path) -> None:

@@ -71,6 +71,11 @@ class LocalFile:
                 raise self._cut_short(where)
             filled += count
 
+    def expect(self, where: ByteRange) -> None:
+        """Has the system begin to read these bytes, where it can."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, where.start, len(where), os.POSIX_FADV_WILLNEED)
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
