@@ -129,6 +129,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "heads of the wrong size": (config(num_attention_heads=8), ("has shape", "config.json calls for")),
     "heads that do not divide": (config(num_attention_heads=3), ("not a multiple",)),
     "heads that are no number": (config(num_attention_heads="4"), ("num_attention_heads='4'", "positive integer")),
+    "a thousand million heads": (config(num_attention_heads=10**9), ("more than any model has",)),
     "a million layers": (config(num_hidden_layers=1_000_000), ("num_hidden_layers=1000000", "only 39 tensors")),
     "index leads out": (index(lambda m: m.update({K1: "../x.safetensors"})), ("../x.safetensors", "plain")),
     "index names an absolute file": (index(lambda m: m.update({K1: "/x.safetensors"})), ("plain",)),

@@ -52,7 +52,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return seen
 
 
-def _integer(digits: str) -> int:
+def _integer(digits: str) -> int | float:
+    if digits == "-0":  # no integer to other readers
+        return -0.0
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"an integer in it has {len(digits)} digits")
     return int(digits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ INDEX = "model.safetensors.index.json"
 ENTRY_BYTES = 75
 """Of a header's entry beside the tensor's name, about."""
 GUESSED_HEADER_BYTES = 1 << 14
+PLAIN_NAME = re.compile(r"[^./\\\0:][^/\\\0:]*\.safetensors")
 FOREIGN_WEIGHTS = (".bin", ".pth", ".pt", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
@@ -158,16 +160,13 @@ def _index(source: Source, names: tuple[str, ...]) -> tuple[dict[str, str], dict
     if not isinstance(weight_map, dict) or not weight_map or not isinstance(metadata, dict):
         raise CheckpointError(f"{where} has no weight_map from tensors to files; download it again")
     for file in weight_map.values():
-        if not isinstance(file, str) or not _plain_name(file):
+        if not isinstance(file, str) or not PLAIN_NAME.fullmatch(file):
             raise CheckpointError(f"{where} names the file {file!r}: only plain *.safetensors names are read")
-    for file in sorted(set(weight_map.values()) - set(names)):
+    if missing := set(weight_map.values()) - set(names):
+        file = min(missing)
         source.open(file)  # a name that is not listed may still be there, as a link or a pipe: say what it is
         raise CheckpointError(f"{where} names {file}, which is not there; download the missing shard")
     return weight_map, metadata
-
-
-def _plain_name(name: str) -> bool:
-    return name.endswith(".safetensors") and not name.startswith(".") and not any(c in name for c in "/\\\0:")
 
 
 def json_object(source: Source, name: str) -> dict[str, Any]:

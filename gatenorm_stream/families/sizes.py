@@ -12,12 +12,17 @@ SYNONYMS = {
     "num_key_value_heads": ("num_kv_heads", "n_head_kv"),
 }
 
+MOST_HEADS = 1 << 16
+"""Each of them is laid out before a byte is read, so their number is bounded."""
+
 
 def size(config: Config, key: str, where: str, default: int | None = None) -> int:
     """A positive integer. Raises CheckpointError, naming the file `where`, if it is missing or something else."""
     value = next((v for k in (key, *SYNONYMS.get(key, ())) if (v := config.get(k)) is not None), default)
     if type(value) is not int or value < 1:
         raise CheckpointError(f"{where} has {key}={value!r}, which must be a positive integer; restore it")
+    if key == "num_attention_heads" and value > MOST_HEADS:
+        raise CheckpointError(f"{where} has {key}={value}, more than any model has; restore it")
     return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import random
 import sys
 import tempfile
@@ -22,6 +23,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import hypothesis  # noqa: E402
+from hypothesis.strategies import SearchStrategy  # noqa: E402
 from targets import Fuzzing, Target, open_files  # noqa: E402
 from watch import FindingError, Watch, peak_rss  # noqa: E402
 
@@ -94,7 +96,28 @@ def _cases(target: Target, count: int, rng: random.Random) -> Iterator[tuple[str
         yield "mutated", target.mutants(rng)
 
 
-def _drawn(strategy: hypothesis.strategies.SearchStrategy[bytes], count: int, seed: int) -> list[bytes]:
+def _drawn(strategy: SearchStrategy[bytes], count: int, seed: int) -> list[bytes]:
+    """Cases that Hypothesis draws, in a child: it keeps some memory of each, which would be taken for ours."""
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with open(sending, "wb") as pipe:
+                pickle.dump(_draw(strategy, count, seed), pipe)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(sending)
+    with open(receiving, "rb") as pipe:
+        content = pipe.read()
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError("no cases could be drawn")
+    drawn: list[bytes] = pickle.loads(content)
+    return drawn
+
+
+def _draw(strategy: SearchStrategy[bytes], count: int, seed: int) -> list[bytes]:
     drawn: list[bytes] = []
 
     @hypothesis.seed(seed)
