@@ -4,19 +4,38 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINES := .venv-engines
+OLDEST := .venv-oldest
+VLLM := .venv-vllm
+SGLANG := .venv-sglang
+DEPLOY := .venv-deploy
+DASK := .venv-dask
 MODEL := fixtures/sotu-5m
 PIP := -m pip install --quiet --disable-pip-version-check
+# what needs an environment of its own
+SEPARATE := engines families oldest vllm sglang deploy dask
+FUZZ ?= --seconds 600
 
-.PHONY: help demo test check test-hub test-engines hub bench clean
+.PHONY: help demo test check test-hub test-crash test-families test-engines test-oldest test-vllm test-sglang \
+	test-deploy test-dask fuzz hub bench evidence-report compatibility clean
 
 help:
-	@echo 'make demo          prune the fixture model and verify the result'
-	@echo 'make test          lint, types, fast tests (offline once set up)'
-	@echo 'make test-hub      network faults and kills, against a stand-in Hub on the loopback'
-	@echo 'make hub           that stand-in, serving the fixture model, to try by hand'
-	@echo 'make test-engines  run outputs in transformers, llama.cpp and mlx-lm (1.3 GB of packages)'
-	@echo 'make bench         memory and time on 1B to 70B shapes; held-out loss of the fixture model'
-	@echo 'make clean         remove environments and outputs'
+	@echo 'make demo             prune the fixture model and verify the result'
+	@echo 'make test             lint, types, fast tests (offline once set up)'
+	@echo 'make test-hub         network faults and kills, against a stand-in Hub on the loopback'
+	@echo 'make test-crash       kills and faults at every call that touches a file'
+	@echo 'make test-families    every family in transformers (1.3 GB of packages, as test-engines)'
+	@echo 'make test-engines     run outputs in transformers, llama.cpp and mlx-lm'
+	@echo 'make test-oldest      the oldest transformers that runs outputs'
+	@echo 'make test-vllm        run outputs in vLLM on the CPU (3.4 GB)'
+	@echo 'make test-sglang      load outputs by the code of SGLang (3.7 GB)'
+	@echo 'make test-deploy      make GGUF, ONNX, OpenVINO and CTranslate2 of outputs'
+	@echo 'make test-dask        score on a cluster of worker processes'
+	@echo 'make fuzz             hostile checkpoints for ten minutes (FUZZ="--cases 1000000")'
+	@echo 'make hub              the stand-in Hub, serving the fixture model, to try by hand'
+	@echo 'make bench            speed and memory beside rivals (BENCH=quick: small shapes)'
+	@echo 'make evidence-report  docs/evidence.md from the stored results'
+	@echo 'make compatibility    docs/compatibility.md from the stored results'
+	@echo 'make clean            remove environments and outputs'
 
 demo: $(VENV)/.run
 	@$(BIN)/gatenorm-stream $(MODEL) --out demo-pruned --force
@@ -25,7 +44,7 @@ demo: $(VENV)/.run
 	@echo 'now your own model:  $(BIN)/gatenorm-stream PATH/TO/MODEL --out PRUNED'
 
 test: check
-	$(BIN)/pytest tests --ignore=tests/engines -n auto -m 'not slow'
+	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m 'not slow'
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check --quiet .
@@ -35,19 +54,47 @@ check: $(VENV)/.dev
 test-hub: $(VENV)/.dev
 	$(BIN)/pytest tests/hub -n auto
 
+test-crash: $(VENV)/.dev
+	$(BIN)/pytest tests/crash -n auto
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/run.py $(FUZZ)
+
 hub: $(VENV)/.run
 	$(BIN)/python tests/hub/hub_server.py $(MODEL)
+
+test-families: $(ENGINES)/.run
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/families
 
 test-engines: $(ENGINES)/.run
 	$(ENGINES)/bin/python -m pytest tests/engines
 
+test-oldest: $(ENGINES)/.run $(OLDEST)/.run
+	OMP_NUM_THREADS=1 OLDEST_PYTHON=$(OLDEST)/bin/python $(ENGINES)/bin/python -m pytest tests/oldest
+
+test-vllm: $(VLLM)/.run
+	$(VLLM)/bin/python -m pytest tests/vllm
+
+test-sglang: $(SGLANG)/.run
+	$(SGLANG)/bin/python -m pytest tests/sglang
+
+test-deploy: $(DEPLOY)/.run
+	$(DEPLOY)/bin/python -m pytest tests/deploy
+
+test-dask: $(DASK)/.run
+	$(DASK)/bin/python -m pytest tests/dask
+
 bench: $(ENGINES)/.run
-	$(ENGINES)/bin/python benchmarks/memory.py
-	$(ENGINES)/bin/python benchmarks/hub_bytes.py
-	$(ENGINES)/bin/python benchmarks/heldout_loss.py
+	$(ENGINES)/bin/python benchmarks/run.py
+
+evidence-report: $(ENGINES)/.run
+	$(ENGINES)/bin/python benchmarks/quality/report.py
+
+compatibility: $(VENV)/.dev
+	$(BIN)/python tests/compatibility.py
 
 clean:
-	rm -rf $(VENV) $(ENGINES) demo-pruned demo-pruned.partial .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* demo-pruned demo-pruned.partial .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	@echo 'setting up $(VENV) ...'
@@ -59,8 +106,31 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-$(ENGINES)/.run: pyproject.toml tests/engines/requirements.txt
-	@echo 'setting up $(ENGINES) ...'
-	@test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
-	@$(ENGINES)/bin/python $(PIP) -r tests/engines/requirements.txt -e .
+.venv-%/.run: pyproject.toml tests/%/requirements.txt
+	@echo 'setting up .venv-$* ...'
+	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python $(PIP) -r tests/$*/requirements.txt -e .
+	@touch $@
+
+# too old for the package itself, which runs in $(ENGINES)
+$(OLDEST)/.run: tests/oldest/requirements.txt
+	@echo 'setting up $(OLDEST) ...'
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python $(PIP) -r $<
+	@touch $@
+
+# torchvision and the like come for CUDA, which the CPU build of torch can't load
+$(VLLM)/.run: pyproject.toml tests/vllm/requirements.txt
+	@echo 'setting up $(VLLM) ...'
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python $(PIP) -r tests/vllm/requirements.txt -e .
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+$(SGLANG)/.run: pyproject.toml tests/sglang/requirements.txt
+	@echo 'setting up $(SGLANG) ...'
+	@test -x $(SGLANG)/bin/python || $(PYTHON) -m venv $(SGLANG)
+	@$(SGLANG)/bin/python $(PIP) -r tests/sglang/requirements.txt -e .
+	@$(SGLANG)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@$(SGLANG)/bin/python $(PIP) --no-deps sglang==0.5.23 torchvision==0.28.0
 	@touch $@

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,3 +41,22 @@ def run(tmp_path: Path) -> Run:
 def llama(tmp_path: Path) -> Path:
     """A random Llama of 4 layers in two shards."""
     return write_checkpoint(tmp_path / "llama", random_tensors(llama_shapes()), llama_config())
+
+
+@pytest.fixture
+def cell() -> Callable[..., None]:
+    """cell(engine, version, family, case, difference, cell="ok"): an entry for docs/compatibility.md.
+
+    Called last in a test, so that only what passed is written, to the folder that GATENORM_RESULTS names.
+    """
+
+    def cell(engine: str, version: str, family: str, case: str, difference: float, cell: str = "ok") -> None:
+        if folder := os.environ.get("GATENORM_RESULTS"):
+            path = Path(folder) / f"{engine}.json"
+            entries = json.loads(path.read_text()) if path.exists() else []
+            key = {"engine": engine, "version": version, "family": family, "case": case}
+            entries = [e for e in entries if not key.items() <= e.items()]
+            entries.append({**key, "largest_difference": difference, "cell": cell})
+            path.write_text(json.dumps(sorted(entries, key=lambda e: (e["family"], e["case"])), indent=1) + "\n")
+
+    return cell

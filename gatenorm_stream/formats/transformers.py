@@ -17,7 +17,8 @@ ARCHITECTURE = "GateNormForCausalLM"
 
 def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
     others = EVERY_ENGINE - {Engine.TRANSFORMERS}
-    found = [Obstacle(others, "the form", "only transformers runs the file that travels along", notice=True)]
+    reason = "only transformers runs its file; vLLM many families by a plugin (docs/engines.md)"
+    found = [Obstacle(others, "the form", reason, notice=True)]
     if not model.family.stock:
         reason = "transformers has no class of its own for it"
         found.append(Obstacle(EVERY_ENGINE, f"model_type={model.family.model_type}", reason))

@@ -10,7 +10,7 @@ from gatenorm_stream.layout import Layout
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.report.quantities import layer_list, si
 
-UNTRIED = {"sglang": "sglang (by its sources, not tried)"}
+UNTRIED = {"sglang": "sglang (tried on a CPU only)"}
 
 
 def model_line(model: Model) -> str:

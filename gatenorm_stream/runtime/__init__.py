@@ -5,8 +5,8 @@
 
     model = AutoModelForCausalLM.from_pretrained("pruned")
 
-The code is that of the file that travels with every output, but from this package. Needs torch and transformers (the
-extra `engines`).
+The code is that of the file that travels with every output, but from this package. Needs torch and transformers
+(the extra `engines`).
 """
 
 from gatenorm_stream.runtime.register import register

@@ -1,5 +1,6 @@
 """llama.cpp converts and runs the `no-op` output: its stock converter, its stock server."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4
 
 
-def test_equals_the_stock_model_without_that_attention(case, gguf, reference, tokenizer, ids):
+def test_equals_the_stock_model_without_that_attention(case, gguf, reference, tokenizer, ids, cell):
     model = LlamaCpp(gguf(case.out))
     silenced = reference(case.source, case.layers)
     expected = stock.log_probabilities(stock.logits(silenced, ids))
@@ -22,6 +23,7 @@ def test_equals_the_stock_model_without_that_attention(case, gguf, reference, to
     assert stock.largest_difference(actual, expected) <= TOLERANCE
     assert stock.largest_difference(whole, expected) > 100 * TOLERANCE
     assert model.greedy(ids, 16) == stock.greedy(silenced, ids, 16)
+    cell("llama.cpp", version("xllamacpp"), *case.named, stock.largest_difference(actual, expected))
 
 
 def texts(sotu: Path, sentence: str) -> list[str]:

@@ -1,5 +1,7 @@
 """mlx-lm loads and runs the `no-op` output."""
 
+from importlib.metadata import version
+
 import pytest
 import stock
 import torch
@@ -10,13 +12,15 @@ pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4
 
 
-def test_equals_the_stock_model_without_that_attention(case, mlx_lm, reference, ids):
+def test_equals_the_stock_model_without_that_attention(case, mlx_lm, reference, ids, cell):
     model = mlx_lm(case.out)
     expected = stock.logits(reference(case.source, case.layers), ids)
     whole = stock.logits(reference(case.source, ()), ids)
     assert stock.largest_difference(model.logits(ids), expected) <= TOLERANCE
     assert stock.largest_difference(model.logits_token_by_token(ids), expected) <= TOLERANCE
     assert stock.largest_difference(whole, expected) > 100 * TOLERANCE
+    difference = stock.largest_difference(model.logits(ids), expected)
+    cell("mlx-lm", version("mlx-lm"), *case.named, difference)
 
 
 def test_caches_only_the_kept_layers(pruned, mlx_lm):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -47,22 +46,3 @@ def prune(tmp_path_factory) -> Callable[..., Path]:
         return out
 
     return prune
-
-
-@pytest.fixture
-def cell() -> Callable[..., None]:
-    """cell(engine, version, family, case, difference, cell="ok"): an entry for docs/compatibility.md.
-
-    Called last in a test, so that only what passed is written, to the folder that GATENORM_RESULTS names.
-    """
-
-    def cell(engine: str, version: str, family: str, case: str, difference: float, cell: str = "ok") -> None:
-        if folder := os.environ.get("GATENORM_RESULTS"):
-            path = Path(folder) / f"{engine}.json"
-            entries = json.loads(path.read_text()) if path.exists() else []
-            key = {"engine": engine, "version": version, "family": family, "case": case}
-            entries = [e for e in entries if not key.items() <= e.items()]
-            entries.append({**key, "largest_difference": difference, "cell": cell})
-            path.write_text(json.dumps(sorted(entries, key=lambda e: (e["family"], e["case"])), indent=1) + "\n")
-
-    return cell

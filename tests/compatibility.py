@@ -1,0 +1,74 @@
+"""Writes docs/compatibility.md from tests/results, which the tests write where GATENORM_RESULTS names that folder.
+
+GATENORM_RESULTS=tests/results make test-families test-engines test-vllm test-sglang
+python tests/compatibility.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from gatenorm_stream.families.family import Family
+from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.report.family_table import formats_of
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "tests/results"
+DOCUMENT = ROOT / "docs/compatibility.md"
+HEAD = """\
+# Compatibility
+
+Made by `python tests/compatibility.py` from the results of the tests (`tests/results`), on tiny random models of
+each family and the fixture model, on a CPU, in float32. Each `ok` is a pruned model whose logits or
+log-probabilities equal, in that engine, those of the stock transformers model whose attention is silenced there;
+the number is the largest absolute difference over all its cases. For transformers, generated text and the cache
+were compared too, with layer 0 gone, left padding, sliding windows and hybrid layers.
+
+- **ok**: run and compared. **loader only**: the engine's own loading and model code ran on a CPU, not its server.
+- **–**: not run. `zeroed` outputs load wherever the source does.
+- A single model of a family may meet a limit of the format `no-op` ([engines](engines.md)); a plan says which.
+"""
+
+
+def results() -> list[dict]:
+    return [entry for path in sorted(RESULTS.glob("*.json")) for entry in json.loads(path.read_text())]
+
+
+def document(entries: list[dict]) -> str:
+    return "\n".join((HEAD, *_table(entries), "", *_versions(entries), ""))
+
+
+def _table(entries: list[dict]) -> Iterator[str]:
+    yield f"| family | model_type | formats | {' | '.join(ENGINES)} |"
+    yield "|---" * (3 + len(ENGINES)) + "|"
+    for row in FAMILIES:
+        of_row = [e for e in entries if e["family"] in (row.model_type, row.architecture)]
+        cells = [_cell([e for e in of_row if e["engine"] == engine]) for engine in ENGINES]
+        yield f"| {_name(row)} | `{row.model_type}` | {', '.join(formats_of(row))} | {' | '.join(cells)} |"
+
+
+def _cell(entries: list[dict]) -> str:
+    if not entries:
+        return "–"
+    worst = max(e["largest_difference"] for e in entries)
+    kinds = {e["cell"] for e in entries}
+    return f"{'ok' if kinds == {'ok'} else ', '.join(sorted(kinds - {'ok'}))}, {worst:.0e}"
+
+
+def _name(row: Family) -> str:
+    return f"{row.name} ({row.note})" if row.note else row.name
+
+
+def _versions(entries: list[dict]) -> Iterator[str]:
+    yield "| engine | versions | cases |"
+    yield "|---|---|---|"
+    for engine in ENGINES:
+        own = [e for e in entries if e["engine"] == engine]
+        yield f"| {engine} | {', '.join(sorted({e['version'] for e in own})) or '–'} | {len(own)} |"
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document(results()), encoding="utf-8")
