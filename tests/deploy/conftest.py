@@ -1,0 +1,71 @@
+"""Directories as docs/deploy.md describes them, and the torch models to compare with.
+
+The packages are in requirements.txt; where they are not installed, nothing here is collected.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "engines"))
+
+import places
+
+collect_ignore_glob = [] if find_spec("ctranslate2") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def pruned(tmp_path_factory) -> Path:
+    """A directory in which MODEL is the fixture model, after the recipe `Prune`, with two texts."""
+    directory = places.pruned(tmp_path_factory.mktemp("pruned"), places.FIXTURE)
+    places.add_texts(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> Path:
+    """A directory in which what the recipes call `pruned` and `zeroed` is the fixture model itself."""
+    directory = places.whole(tmp_path_factory.mktemp("whole"), places.FIXTURE)
+    places.add_texts(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(places.FIXTURE)
+
+
+@pytest.fixture(scope="session")
+def ids(tokenizer) -> list[int]:
+    return tokenizer("The Congress shall have paid $15,000,000 in 1803, and that’s a fact — naïve.").input_ids
+
+
+@pytest.fixture(scope="session")
+def reference(pruned):
+    """The stock transformers model, with zeroes for the attention that is gone."""
+    import stock
+
+    return stock.load(pruned / "zeroed")
+
+
+@pytest.fixture(scope="session")
+def whole_reference():
+    """The stock transformers model, unpruned."""
+    import stock
+
+    return stock.load(places.FIXTURE)
+
+
+@pytest.fixture(scope="session")
+def continuation(reference, tokenizer) -> str:
+    """What the recipes print: the model's greedy continuation."""
+    import stock
+
+    return tokenizer.decode(stock.greedy(reference, tokenizer("The people of the United").input_ids, 16))

