@@ -112,6 +112,13 @@ $(VENV)/.dev: $(VENV)/.run
 	@.venv-$*/bin/python $(PIP) -r tests/$*/requirements.txt -e .
 	@touch $@
 
+$(DEPLOY)/.run: pyproject.toml tests/deploy/requirements.txt tests/deploy/llama_cpp_tools.sh
+	@echo 'setting up $(DEPLOY) ...'
+	@test -x $(DEPLOY)/bin/python || $(PYTHON) -m venv $(DEPLOY)
+	@$(DEPLOY)/bin/python $(PIP) -r tests/deploy/requirements.txt -e .
+	@sh tests/deploy/llama_cpp_tools.sh $(DEPLOY)
+	@touch $@
+
 # too old for the package itself, which runs in $(ENGINES)
 $(OLDEST)/.run: tests/oldest/requirements.txt
 	@echo 'setting up $(OLDEST) ...'
