@@ -54,13 +54,11 @@ def test_its_form_cannot_omit_attention(pruned, tmp_path):
         ctranslate2.Generator(str(tmp_path))
 
 
-def test_without_trust_it_refuses_the_no_op_output(pruned, tmp_path):
-    convert = f"ct2-transformers-converter --model pruned --output_dir {tmp_path}/out"
-    with pytest.raises(AssertionError, match="trust_remote_code"):
+@pytest.mark.parametrize(
+    ("option", "reason"), [("", "trust_remote_code"), ("--trust_remote_code", "No conversion is registered")]
+)
+def test_it_refuses_the_no_op_output(pruned, tmp_path, option, reason):
+    """Rather than filling in random attention, as it would if it took the config for a stock one."""
+    convert = f"ct2-transformers-converter --model pruned --output_dir {tmp_path}/out {option}"
+    with pytest.raises(AssertionError, match=reason):
         Block("sh", convert).run(pruned)
-
-
-def test_with_trust_it_would_fill_in_random_attention(pruned):
-    """The reason for the warning in docs/deploy.md."""
-    spec = TransformersConverter(str(pruned / "pruned"), trust_remote_code=True)._load()
-    assert spec.decoder.layer[9].self_attention.linear[0].weight.any()
