@@ -67,7 +67,7 @@ test-families: $(ENGINES)/.run
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/families
 
 test-engines: $(ENGINES)/.run
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/engines
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/engines
 
 test-oldest: $(ENGINES)/.run $(OLDEST)/.run
 	OMP_NUM_THREADS=1 OLDEST_PYTHON=$(OLDEST)/bin/python $(ENGINES)/bin/python -m pytest tests/oldest
