@@ -38,7 +38,9 @@ Row = dict[str, object]
 
 def rival(name: str, model: Path, threads: int = THREADS) -> tuple[float, list[float]]:
     words = [sys.executable, HERE / "rivals.py", name, model, threads]
-    done = subprocess.run([str(w) for w in words], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed: {done.stderr}")
     told = json.loads(done.stdout.splitlines()[-1])
     return told["seconds"], told["scores"]
 
@@ -81,7 +83,7 @@ def scoring(work: Path) -> list[Row]:
     rows: list[Row] = []
     names = ["read", "ours", "torch_per_head", "safetensors_numpy", "torch_bf16"]
     for name, dtype in (("13B", "BF16"), ("13B", "F16"), ("70B", "BF16")):
-        shape = layers(SHAPES[name], 2 if QUICK else 99 if name == "13B" else 40)
+        shape = layers(SHAPES[name], 2 if QUICK else 20 if name == "13B" else 10)
         model = write_sparse(shape, work / "model", dtype=dtype)
         what = f"{name} {dtype}, {shape.layers} layers"
         rows += compare(what, model, names if dtype == "BF16" else names[:-1])
