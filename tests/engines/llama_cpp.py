@@ -65,7 +65,7 @@ class LlamaCpp:
 
     def _start(self, params: xllamacpp.CommonParams) -> None:
         self._server = xllamacpp.Server(params)
-        # Destroying a server whose main loop has not begun hangs now and then; only a completion passes through that.
+        # A server destroyed before its main loop has begun may hang; a completion passes through that loop.
         self._complete([1], 1)
 
     def cache_size(self) -> CacheSize:
