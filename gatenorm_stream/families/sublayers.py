@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gatenorm_stream.checkpoint.open import Checkpoint, Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
@@ -27,7 +28,7 @@ class Attention:
     key: Projection
     kv_width: int
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """That must be read to score it."""
         return self.query.bytes + self.key.bytes
