@@ -73,6 +73,11 @@ class Checkpoint:
     index_metadata: Mapping[str, Any] | None
 
     @property
+    def config_where(self) -> str:
+        """The config's file, as messages name it."""
+        return f"{self.source.title}/{CONFIG}"
+
+    @property
     def weight_bytes(self) -> int:
         return sum(len(t.info.data) for t in self.tensors.values())
 

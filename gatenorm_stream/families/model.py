@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from gatenorm_stream.checkpoint.open import CONFIG, Checkpoint
+from gatenorm_stream.checkpoint.open import Checkpoint
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.sizes import size
@@ -71,8 +71,8 @@ def read_model(checkpoint: Checkpoint) -> Model:
     Raises UnsupportedModelError for an unknown architecture or weights that are packed integers, CheckpointError if
     the config or the projections are missing or contradict each other.
     """
-    where = f"{checkpoint.source.title}/{CONFIG}"
-    family, text = _family(checkpoint, where)
+    where = checkpoint.config_where
+    family, text = _family(checkpoint)
     layers, hidden = size(text, "num_hidden_layers", where), size(text, "hidden_size", where)
     if layers > len(checkpoint.tensors):
         raise CheckpointError(
@@ -104,7 +104,7 @@ def layers_prefix(names: Iterable[str], family: Family) -> str:
     return next((prefix for prefix in likely if prefix in found), f"{family.layers}.")
 
 
-def _family(checkpoint: Checkpoint, where: str) -> tuple[Family, Config]:
+def _family(checkpoint: Checkpoint) -> tuple[Family, Config]:
     """The row, and the config that tells of the language model."""
     config = checkpoint.config
     if "gatenorm" in config:
@@ -120,12 +120,13 @@ def _family(checkpoint: Checkpoint, where: str) -> tuple[Family, Config]:
         row = rows[text["model_type"]]
         text = {**row.defaults, **{k: v for k, v in text.items() if v is not None}}
         return row.of(text), text
-    _unknown(checkpoint, where, text)
+    _unknown(checkpoint, text)
 
 
-def _unknown(checkpoint: Checkpoint, where: str, text: object) -> NoReturn:
+def _unknown(checkpoint: Checkpoint, text: object) -> NoReturn:
     inner = f" with text_config.model_type={text.get('model_type')!r}" if isinstance(text, dict) else ""
+    model_type = checkpoint.config.get("model_type")
     raise UnsupportedModelError(
-        f"{where} has model_type={checkpoint.config.get('model_type')!r}{inner}, which is not known; "
+        f"{checkpoint.config_where} has model_type={model_type!r}{inner}, which is not known; "
         "`gatenorm-stream families` lists what is, and CONTRIBUTING.md shows how a row is added"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.edit import Added, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
@@ -43,7 +44,7 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         stop(EVERY_ENGINE, f"hidden_act={activation}", "the form knows silu only")
-    intermediate = _number(model, "intermediate_size")
+    intermediate = _size(model, "intermediate_size")
     if intermediate % MLP_MULTIPLE:
         stop(
             EVERY_ENGINE,
@@ -51,7 +52,7 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
             f"the form rounds it up to a multiple of {MLP_MULTIPLE}",
         )
     window = _sliding_window(model)
-    if window is not None and window < _number(model, "max_position_embeddings"):
+    if window is not None and window < _size(model, "max_position_embeddings"):
         stop(EVERY_ENGINE, f"sliding_window={window}", "the form knows full attention only")
     rope = _rope_parameters(model)
     if rope["rope_type"] not in ("default", "llama3"):
@@ -111,9 +112,7 @@ def _sliding_window(model: Model) -> int | None:
         return None
     window = config.get("sliding_window", model.family.defaults.get("sliding_window"))
     if window is not None and type(window) is not int:
-        raise CheckpointError(
-            f"{model.checkpoint.source.title}/config.json has sliding_window={window!r}; restore it"
-        )
+        raise CheckpointError(f"{model.checkpoint.config_where} has sliding_window={window!r}; restore it")
     return window
 
 
@@ -131,7 +130,7 @@ def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:
         "head_dim": model.heads.dim,
         "hidden_act": "silu",
         "rms_norm_eps": source.get("rms_norm_eps", 1e-6),
-        "max_position_embeddings": _number(model, "max_position_embeddings"),
+        "max_position_embeddings": _size(model, "max_position_embeddings"),
         "attention_bias": _biased(model),
         "mlp_bias": bool(source.get("mlp_bias", False)),
         "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),
@@ -149,7 +148,7 @@ def _block(model: Model, pruned: bool) -> dict[str, Any]:
             "replace_with_linear": False,
         },
         "ffn": {
-            "ffn_mult": _ffn_mult(_number(model, "intermediate_size"), model.hidden),
+            "ffn_mult": _ffn_mult(_size(model, "intermediate_size"), model.hidden),
             "no_op": False,
             "replace_with_linear": False,
         },
@@ -169,7 +168,7 @@ def _rope_parameters(model: Model) -> dict[str, Any]:
     config = model.config
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, dict):
-        raise CheckpointError(f"{model.checkpoint.source.title}/config.json has rope parameters that are no object")
+        raise CheckpointError(f"{model.checkpoint.config_where} has rope parameters that are no object")
     kind = given.get("rope_type") or given.get("type") or "default"
     theta = given.get("rope_theta") or config.get("rope_theta") or 10000.0
     return {**{k: v for k, v in given.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
@@ -188,11 +187,5 @@ def _rope_config(rope: dict[str, Any]) -> dict[str, Any]:
     return {"rope_theta": rope["rope_theta"], "rope_scaling": scaling, "rope_parameters": rope}
 
 
-def _number(model: Model, key: str) -> int:
-    value = model.config.get(key)
-    if type(value) is not int or value < 1:
-        raise CheckpointError(
-            f"{model.checkpoint.source.title}/config.json has {key}={value!r}, which must be a positive integer; "
-            "restore it"
-        )
-    return value
+def _size(model: Model, key: str) -> int:
+    return size(model.config, key, model.checkpoint.config_where)
