@@ -114,6 +114,8 @@ def _damaged_part(path: Path, marks: tuple[str, ...]) -> str | None:
 
     What the header says is used only once its own mark fits.
     """
+    if not marks:
+        return None
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
 
@@ -126,20 +128,17 @@ def _damaged_part(path: Path, marks: tuple[str, ...]) -> str | None:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(min(length, MAX_JSON_BYTES))
         file.seek(0)
-        for number, mark in enumerate(marks):
-            if number == 0:
-                if not fits(mark, 8 + length):
-                    return "its header"
-                try:
-                    tensors = _tensor_ends(header)
-                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                    return None
-                position = 0
-            elif number <= len(tensors):
-                name, end = tensors[number - 1]
-                if not fits(mark, end - position):
-                    return name
-                position = end
+        if not fits(marks[0], 8 + length):
+            return "its header"
+        try:
+            tensors = _tensor_ends(header)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        position = 0
+        for mark, (name, end) in zip(marks[1:], tensors, strict=False):
+            if not fits(mark, end - position):
+                return name
+            position = end
     return None
 
 
