@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.model import Model
 
 
@@ -52,9 +53,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Format:
-    """`limits` and `edit` take the model and the layers whose attention goes; `removes` says that it is absent."""
+    """`limits` and `edit` take the model and the layers whose attention goes; `removes` says that it is absent.
+
+    `expresses` tells whether models of a family can have this form at all; `limits` tells it of one model.
+    """
 
     name: str
     removes: bool
+    expresses: Callable[[Family], bool]
     limits: Callable[[Model, tuple[int, ...]], Limits]
     edit: Callable[[Model, tuple[int, ...]], Edit]

@@ -90,7 +90,7 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     )
 
 
-NO_OP = Format("no-op", True, _limits, _edit)
+NO_OP = Format("no-op", True, lambda family: family.llama_shaped, _limits, _edit)
 
 
 def _output_biases(model: Model, dropped: tuple[int, ...]) -> Iterator[Added]:

@@ -40,4 +40,4 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     return Edit(config, remove=names, files=travelling_file())
 
 
-TRANSFORMERS = Format("transformers", True, _limits, _edit)
+TRANSFORMERS = Format("transformers", True, lambda family: family.stock, _limits, _edit)

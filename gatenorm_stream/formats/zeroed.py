@@ -21,4 +21,4 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
     )
 
 
-ZEROED = Format("zeroed", False, _limits, _edit)
+ZEROED = Format("zeroed", False, lambda family: True, _limits, _edit)

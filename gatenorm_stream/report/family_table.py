@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gatenorm_stream.families.family import Family
+from gatenorm_stream.formats.choice import FORMATS
 
 NAME, MODEL_TYPE = 22, 18
 
 
 def formats_of(row: Family) -> tuple[str, ...]:
     """The output formats that can express the family. A single model may still have a limit that a plan tells."""
-    expressed = {"no-op": row.llama_shaped, "transformers": row.stock, "zeroed": True}
-    return tuple(name for name, can in expressed.items() if can)
+    return tuple(f.name for f in FORMATS.values() if f.expresses(row))
 
 
 def family_table(rows: Iterable[Family], width: int = 80) -> str:
