@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -35,6 +36,21 @@ def run(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def prune(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """prune(source, layers, *options): the output of the command, made once a session."""
+
+    @functools.cache
+    def prune(source: Path, layers: tuple[int, ...], *options: str) -> Path:
+        out = tmp_path_factory.mktemp("pruned") / "out"
+        command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), *options]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return out
+
+    return prune
 
 
 @pytest.fixture

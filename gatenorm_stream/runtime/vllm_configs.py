@@ -10,6 +10,9 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, LlamaConfig, PreTrainedConfig
 
+from gatenorm_stream.runtime.modeling_gatenorm import Block
+from gatenorm_stream.runtime.no_op_config import MODEL_TYPE, no_op_config
+
 SERVED = (
     "Cohere2ForCausalLM",
     "CohereForCausalLM",
@@ -51,39 +54,16 @@ def pruned_name(architecture: str) -> str:
     return f"GateNorm{architecture}"
 
 
-class Block(dict):
-    """A JSON object whose keys are attributes too: vLLM reads `block_configs[i].attention.no_op`."""
-
-    def __getattr__(self, key: str) -> Any:
-        try:
-            return self[key]
-        except KeyError:
-            raise AttributeError(key) from None
+def _as_llama(config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    written = dict(config_dict)
+    blocks = [Block({part: Block(of) for part, of in block.items()}) for block in written.pop("block_configs")]
+    for key in ("auto_map", "model_type", "rope_theta", "rope_scaling"):  # rope_parameters says it all
+        written.pop(key, None)
+    return _with(LlamaConfig.from_dict(written, **kwargs), model_type=MODEL_TYPE, block_configs=blocks)
 
 
-class NoOpConfig(PreTrainedConfig):
-    """Format `no-op`: vLLM's own DeciLM class runs it."""
-
-    model_type = "nemotron-nas"
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Raises ValueError if the checkpoint is another one of this type."""
-        if "gatenorm" not in config_dict:
-            raise ValueError(
-                "this nemotron-nas checkpoint was not written by gatenorm-stream; its own code runs it: "
-                "trust_remote_code=True"
-            )
-        written = dict(config_dict)
-        blocks = [Block({part: Block(of) for part, of in block.items()}) for block in written.pop("block_configs")]
-        for key in ("auto_map", "model_type", "rope_theta", "rope_scaling"):  # rope_parameters says it all
-            written.pop(key, None)
-        return _with(LlamaConfig.from_dict(written, **kwargs), model_type=cls.model_type, block_configs=blocks)
-
-
-# transformers prefers a class from outside its own package to a checkpoint's code even under trust_remote_code.
-# NVIDIA's models of this type need theirs, so this class must not look like one from outside.
-NoOpConfig.__module__ = LlamaConfig.__module__
+NoOpConfig = no_op_config(_as_llama)
+"""Format `no-op`: vLLM's own DeciLM class runs it."""
 
 
 class GateNormConfig(PreTrainedConfig):

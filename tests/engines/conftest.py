@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -23,7 +22,6 @@ from case import Case
 collect_ignore_glob = [] if find_spec("xllamacpp") else ["test_*.py"]
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
-COMMAND = Path(sys.executable).with_name("gatenorm-stream")
 CASES = [
     ("sotu", (1,)),
     ("sotu", (6,)),
@@ -33,21 +31,6 @@ CASES = [
     ("biased_llama", (3,)),
     ("qwen2", (1, 2)),
 ]
-
-
-@pytest.fixture(scope="session")
-def prune(tmp_path_factory) -> Callable[..., Path]:
-    """prune(source, layers, *options): the output of the command."""
-
-    @functools.cache
-    def prune(source: Path, layers: tuple[int, ...], *options: str) -> Path:
-        out = tmp_path_factory.mktemp("pruned") / "out"
-        command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), *options]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return out
-
-    return prune
 
 
 @pytest.fixture(scope="session")

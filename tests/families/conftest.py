@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,7 +15,6 @@ sys.path.append(str(Path(__file__).parent))
 
 collect_ignore_glob = [] if find_spec("torch") and find_spec("transformers") else ["test_*.py"]
 os.environ["HF_HUB_OFFLINE"] = "1"
-COMMAND = Path(sys.executable).with_name("gatenorm-stream")
 
 
 @pytest.fixture(scope="session")
@@ -31,18 +29,3 @@ def checkpoint(tmp_path_factory) -> Callable[..., Path]:
         return path
 
     return checkpoint
-
-
-@pytest.fixture(scope="session")
-def prune(tmp_path_factory) -> Callable[..., Path]:
-    """prune(source, layers, format): what the command writes."""
-
-    @functools.cache
-    def prune(source: Path, layers: tuple[int, ...], form: str) -> Path:
-        out = tmp_path_factory.mktemp("pruned") / "out"
-        command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), "--format", form]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return out
-
-    return prune

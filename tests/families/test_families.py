@@ -56,7 +56,7 @@ def test_scores_are_those_of_the_modules_own_heads(case, checkpoint):
 @pytest.mark.parametrize(("case", "layers"), PRUNINGS, ids=NAMES)
 def test_pruned_equals_silenced(case, layers, checkpoint, prune, cell, caplog):
     source = checkpoint(case)
-    out = prune(source, layers, "transformers")
+    out = prune(source, layers, "--format", "transformers")
     stock = tiny.load(source, case)
     caplog.clear()
     model = tiny.load(out, case, trust_remote_code=True)
@@ -113,7 +113,7 @@ def assert_attention_is_absent(model, case: Case, layers: tuple[int, ...]) -> No
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_zeroed_equals_silenced(case, checkpoint, prune):
     source, layers = checkpoint(case), droppable(case)[1]
-    stock, model = tiny.load(source, case), tiny.load(prune(source, layers, "zeroed"), case)
+    stock, model = tiny.load(source, case), tiny.load(prune(source, layers, "--format", "zeroed"), case)
     tokens = torch.randint(3, 128, (1, 9), generator=torch.Generator().manual_seed(1))
     with tiny.silenced(stock, layers):
         expected = stock(tokens).logits

