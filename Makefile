@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINES := .venv-engines
+GPU := .venv-gpu
 OLDEST := .venv-oldest
 VLLM := .venv-vllm
 SGLANG := .venv-sglang
@@ -12,11 +13,11 @@ DASK := .venv-dask
 MODEL := fixtures/sotu-5m
 PIP := -m pip install --quiet --disable-pip-version-check
 # what needs an environment of its own
-SEPARATE := engines families oldest vllm sglang deploy dask
+SEPARATE := engines families gpu oldest vllm sglang deploy dask
 FUZZ ?= --seconds 600
 
-.PHONY: help demo test check test-hub test-crash test-families test-engines test-oldest test-vllm test-sglang \
-	test-deploy test-dask fuzz hub bench evidence-report compatibility clean
+.PHONY: help demo test check test-hub test-crash test-families test-engines test-gpu test-oldest test-vllm \
+	test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility clean
 
 help:
 	@echo 'make demo             prune the fixture model and verify the result'
@@ -25,6 +26,7 @@ help:
 	@echo 'make test-crash       kills and faults at every call that touches a file'
 	@echo 'make test-families    every family in transformers (1.3 GB of packages, as test-engines)'
 	@echo 'make test-engines     run outputs in transformers, llama.cpp and mlx-lm'
+	@echo 'make test-gpu         the families on a GPU in bfloat16 (5 GB; not part of CI)'
 	@echo 'make test-oldest      the oldest transformers that runs outputs'
 	@echo 'make test-vllm        run outputs in vLLM on the CPU (3.4 GB)'
 	@echo 'make test-sglang      load outputs by the code of SGLang (3.7 GB)'
@@ -68,6 +70,9 @@ test-families: $(ENGINES)/.run
 
 test-engines: $(ENGINES)/.run
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/engines
+
+test-gpu: $(GPU)/.run
+	$(GPU)/bin/python -m pytest tests/gpu
 
 test-oldest: $(ENGINES)/.run $(OLDEST)/.run
 	OMP_NUM_THREADS=1 OLDEST_PYTHON=$(OLDEST)/bin/python $(ENGINES)/bin/python -m pytest tests/oldest

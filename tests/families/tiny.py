@@ -12,7 +12,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import transformers
-from cases import LAYERS, Case
+from cases import Case
 
 ATTENTION = ("self_attn", "attention", "self_attention", "attn")
 NORMS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm", "q_a_layernorm", "kv_a_layernorm")
@@ -34,17 +34,20 @@ def load(path: Path, case: Case, **options) -> transformers.PreTrainedModel:
     return auto.from_pretrained(path, attn_implementation=case.implementation, **options).eval()
 
 
-def decoder_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
-    return next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == LAYERS)
+def decoder_layers(model: transformers.PreTrainedModel) -> torch.nn.ModuleList:
+    layers = model.config.get_text_config().num_hidden_layers
+    return next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == layers)
 
 
-def attention(model: torch.nn.Module, layer: int) -> torch.nn.Module:
+def attention(model: transformers.PreTrainedModel, layer: int) -> torch.nn.Module:
     decoder = decoder_layers(model)[layer]
     return next(getattr(decoder, name) for name in ATTENTION if hasattr(decoder, name))
 
 
 @contextmanager
-def silenced(model: torch.nn.Module, layers: tuple[int, ...]) -> Iterator[torch.nn.Module]:
+def silenced(
+    model: transformers.PreTrainedModel, layers: tuple[int, ...]
+) -> Iterator[transformers.PreTrainedModel]:
     """The output of these layers' attention is zero: what a model without that attention must equal."""
 
     def silence(_module, _inputs, output):
@@ -59,7 +62,7 @@ def silenced(model: torch.nn.Module, layers: tuple[int, ...]) -> Iterator[torch.
 
 
 @torch.no_grad()
-def heads(model: torch.nn.Module, layer: int) -> tuple[np.ndarray, np.ndarray]:
+def heads(model: transformers.PreTrainedModel, layer: int) -> tuple[np.ndarray, np.ndarray]:
     """Q and K, (heads, head_dim, hidden) in float64, as this layer's softmax sees them, norms of q and k aside.
 
     Attention is fed each unit vector at position 0, where rotary embedding turns nothing, and the queries and keys

@@ -1,0 +1,25 @@
+"""Outputs on a GPU (make test-gpu); where there is none, nothing here is collected."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "families"))
+
+from tiny_checkpoints import checkpoint  # noqa: F401, a fixture
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def has_gpu() -> bool:
+    if not (find_spec("torch") and find_spec("transformers")):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+collect_ignore_glob = [] if has_gpu() else ["test_*.py"]
