@@ -12,11 +12,11 @@ from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gatenorm_stream.checkpoint.open import open_checkpoint
-from gatenorm_stream.families.model import Model, read_model
+from gatenorm_stream.containers import lay_out, open_model
+from gatenorm_stream.containers import verify as verify_output
+from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
 from gatenorm_stream.hub.source import HubSource
-from gatenorm_stream.layout import lay_out
 from gatenorm_stream.partial import open_partial
 from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.readings import Reading
@@ -27,7 +27,7 @@ from gatenorm_stream.scoring import Progress, score_model
 from gatenorm_stream.selection import Choice, select
 from gatenorm_stream.sources import open_source
 from gatenorm_stream.target import check_place, check_space
-from gatenorm_stream.verification import Verified, verify_output
+from gatenorm_stream.verification import Verified
 
 
 def score(
@@ -44,8 +44,8 @@ def score(
     `source` is a local directory or org/name[@revision] on the Hub. Raises CheckpointError (HubError for what the
     Hub refuses) or UnsupportedModelError.
     """
-    with open_checkpoint(open_source(source, revision=revision, connections=connections)) as checkpoint:
-        return scored(read_model(checkpoint), reading, threads=threads, progress=progress)
+    with open_model(open_source(source, revision=revision, connections=connections)) as model:
+        return scored(model, reading, threads=threads, progress=progress)
 
 
 def plan(
@@ -70,8 +70,7 @@ def plan(
     attention sublayers goes. Raises SelectionError or FormatError beside the errors of `score`.
     """
     choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
-    with open_checkpoint(open_source(source, revision=revision, connections=connections)) as checkpoint:
-        model = read_model(checkpoint)
+    with open_model(open_source(source, revision=revision, connections=connections)) as model:
         scores = scored(model, reading, threads=threads, progress=progress)
         return make_plan(model, scores, choice, reading, format, tuple(engines))[0]
 
@@ -93,8 +92,7 @@ def prune(
     """
     revision = None if source else plan.revision
     opened = open_source(source or plan.source, revision=revision, connections=connections)
-    with open_checkpoint(opened) as checkpoint:
-        model = read_model(checkpoint)
+    with open_model(opened) as model:
         check_plan_fits(plan, model)
         choice = choose_format(model, plan.dropped, plan.format, plan.engines)
         layout = lay_out(plan, model)
@@ -107,7 +105,7 @@ def prune(
                 model,
                 Path(out),
                 partial,
-                card=model_card(plan, model, layout, choice),
+                card={} if layout.single_file else model_card(plan, model, layout, choice),
                 force=force,
                 threads=threads,
                 progress=progress,

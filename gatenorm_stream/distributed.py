@@ -77,10 +77,12 @@ class _Layer:
 def _packed(model: Model, layer: int) -> _Layer:
     source = model.checkpoint.source
     attention = tuple(a for a in model.attention if a.layer == layer)
-    checkpoint = replace(model.checkpoint, shards=(), tensors={}, index_metadata=None)
+    checkpoint = replace(model.checkpoint, config={}, shards=(), tensors={}, index_metadata=None)
     content = io.BytesIO()
     _Pickler(content).dump(replace(model, checkpoint=checkpoint, attention=attention))
-    where = source.title if source.directory is None else os.path.abspath(source.directory)
+    where = (
+        source.title if source.directory is None else os.path.abspath(source.directory.joinpath(*source.gguf[:1]))
+    )
     return _Layer(where, None if source.directory else source.revision, content.getvalue())
 
 

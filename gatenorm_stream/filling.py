@@ -19,7 +19,7 @@ from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import File
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.journal import Journal
-from gatenorm_stream.layout import Copied, Piece, Zeros
+from gatenorm_stream.layout import Copied, Interleaved, Piece, Zeros
 from gatenorm_stream.record import MarkedDigest
 from gatenorm_stream.synced import boot_id
 
@@ -53,7 +53,7 @@ class Local:
         return len(self.range)
 
 
-Chunk: TypeAlias = bytes | Local | Remote
+Chunk: TypeAlias = bytes | Local | Remote | Interleaved
 Pieces: TypeAlias = tuple[Piece | bytes, ...]
 Advance: TypeAlias = Callable[[int, str], None]
 
@@ -70,6 +70,9 @@ def chunks(pieces: Pieces, start: int) -> Iterator[Chunk]:
                         yield Remote(file, part) if descriptor is None else Local(file, part, descriptor)
             case Zeros(count):
                 yield from (bytes(len(part)) for part in ByteRange(skipped, count).chunks(CHUNK))
+            case Interleaved():
+                if skipped < len(piece):  # a run never stops within one
+                    yield piece
             case _:
                 yield piece[skipped:]
 
@@ -142,8 +145,9 @@ def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead,
                     _write_all(target, data)
                     digest.update(data)
                 case _:
-                    _write_all(target, memoryview(chunk))
-                    digest.update(chunk)
+                    data = memoryview(chunk.read() if isinstance(chunk, Interleaved) else chunk)
+                    _write_all(target, data)
+                    digest.update(data)
             size += len(chunk)
             advance(len(chunk), name)
             if isinstance(chunk, Remote):

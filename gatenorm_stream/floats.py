@@ -44,7 +44,10 @@ def widen(stored: memoryview, dtype: str, shape: tuple[int, ...]) -> FloatArray:
 
 
 def widen_into(out: FloatArray, raw: npt.NDArray[Any], dtype: str) -> None:
-    """Fills `out`, in `widened(dtype)`, with the numbers of `raw`, in `STORED[dtype]`, of the same shape."""
+    """Fills `out`, in `widened(dtype)`, with the numbers of `raw`, in `STORED[dtype]`, of the same shape.
+
+    The quantised kinds of GGUF come as rows of bytes.
+    """
     match dtype:
         case "BF16":
             np.left_shift(raw, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
@@ -55,8 +58,12 @@ def widen_into(out: FloatArray, raw: npt.NDArray[Any], dtype: str) -> None:
         case "F8_E4M3":
             _shift_and_scale(out, raw, shift=20, power=120)
             out[(raw & 0x7F) == 0x7F] = math.nan
-        case _:
+        case "F32" | "F64":
             np.copyto(out, raw)
+        case _:
+            from gatenorm_stream.gguf.dequantise import dequantise
+
+            np.copyto(out, dequantise(raw, dtype))
 
 
 def _widen_halves(out: FloatArray, raw: Bits) -> None:

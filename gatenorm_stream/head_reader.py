@@ -128,7 +128,7 @@ class _Rows:
                 file.read_into(weight.rows(first, last), stored.data)
             else:
                 stored = self._kept(first, last, max(stop, read_to))
-            raw = stored.view(STORED[weight.tensor.dtype]).reshape(-1, columns)
+            raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(last - first, -1)
             part = rows[first - start : last - start]
             widen_into(part, raw, weight.tensor.dtype)
             if self._scale:

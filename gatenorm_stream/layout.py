@@ -1,37 +1,17 @@
-"""Which bytes of the source make which file of the output. Pure: nothing is read but headers, nothing written."""
+"""Which bytes of the source make which file of the output, as data."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from gatenorm_stream.checkpoint.header import DTYPE_BITS, TensorInfo, build_header
-from gatenorm_stream.checkpoint.open import (
-    CONFIG,
-    FOREIGN_WEIGHTS,
-    INDEX,
-    SINGLE,
-    Checkpoint,
-    Shard,
-    Tensor,
-)
-from gatenorm_stream.checkpoint.ranges import ByteRange, coalesce
+from gatenorm_stream.checkpoint.header import TensorInfo
+from gatenorm_stream.checkpoint.open import Tensor
+from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import File
-from gatenorm_stream.errors import FormatError
-from gatenorm_stream.families.model import Model
-from gatenorm_stream.formats.choice import FORMATS
-from gatenorm_stream.formats.edit import Edit
-from gatenorm_stream.output_names import check_names
-from gatenorm_stream.plans import Plan
-from gatenorm_stream.record import RECORD
 
 CARD = "README.md"
-FOREIGN_FOLDERS = ("onnx", "original", "openvino", "coreml")
 
 
 @dataclass(frozen=True)
@@ -53,14 +33,32 @@ class Zeros:
         return self.count
 
 
-Piece: TypeAlias = Copied | Zeros
+@dataclass(frozen=True)
+class Interleaved:
+    """Rows of `row_bytes` each, of which the first half takes the even places and the second half the odd ones."""
+
+    file: File
+    range: ByteRange
+    row_bytes: int
+
+    def __len__(self) -> int:
+        return len(self.range)
+
+    def read(self) -> bytes:
+        """Raises CheckpointError as the file's `read` does."""
+        rows = memoryview(self.file.read(self.range))
+        half, step = len(self) // 2, self.row_bytes
+        return b"".join(rows[at : at + step] for i in range(0, half, step) for at in (i, half + i))
+
+
+Piece: TypeAlias = Copied | Zeros | Interleaved
 
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """A safetensors file: `header`, then `pieces` end to end. `tensors` stand in the order of their bytes.
+    """A file of weights: `header`, then `pieces` end to end. `tensors` stand in the order of their bytes.
 
-    A shard that stays as it is has no header of its own: its one piece is the whole file.
+    A file that stays as it is has no header of its own: its one piece is the whole file.
     """
 
     name: str
@@ -75,9 +73,8 @@ class ShardLayout:
     @property
     def places(self) -> tuple[int, ...]:
         """Where the header ends, and each tensor."""
-        ends = itertools.accumulate((len(t.data) for t in self.tensors), initial=0)
-        data_start = self.size - sum(len(t.data) for t in self.tensors)
-        return tuple(data_start + end for end in ends)
+        data_start = len(self.header) or self.size - self.tensors[-1].data.stop
+        return (data_start, *(data_start + t.data.stop for t in self.tensors))
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,8 @@ class Layout:
     """All files of an output but its model card and gatenorm.json.
 
     `texts` are written anew, `copied` are taken over from the source, `left_out` are files of the source that do
-    not travel; `removed` are the tensors that go.
+    not travel; `removed` are the tensors that go. With `single_file` the one shard is the output, and
+    gatenorm.json stands beside it under its name.
     """
 
     shards: tuple[ShardLayout, ...]
@@ -93,6 +91,7 @@ class Layout:
     copied: Mapping[str, Copied]
     left_out: tuple[str, ...]
     removed: tuple[Tensor, ...]
+    single_file: bool = False
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -115,98 +114,3 @@ class Layout:
             + sum(map(len, self.texts.values()))
             + sum(map(len, self.copied.values()))
         )
-
-
-def lay_out(plan: Plan, model: Model) -> Layout:
-    """Lays out what `plan` makes of `model`.
-
-    Raises FormatError if nothing would be left, CheckpointError if a file can't travel under its name.
-    """
-    checkpoint = model.checkpoint
-    edit = FORMATS[plan.format].edit(model, plan.dropped)
-    kept = [(shard, tuple(_kept(shard, edit))) for shard in checkpoint.shards]
-    kept = [(shard, tensors) for shard, tensors in kept if tensors]
-    if not kept:
-        raise FormatError(f"nothing of {checkpoint.source.title} would be left")
-    shards = tuple(
-        _shard_layout(_shard_name(number, len(kept)), shard, tensors, edit)
-        for number, (shard, tensors) in enumerate(kept, start=1)
-    )
-    texts = {CONFIG: json.dumps(edit.config, indent=2, ensure_ascii=False) + "\n", **edit.files}
-    if len(shards) > 1:
-        texts[INDEX] = _index(checkpoint, shards)
-    copied, left_out = _other_files(checkpoint, set(texts))
-    check_names([CARD, RECORD, *texts, *(s.name for s in shards), *copied], checkpoint.source.title)
-    removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    return Layout(shards, texts, copied, left_out, removed)
-
-
-def _kept(shard: Shard, edit: Edit) -> Iterator[TensorInfo]:
-    """The tensors that stay, and the new ones, whose place is not yet known."""
-    for t in shard.header.tensors:
-        if t.name not in edit.remove:
-            yield t
-        for new in edit.add:
-            if new.after == t.name:
-                size = math.prod(new.shape) * DTYPE_BITS[t.dtype] // 8
-                yield TensorInfo(new.name, t.dtype, new.shape, ByteRange(0, size))
-
-
-def _shard_name(number: int, count: int) -> str:
-    return SINGLE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
-
-
-def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> ShardLayout:
-    if tensors == shard.header.tensors and not edit.zero & {t.name for t in tensors}:
-        return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
-    placed, position = [], 0
-    for t in tensors:
-        placed.append(TensorInfo(t.name, t.dtype, t.shape, ByteRange(position, position + len(t.data))))
-        position += len(t.data)
-    header = build_header(placed, shard.header.metadata)
-    return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), tuple(placed))
-
-
-def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:
-    """Runs of kept bytes as one piece each."""
-    run: list[ByteRange] = []
-    zeros = edit.zero | {new.name for new in edit.add}
-
-    def flush() -> Iterator[Piece]:
-        yield from (Copied(shard.file, r) for r in coalesce(run))
-        run.clear()
-
-    for t in tensors:
-        if t.name in zeros:
-            yield from flush()
-            yield Zeros(len(t.data))
-        else:
-            run.append(Tensor(t, shard).range)
-    yield from flush()
-
-
-def _index(checkpoint: Checkpoint, shards: tuple[ShardLayout, ...]) -> str:
-    tensors = [(t, shard.name) for shard in shards for t in shard.tensors]
-    metadata: dict[str, Any] = dict(checkpoint.index_metadata or {})
-    metadata["total_size"] = sum(len(t.data) for t, _ in tensors)
-    if "total_parameters" in metadata:
-        metadata["total_parameters"] = sum(t.elements for t, _ in tensors)
-    weight_map = {t.name: name for t, name in sorted(tensors, key=lambda pair: pair[0].name)}
-    return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False) + "\n"
-
-
-def _other_files(checkpoint: Checkpoint, written: set[str]) -> tuple[dict[str, Copied], tuple[str, ...]]:
-    """Tokenizer, generation config, chat template, licence and the like travel; foreign weights do not."""
-    copied, left_out = {}, []
-    weights = {shard.name for shard in checkpoint.shards} | {INDEX}
-    for name in checkpoint.source.names():
-        if name in weights or name in written or name in (CARD, RECORD):
-            continue
-        path = PurePosixPath(name)
-        foreign = path.name.lower().endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))
-        if foreign or path.parts[0] in FOREIGN_FOLDERS:
-            left_out.append(name)
-        else:
-            file = checkpoint.source.open(name)
-            copied[name] = Copied(file, ByteRange(0, file.size))
-    return copied, tuple(left_out)

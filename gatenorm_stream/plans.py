@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from gatenorm_stream.scores import LayerScore
 from gatenorm_stream.version import VERSION
 
 SCHEMA = 1
+_GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def plan_from_json(data: Any, where: str) -> Plan:
     return Plan(
         source=text("source"),
         revision=revision,
-        family=text("family", tuple(f.model_type for f in FAMILIES)),
+        family=text("family", None if _is_gguf(data.get("family")) else tuple(f.model_type for f in FAMILIES)),
         reading=text("reading", READINGS),
         scores=scores,
         dropped=tuple(dropped),
@@ -114,6 +116,11 @@ def check_plan_fits(plan: Plan, model: Model) -> None:
             f"the plan was made for a {plan.family} of {len(scored)} attention layers ({plan.source}), but "
             f"{model.checkpoint.source.title} is a {model.family.model_type} of {len(present)}; score it anew"
         )
+
+
+def _is_gguf(family: Any) -> bool:
+    """Whether it names an architecture as GGUF files do, of which there is no table."""
+    return isinstance(family, str) and _GGUF_FAMILY.fullmatch(family) is not None
 
 
 def _scores(layers: Any) -> tuple[LayerScore, ...]:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gatenorm_stream.checkpoint.json_text import parse_json
@@ -59,6 +60,11 @@ class MarkedDigest:
     def _feed(self, view: memoryview) -> None:
         self._sha256.update(view)
         self._size += len(view)
+
+
+def record_path(out: Path, *, single_file: bool) -> Path:
+    """In an output, or beside it if it is a file: that of NAME.gguf is NAME.gatenorm.json."""
+    return out.with_suffix(f".{RECORD}") if single_file else out / RECORD
 
 
 def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:

@@ -10,26 +10,27 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock
 
+from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.source import Source
-from gatenorm_stream.errors import OutputError, VerificationError
+from gatenorm_stream.errors import CheckpointError, OutputError, VerificationError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.filling import Filling, Readahead, Remote, chunks, fill
+from gatenorm_stream.gguf.open import open_gguf
 from gatenorm_stream.journal import Journal
-from gatenorm_stream.layout import Copied, Layout, Zeros
+from gatenorm_stream.layout import Copied, Interleaved, Layout, Zeros
 from gatenorm_stream.partial import SPOOL
 from gatenorm_stream.plans import Plan
+from gatenorm_stream.publication import publish_directory, publish_file
 from gatenorm_stream.record import RECORD, render_record
 from gatenorm_stream.scoring import Progress, available_threads
-from gatenorm_stream.synced import sync_directory, sync_tree, write_synced
+from gatenorm_stream.synced import sync_tree, write_synced
 
 
 def write_output(
@@ -56,11 +57,17 @@ def write_output(
         for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
             file.check_unchanged()
         write_synced(partial / RECORD, render_record(plan, journal.finished))
+        if layout.single_file:
+            _check_file(layout, partial)
+            sync_tree(partial)
+            publish_file(partial, layout.shards[0].name, out, force)
+            shutil.rmtree(partial, ignore_errors=True)
+            return
         _check_shards(layout, partial)
         journal.remove()
         shutil.rmtree(partial / SPOOL, ignore_errors=True)
         sync_tree(partial)
-        _move_into_place(partial, out, force)
+        publish_directory(partial, out, force)
     except OSError as error:
         raise OutputError(_explain(error, out, partial)) from error
 
@@ -127,6 +134,18 @@ def _check_shards(layout: Layout, partial: Path) -> None:
             raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
 
 
+def _check_file(layout: Layout, partial: Path) -> None:
+    """Reads the header of the GGUF file anew and compares the names with the layout's."""
+    (shard,) = layout.shards
+    try:
+        with open_gguf(LocalSource(partial, gguf=(shard.name,))) as written:
+            held = set(written.tensors)
+    except CheckpointError as error:
+        raise VerificationError(str(partial), [f"{shard.name} came out damaged: {error}"]) from error
+    if held != {t.name for t in shard.tensors}:
+        raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
+
+
 def _identity(plan: Plan, files: Mapping[str, Filling], model: Model) -> str:
     """Stands for the plan, the very files it is applied to, and what it makes of them."""
     digest = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode("utf-8"))
@@ -140,27 +159,11 @@ def _identity(plan: Plan, files: Mapping[str, Filling], model: Model) -> str:
                     digest.update(f"{source.identity} {where.start} {where.stop}\n".encode())
                 case Zeros(count):
                     digest.update(f"{count} zeros\n".encode())
+                case Interleaved(source, where, step):
+                    digest.update(f"{source.identity} {where.start} {where.stop} by {step}\n".encode())
                 case _:
                     digest.update(piece)
     return digest.hexdigest()
-
-
-def _move_into_place(partial: Path, out: Path, force: bool) -> None:
-    """An earlier output is moved aside first and deleted last, so that a crash never leaves half of either.
-
-    Without `force` the rename itself refuses a directory that is not empty.
-    """
-    aside = None
-    if force and (out / RECORD).is_file():
-        aside = Path(tempfile.mkdtemp(prefix=f"{out.name}.replaced-", dir=out.parent))
-        os.rename(out, aside / out.name)
-    os.rename(partial, out)
-    sync_directory(out.parent)
-    if aside:
-        try:
-            shutil.rmtree(aside)
-        except OSError as error:
-            raise OutputError(f"{out} is complete, but the one before can't be deleted: {error}") from error
 
 
 def _explain(error: OSError, out: Path, partial: Path) -> str:

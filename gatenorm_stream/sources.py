@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.source import Source
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.gguf.open import SPLIT, SUFFIX, split_names
 from gatenorm_stream.hub.address import hub_address
 from gatenorm_stream.hub.retry import Note
 from gatenorm_stream.hub.source import DEFAULT_CONNECTIONS, open_repository
@@ -19,11 +21,22 @@ def open_source(
     connections: int | None = None,
     note: Note = lambda line: None,
 ) -> Source:
-    """Opens a local directory, or org/name[@revision] (also as hf:// or URL) on the Hub at one commit.
+    """Opens a local directory or GGUF file, or org/name[@revision] (also as hf:// or URL) on the Hub at one commit;
+    org/name[@revision]:file.gguf is a GGUF file there.
 
-    Raises CheckpointError if the directory is not there, HubError if the repository can't be read.
+    Raises CheckpointError if it is not there, HubError if the repository can't be read.
     """
     address = hub_address(os.fspath(model), revision)
     if address is None:
-        return LocalSource(Path(model))
-    return open_repository(address, connections or DEFAULT_CONNECTIONS, note)
+        path = Path(model)
+        return _gguf(path) if path.suffix == SUFFIX and not path.is_dir() else LocalSource(path)
+    gguf = split_names(address.file) if address.file else ()
+    return open_repository(address, connections or DEFAULT_CONNECTIONS, note, gguf)
+
+
+def _gguf(path: Path) -> Source:
+    """A link to one file is followed, wherever it leads: the user named it."""
+    if not path.exists():
+        raise CheckpointError(f"{path} is not there; give a GGUF file, or the directory of a checkpoint")
+    file = path if SPLIT.fullmatch(path.name) else path.resolve()
+    return LocalSource(file.parent, title=str(path), gguf=split_names(file.name))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import OutputError
+from gatenorm_stream.gguf.open import SUFFIX
 from gatenorm_stream.layout import Layout
-from gatenorm_stream.record import RECORD
+from gatenorm_stream.record import RECORD, record_path
 
 SPARE_BYTES = 16 << 20
 """Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
@@ -21,6 +22,38 @@ def check_place(source: Source, out: Path, *, force: bool = False) -> None:
         target = out.resolve()
     except RuntimeError as error:
         raise OutputError(f"{out} leads through links in a circle; choose another place for --out") from error
+    if source.gguf:
+        _check_file(source, out, force)
+    else:
+        _check_directory(source, out, target, force)
+    parent = _existing_parent(target)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{parent} is not writable; choose another place for --out")
+
+
+def _check_file(source: Source, out: Path, force: bool) -> None:
+    if out.suffix != SUFFIX:
+        raise OutputError(f"{source.title} becomes one file; give it a name that ends in {SUFFIX}, not {out}")
+    if out.is_symlink() or (out.exists() and not out.is_file()):
+        raise OutputError(f"{out} exists and is not a file; choose another name")
+    if source.directory and any(out.resolve() == (source.directory / name).resolve() for name in source.gguf):
+        raise OutputError(f"{out} is the source; choose another name")
+    if out.exists() and not force:
+        raise OutputError(f"{out} exists; choose another name, or --force to replace it")
+    record = record_path(out, single_file=True)
+    if out.exists() and not record.is_file():
+        raise OutputError(
+            f"{out} exists and was not written by gatenorm-stream ({record} is not there), so --force does not "
+            "replace it; choose another name, or delete it yourself"
+        )
+
+
+def _check_directory(source: Source, out: Path, target: Path, force: bool) -> None:
+    if out.suffix == SUFFIX:
+        raise OutputError(
+            f"{source.title} is a safetensors checkpoint and becomes a directory, not {out}; convert that by "
+            "llama.cpp's convert_hf_to_gguf.py"
+        )
     if source.directory:
         home = source.directory.resolve()
         if target == home or target.is_relative_to(home):
@@ -37,9 +70,6 @@ def check_place(source: Source, out: Path, *, force: bool = False) -> None:
                 f"{out} exists and was not written by gatenorm-stream (it has no {RECORD}), so --force does "
                 "not replace it; choose another directory, or delete it yourself"
             )
-    parent = _existing_parent(target)
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{parent} is not writable; choose another place for --out")
 
 
 def check_space(layout: Layout, out: Path) -> None:

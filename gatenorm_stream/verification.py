@@ -18,11 +18,11 @@ from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import CONFIG, INDEX, Tensor, open_checkpoint
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import Source
+from gatenorm_stream.checkpoint_layout import lay_out_checkpoint
 from gatenorm_stream.errors import VerificationError
 from gatenorm_stream.families.model import layers_prefix, read_model
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
-from gatenorm_stream.layout import lay_out
 from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.record import RECORD, FileDigest, parse_record
 from gatenorm_stream.scoring import Progress, available_threads
@@ -199,7 +199,7 @@ def _source_problems(out: Path, plan: Plan, against: Source, progress: Progress 
     with open_checkpoint(against) as source, open_checkpoint(LocalSource(out)) as output:
         model = read_model(source)
         check_plan_fits(plan, model)
-        layout = lay_out(plan, model)
+        layout = lay_out_checkpoint(plan, model)
         expected = {t.name: t for shard in layout.shards for t in shard.tensors}
         for name in sorted(expected.keys() ^ output.tensors.keys()):
             yield f"{name} is {'missing' if name in expected else 'not in the source'}"

@@ -116,7 +116,9 @@ class LocalSource:
     remote = False
     connections = 1
 
-    def __init__(self, root: Path, *, title: str | None = None, revision: str | None = None) -> None:
+    def __init__(
+        self, root: Path, *, title: str | None = None, revision: str | None = None, gguf: tuple[str, ...] = ()
+    ) -> None:
         """`title` and `revision` are those of the repository if the root is a snapshot in the Hub cache.
 
         Raises CheckpointError if `root` is not a directory.
@@ -129,6 +131,7 @@ class LocalSource:
         self.directory = root
         self.title = title or str(root)
         self.revision = revision
+        self.gguf = gguf
         self._open: dict[str, LocalFile] = {}
         home = root.resolve()
         self._homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]

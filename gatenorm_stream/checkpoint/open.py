@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from gatenorm_stream.checkpoint.header import (
     PREFIX_BYTES,
@@ -81,7 +81,7 @@ class Checkpoint:
     def weight_bytes(self) -> int:
         return sum(len(t.info.data) for t in self.tensors.values())
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

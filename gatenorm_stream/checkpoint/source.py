@@ -56,6 +56,10 @@ class Source(Protocol):
     @property
     def connections(self) -> int: ...
 
+    @property
+    def gguf(self) -> tuple[str, ...]:
+        """The GGUF files that are the model, in their order; none if it is a safetensors checkpoint."""
+
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all files, sorted."""
 

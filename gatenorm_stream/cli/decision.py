@@ -5,28 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from gatenorm_stream.checkpoint.source import Source
-    from gatenorm_stream.families.model import Model
     from gatenorm_stream.scores import LayerScore
     from gatenorm_stream.selection import Choice
 
 WIDEST_TABLE = 100
-
-
-@contextmanager
-def opened(source: Source) -> Iterator[Model]:
-    from gatenorm_stream.checkpoint.open import open_checkpoint
-    from gatenorm_stream.families.model import read_model
-
-    with open_checkpoint(source) as checkpoint:
-        yield read_model(checkpoint)
 
 
 def wrapped(line: str) -> str:

@@ -19,7 +19,8 @@ HUB = "Hub"
 ModelName = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="Directory of a safetensors checkpoint, or org/name[@revision] on the Hub."
+        metavar="MODEL",
+        help="Directory of a safetensors checkpoint, a GGUF file, or org/name[@revision][:file.gguf] on the Hub.",
     ),
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=HUB)]

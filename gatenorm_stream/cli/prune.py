@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import opened, show_scores, wrapped
+from gatenorm_stream.cli.decision import show_scores, wrapped
 from gatenorm_stream.cli.options import (
     WHAT_GOES,
     ConnectionsOption,
@@ -46,7 +46,7 @@ OUTPUT = "Output"
 @reported
 def prune(
     model: ModelName,
-    out: Annotated[Path | None, typer.Option(help="Directory to write; must not exist.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory (of a GGUF: file) to write; must not exist.")] = None,
     drop: DropOption = None,
     share: ShareOption = None,
     layers: Annotated[
@@ -94,6 +94,7 @@ def prune(
     if out is None and not dry_run:
         raise typer.BadParameter("give --out DIR, or --dry-run to only see the plan")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last)
+    from gatenorm_stream.containers import open_model
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources import open_source
     from gatenorm_stream.target import check_place
@@ -101,7 +102,7 @@ def prune(
     begun = time.monotonic()
     with progress_meter(quiet) as meter, ExitStack() as stack:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
-        read = stack.enter_context(opened(source))
+        read = stack.enter_context(open_model(source))
         target = None if dry_run else out
         if out:
             check_place(source, out, force=force)
@@ -127,7 +128,7 @@ def prune(
                 read,
                 target,
                 partial or stack.enter_context(open_partial(target, restart=restart)),
-                card=model_card(decided, read, layout, form),
+                card={} if layout.single_file else model_card(decided, read, layout, form),
                 force=force,
                 threads=threads,
                 progress=meter.report,
@@ -182,7 +183,7 @@ def _saved_plan(path: Path, model: Model) -> tuple[Plan, FormatChoice]:
 
 
 def _laid_out(plan: Plan, model: Model, out: Path | None) -> Layout:
-    from gatenorm_stream.layout import lay_out
+    from gatenorm_stream.containers import lay_out
     from gatenorm_stream.target import check_space
 
     layout = lay_out(plan, model)

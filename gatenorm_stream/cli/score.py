@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import opened, show_scores
+from gatenorm_stream.cli.decision import show_scores
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
     DaskOption,
@@ -44,12 +44,13 @@ def score(
 ) -> None:
     """Show how strongly each layer's attention couples, and which would go."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
+    from gatenorm_stream.containers import open_model
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources import open_source
 
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
-        with opened(source) as read:
+        with open_model(source) as read:
             if dask:
                 from gatenorm_stream.distributed import score_on_cluster
 

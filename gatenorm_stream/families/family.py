@@ -30,6 +30,8 @@ class Family:
     architecture: str
     layers: str = "model.layers"
     attention: str = "self_attn"
+    joint: str = "."
+    """Between the attention's name and those of its parts."""
     query: str = "q_proj"
     key: str = "k_proj"
     output: str = "o_proj"

@@ -54,12 +54,14 @@ class Model:
 
     def attention_tensors(self, layer: int) -> tuple[str, ...]:
         """Names of all tensors that serve only this layer's attention sublayer, its input norm included."""
-        parts = (self.family.attention, self.family.input_norm)
-        return self._named(tuple(f"{self.prefix}{layer}.{part}." for part in parts if part))
+        attention, norm = f"{self.family.attention}{self.family.joint}", self.family.input_norm
+        parts = (attention, f"{norm}.") if norm else (attention,)
+        return self._named(tuple(f"{self.prefix}{layer}.{part}" for part in parts))
 
     def output_projection(self, layer: int) -> tuple[str, ...]:
         """Names of this layer's output projection: its weight, and its bias if it has one."""
-        return self._named((f"{self.prefix}{layer}.{self.family.attention}.{self.family.output}.",))
+        family = self.family
+        return self._named((f"{self.prefix}{layer}.{family.attention}{family.joint}{family.output}.",))
 
     def _named(self, prefixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in self.checkpoint.tensors if name.startswith(prefixes))

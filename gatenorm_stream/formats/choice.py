@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gatenorm_stream.checkpoint.open import Checkpoint
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.formats.deci import DECI_NO_OP, GGUF_ZEROED
 from gatenorm_stream.formats.edit import Format, Obstacle
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.formats.no_op import NO_OP
 from gatenorm_stream.formats.transformers import TRANSFORMERS
 from gatenorm_stream.formats.zeroed import ZEROED
+from gatenorm_stream.gguf.open import GgufCheckpoint
 
 FORMATS = {f.name: f for f in (NO_OP, TRANSFORMERS, ZEROED)}
 """In the order in which `auto` tries them; the last one expresses every model."""
+GGUF_FORMATS = {f.name: f for f in (DECI_NO_OP, GGUF_ZEROED)}
+"""What the formats of these names are in a GGUF file."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,10 @@ class FormatChoice:
         return tuple(e for e in ENGINES if not any(e in limit.engines for limit in self.limits))
 
 
+def formats_for(checkpoint: Checkpoint) -> Mapping[str, Format]:
+    return GGUF_FORMATS if isinstance(checkpoint, GgufCheckpoint) else FORMATS
+
+
 def choose_format(
     model: Model, dropped: tuple[int, ...], name: str = "auto", engines: tuple[str, ...] = ()
 ) -> FormatChoice:
@@ -39,14 +49,18 @@ def choose_format(
     Raises FormatError if the format named can't express it, with the field that stands in the way.
     """
     passed_over: list[tuple[Format, Obstacle]] = []
-    for format_ in FORMATS.values() if name == "auto" else (FORMATS[name],):
+    formats = formats_for(model.checkpoint)
+    if name not in ("auto", *formats):
+        raise FormatError(f"a GGUF file has no format {name}; use --format {' or '.join(formats)}")
+    for format_ in formats.values() if name == "auto" else (formats[name],):
         limits = format_.limits(model, dropped)
         blocking = _blocking(limits.obstacles, engines)
         if not blocking:
             return FormatChoice(format_, limits.obstacles, tuple(passed_over), limits.cautions)
         passed_over += ((format_, obstacle) for obstacle in blocking)
     obstacles = tuple(obstacle for _, obstacle in passed_over)
-    raise FormatError(f"{name} can't express this model: {describe(obstacles[0])}; {_way_out(obstacles, engines)}")
+    way_out = obstacles[0].way_out or _way_out(obstacles, engines)
+    raise FormatError(f"{name} can't express this model: {describe(obstacles[0])}; {way_out}")
 
 
 def describe(obstacle: Obstacle) -> str:

@@ -21,13 +21,17 @@ class Added:
 
 @dataclass(frozen=True)
 class Edit:
-    """`remove` are tensors that go, `zero` tensors whose bytes become 0; `files` are new text files by name."""
+    """`remove` are tensors that go, `zero` tensors whose bytes become 0; `files` are new text files by name.
+
+    `interleave` names tensors of heads whose rows go from two halves to pairs, with the rows of one head.
+    """
 
     config: Mapping[str, Any]
     remove: frozenset[str] = frozenset()
     zero: frozenset[str] = frozenset()
     add: tuple[Added, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    interleave: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Obstacle:
     """Why some engines can't run the output: `field` of the source's config (or what else) stands in the way.
 
     `notice` marks a limit of one engine's tooling, which stops the format only if that engine is asked for.
+    `way_out` is what the user can do, if it is not another format.
     """
 
     engines: frozenset[str]
     field: str
     reason: str
     notice: bool = False
+    way_out: str | None = None
 
 
 @dataclass(frozen=True)

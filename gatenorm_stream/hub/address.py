@@ -9,35 +9,45 @@ from pathlib import Path
 from gatenorm_stream.errors import HubError
 
 _PART = r"[\w](?:[\w.-]*[\w])?"
-_ID = re.compile(rf"({_PART}/{_PART})(?:@(\S+))?", re.ASCII)
+_ID = re.compile(rf"({_PART}/{_PART})(?:@([^\s:]+))?(?::([^\s:]+\.gguf))?", re.ASCII)
+_GGUF_PAGE = re.compile(
+    rf"https?://[^/]+/({_PART}/{_PART})/(?:blob|resolve)/([^/]+)/([^?#]+\.gguf)(?:[?#].*)?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
 class HubAddress:
-    """A model repository; `revision` is a branch, tag or commit, None for the default branch."""
+    """A model repository; `revision` is a branch, tag or commit, None for the default branch.
+
+    `file` is a GGUF file in it, None if its safetensors checkpoint is meant.
+    """
 
     repository: str
     revision: str | None = None
+    file: str | None = None
 
     def __str__(self) -> str:
         return f"{self.repository}@{self.revision}" if self.revision else self.repository
 
 
 def hub_address(text: str, revision: str | None = None) -> HubAddress | None:
-    """The address that `text` (org/name[@revision], hf://..., a Hub URL) stands for; None if it is a local path.
+    """The address that `text` (org/name[@revision][:file.gguf], hf://..., a Hub URL) stands for; None if it is a
+    local path.
 
     An existing path is local, whatever it looks like. `revision` overrides the one in `text`. Raises HubError for
     an address that is not a model's.
     """
     if Path(text).exists():
         return None
-    if "://" in text:
+    if match := _GGUF_PAGE.fullmatch(text):
+        address = HubAddress(match[1], match[2], match[3])
+    elif "://" in text:
         address = _from_uri(text)
     elif match := _ID.fullmatch(text):
-        address = HubAddress(match[1], match[2])
+        address = HubAddress(match[1], match[2], match[3])
     else:
         return None
-    return HubAddress(address.repository, revision or address.revision)
+    return HubAddress(address.repository, revision or address.revision, address.file)
 
 
 def _from_uri(text: str) -> HubAddress:

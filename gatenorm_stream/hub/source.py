@@ -87,9 +87,16 @@ class HubSource:
     remote = True
 
     def __init__(
-        self, address: HubAddress, commit: str, entries: Mapping[str, Entry], connections: int, note: Note
+        self,
+        address: HubAddress,
+        commit: str,
+        entries: Mapping[str, Entry],
+        connections: int,
+        note: Note,
+        gguf: tuple[str, ...] = (),
     ) -> None:
-        self.title = address.repository
+        self.title = f"{address.repository}:{address.file}" if address.file else address.repository
+        self.gguf = gguf
         self.revision = commit
         self.connections = connections
         self._address = address
@@ -152,10 +159,11 @@ class HubSource:
         return SpoolFile(self._spool / version, entry.size)
 
 
-def open_repository(address: HubAddress, connections: int, note: Note) -> Source:
+def open_repository(address: HubAddress, connections: int, note: Note, gguf: tuple[str, ...] = ()) -> Source:
     """Resolves `address` to one commit. A snapshot in the Hub cache is used if the Hub must not or can't be asked.
 
-    Raises HubError if there is neither.
+    `gguf` are the files of it that are the model, none for a safetensors checkpoint. Raises HubError if there is
+    neither the Hub nor a snapshot, or one of the files is not there.
     """
     from huggingface_hub import constants
 
@@ -165,14 +173,14 @@ def open_repository(address: HubAddress, connections: int, note: Note) -> Source
             info = _ask(address)
             break
         except UnreachableError as error:
-            if snapshot := _cached_snapshot(address):
+            if snapshot := _cached_snapshot(address, gguf):
                 note(f"{error}; using the snapshot in the Hub cache")
                 return snapshot
             patience.failed(error)
         except TransientError as error:
             patience.failed(error)
         except HubError:
-            if constants.HF_HUB_OFFLINE and (snapshot := _cached_snapshot(address)):
+            if constants.HF_HUB_OFFLINE and (snapshot := _cached_snapshot(address, gguf)):
                 return snapshot
             raise
     if info.sha is None:
@@ -181,7 +189,10 @@ def open_repository(address: HubAddress, connections: int, note: Note) -> Source
     for name in entries:
         if not is_safe(name):
             raise HubError(f"{address} lists a file called {name!r}, which could leave its directory: refused")
-    return HubSource(address, info.sha, entries, connections, note)
+    if missing := next((name for name in gguf if name not in entries), None):
+        there = ", ".join(sorted(name for name in entries if name.endswith(".gguf"))) or "none"
+        raise HubError(f"{address} has no {missing}; its GGUF files: {there}")
+    return HubSource(address, info.sha, entries, connections, note, gguf)
 
 
 def _ask(address: HubAddress) -> ModelInfo:
@@ -197,11 +208,13 @@ def _entry(sibling: RepoSibling) -> Entry:
     return Entry(sibling.rfilename, sibling.size or 0, sha256 or sibling.blob_id or "", sha256)
 
 
-def _cached_snapshot(address: HubAddress) -> Source | None:
+def _cached_snapshot(address: HubAddress, gguf: tuple[str, ...]) -> Source | None:
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(address.repository, "config.json", revision=address.revision)
-    if not isinstance(config, str):
+    name = gguf[0] if gguf else "config.json"
+    found = try_to_load_from_cache(address.repository, name, revision=address.revision)
+    if not isinstance(found, str):
         return None
-    snapshot = Path(config).parent
-    return LocalSource(snapshot, title=address.repository, revision=snapshot.name)
+    snapshot = Path(found).parents[name.count("/")]
+    title = f"{address.repository}:{address.file}" if address.file else address.repository
+    return LocalSource(snapshot, title=title, revision=snapshot.name, gguf=gguf)

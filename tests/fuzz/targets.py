@@ -24,11 +24,12 @@ from safetensors.numpy import save
 from watch import FindingError, Watch
 
 import gatenorm_stream
-from gatenorm_stream.api import choose_format, lay_out, make_plan, model_card, read_model
+from gatenorm_stream.api import choose_format, lay_out, make_plan, model_card
 from gatenorm_stream.checkpoint.header import header_range, parse_header
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.errors import GateNormError
+from gatenorm_stream.families.model import read_model
 from gatenorm_stream.plans import check_plan_fits, read_plan
 from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 from gatenorm_stream.scoring import score_model

@@ -1,0 +1,115 @@
+"""`no-op` in a GGUF file: attention really absent, as llama.cpp's architecture `deci` knows it.
+
+The form has a number of heads for each layer, and 0 where there is no attention. Otherwise it computes what `llama`
+does; what rotates its heads as halves instead of pairs is brought into pairs, whole rows at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
+from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
+from gatenorm_stream.formats.zeroed import ZEROED
+from gatenorm_stream.gguf.metadata import Value, integers, string
+from gatenorm_stream.gguf.model import ARCHITECTURE, MARK
+from gatenorm_stream.heads import Heads
+
+DECI = "deci"
+PAIRS = frozenset({"llama", "internlm2", "xverse"})
+"""Architectures of llama.cpp that compute what `deci` does, and rotate pairs as it does."""
+HALVES = frozenset({"qwen2", "exaone"})
+"""Those that rotate halves of a head."""
+KNOWN_TENSORS = re.compile(
+    r"blk\.\d+\.((attn_(q|k|v|output)|ffn_(gate|up|down))\.(weight|bias)|(attn|ffn)_norm\.weight)"
+    r"|(token_embd|output_norm|output|rope_freqs|rope_factors_(long|short))\.weight"
+)
+"""What `deci` has a place for."""
+
+OTHER_FORM = "prune the model's safetensors form for that"
+LLAMA_CPP_ONLY = Obstacle(
+    EVERY_ENGINE - {Engine.LLAMA_CPP},
+    "GGUF",
+    "a file for llama.cpp and what is built on it",
+    notice=True,
+    way_out=OTHER_FORM,
+)
+
+
+def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
+    return Limits((LLAMA_CPP_ONLY, *_obstacles(model, dropped)))
+
+
+def _obstacles(model: Model, dropped: tuple[int, ...]) -> Iterator[Obstacle]:
+    architecture, heads = _architecture(model), model.heads
+    if architecture not in PAIRS | HALVES:
+        reason = f"llama.cpp can leave attention out of {', '.join(sorted(PAIRS | HALVES))} only"
+        yield _obstacle(f"{ARCHITECTURE}={architecture}", reason)
+        return
+    if other := next((t for t in model.checkpoint.tensors if not KNOWN_TENSORS.fullmatch(t)), None):
+        yield _obstacle(other, f"llama.cpp's {DECI} has no such tensor")
+    if len(model.attention) != model.layers:
+        yield _obstacle("attention.head_count", "some layers have no attention already")
+    for name in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+        found = model.text.get(f"{architecture}.{name}", heads.dim)
+        if found != heads.dim:
+            reason = f"{DECI} rotates whole heads, which are {heads.dim} wide"
+            yield _obstacle(f"{architecture}.{name}={found}", reason)
+    if 0 in dropped:
+        yield _obstacle("layer 0", "llama.cpp reads its heads as the model's own")
+
+
+def _obstacle(field: str, reason: str) -> Obstacle:
+    return Obstacle(EVERY_ENGINE, field, reason, way_out="use --format zeroed, which keeps every shape")
+
+
+def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
+    remove = frozenset(name for layer in dropped for name in model.attention_tensors(layer))
+    return Edit(_metadata(model, dropped), remove=remove, interleave=_interleaved(model, dropped))
+
+
+def _interleaved(model: Model, dropped: tuple[int, ...]) -> dict[str, int]:
+    if _architecture(model) not in HALVES:
+        return {}
+    return {
+        name: model.heads.dim
+        for layer in range(model.layers)
+        if layer not in dropped
+        for part in ("attn_q", "attn_k")
+        for name in (f"{model.prefix}{layer}.{part}.weight", f"{model.prefix}{layer}.{part}.bias")
+        if name in model.checkpoint.tensors
+    }
+
+
+def _metadata(model: Model, dropped: tuple[int, ...]) -> dict[str, Value]:
+    """The source's, under the names that `deci` reads. Whatever is not the architecture's own stays as it is."""
+    own = f"{_architecture(model)}."
+    metadata: dict[str, Value] = {}
+    for key, value in model.config.items():
+        metadata[f"{DECI}.{key.removeprefix(own)}" if key.startswith(own) else key] = value
+    heads = [Heads(0, 0, 0) if a.layer in dropped else a.heads for a in model.attention]
+    metadata[ARCHITECTURE] = string(DECI)
+    metadata[f"{DECI}.attention.head_count"] = integers([h.queries for h in heads])
+    metadata[f"{DECI}.attention.head_count_kv"] = integers([h.keys for h in heads])
+    metadata[f"{DECI}.feed_forward_length"] = integers([_mlp_width(model, layer) for layer in range(model.layers)])
+    metadata[MARK] = integers(dropped)
+    return metadata
+
+
+def _mlp_width(model: Model, layer: int) -> int:
+    name = f"{model.prefix}{layer}.ffn_up.weight"
+    if name not in model.checkpoint.tensors:
+        raise CheckpointError(f"{model.checkpoint.source.title} has no {name}; it is incomplete, download it again")
+    return model.checkpoint.tensors[name].shape[0]
+
+
+def _architecture(model: Model) -> str:
+    return str(model.text[ARCHITECTURE])
+
+
+DECI_NO_OP = Format("no-op", True, lambda family: False, _limits, _edit)
+GGUF_ZEROED = replace(ZEROED, limits=lambda model, dropped: Limits((LLAMA_CPP_ONLY,)))

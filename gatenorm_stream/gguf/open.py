@@ -1,0 +1,100 @@
+"""One GGUF file, or those that it was split into, become a `Checkpoint`. Only headers are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from gatenorm_stream.checkpoint.open import Checkpoint, Shard, Tensor
+from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.source import File, Source
+from gatenorm_stream.errors import CheckpointError, HeaderError
+from gatenorm_stream.gguf.header import MAX_HEADER_BYTES, GgufHeader, IncompleteError, parse_header
+from gatenorm_stream.gguf.metadata import Value
+
+SUFFIX = ".gguf"
+SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+SPLIT_PREFIX = "split."
+"""Keys of the metadata that speak of the splitting."""
+FIRST_BYTES = 1 << 20
+"""Of a file, read at first; more if its header is longer."""
+
+
+@dataclass(frozen=True)
+class GgufCheckpoint(Checkpoint):
+    """`config` is the metadata of the first file: `Value`s by their keys, in their order."""
+
+    @property
+    def config_where(self) -> str:
+        return self.source.title
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """All files of the model that the GGUF file `name` belongs to, in order."""
+    match = SPLIT.fullmatch(name)
+    if match is None:
+        return (name,)
+    stem, count = match[1], int(match[3])
+    return tuple(f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}" for number in range(1, count + 1))
+
+
+def open_gguf(source: Source) -> GgufCheckpoint:
+    """Opens the files `source.gguf`; closes `source` if they are no model.
+
+    Raises CheckpointError if a file is missing or they contradict each other, HeaderError if one breaks the format.
+    """
+    try:
+        with ThreadPoolExecutor(source.connections) as pool:
+            opened = list(pool.map(lambda name: _opened(source.open(name)), source.gguf))
+        shards = tuple(
+            Shard(name, source.open(name), found.header) for name, found in zip(source.gguf, opened, strict=True)
+        )
+        _check_split(source, [found.metadata for found in opened])
+        tensors: dict[str, Tensor] = {}
+        for shard in shards:
+            for info in shard.header.tensors:
+                if info.name in tensors:
+                    raise CheckpointError(
+                        f"{info.name} stands in both {tensors[info.name].shard.name} and {shard.name}; download "
+                        "the files again"
+                    )
+                tensors[info.name] = Tensor(info, shard)
+        return GgufCheckpoint(source, opened[0].metadata, shards, tensors, None)
+    except BaseException:
+        source.cancel()
+        source.close()
+        raise
+
+
+def _opened(file: File) -> GgufHeader:
+    """Reads as much of the file as its header takes; how long that is, only its end tells."""
+    data, count = b"", min(FIRST_BYTES, file.size)
+    while True:
+        data += bytes(file.read(ByteRange(len(data), count)))
+        try:
+            return parse_header(data, file.size, file.where)
+        except IncompleteError:
+            if count == file.size:
+                raise HeaderError(
+                    f"{file.where} ends within its header: truncated, or not a GGUF file; download it again"
+                ) from None
+            if count >= MAX_HEADER_BYTES:
+                raise HeaderError(
+                    f"{file.where} has a header of more than {MAX_HEADER_BYTES} bytes: not a GGUF file of a model"
+                ) from None
+            count = min(2 * count, file.size, MAX_HEADER_BYTES)
+
+
+def _check_split(source: Source, files: list[Mapping[str, Value]]) -> None:
+    for number, (name, metadata) in enumerate(zip(source.gguf, files, strict=True)):
+        part, count = (
+            value.read() if (value := metadata.get(f"{SPLIT_PREFIX}{key}")) else default
+            for key, default in (("no", number), ("count", len(files)))
+        )
+        if part != number or count not in (0, len(files)):
+            raise CheckpointError(
+                f"{name} says that it is part {part} (from 0 on) of {count}; give the parts their own names back: "
+                f"NAME-00001-of-0000N{SUFFIX} and so on"
+            )

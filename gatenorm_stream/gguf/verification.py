@@ -1,0 +1,147 @@
+"""Reads a pruned GGUF file independently and compares it with its record, and with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
+from gatenorm_stream.checkpoint.local import LocalSource
+from gatenorm_stream.checkpoint.open import Tensor
+from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.source import Source
+from gatenorm_stream.errors import CheckpointError, VerificationError
+from gatenorm_stream.formats.choice import GGUF_FORMATS, formats_for
+from gatenorm_stream.gguf.layout import MODEL, lay_out_gguf
+from gatenorm_stream.gguf.model import read_gguf_model
+from gatenorm_stream.gguf.open import GgufCheckpoint, open_gguf
+from gatenorm_stream.plans import Plan, check_plan_fits
+from gatenorm_stream.record import MarkedDigest, parse_record, record_path
+from gatenorm_stream.scoring import Progress
+from gatenorm_stream.verification import Verified
+
+CHUNK = 8 << 20
+
+
+def verify_gguf(out: Path, against: Source | None = None, *, progress: Progress | None = None) -> Verified:
+    """Checks every byte of `out` against the digests in the record beside it, its heads and tensors, as the `gguf`
+    package reads them, against its plan, and with `against` every kept tensor against the source's bytes.
+
+    Raises VerificationError with all that is wrong.
+    """
+    plan, files = parse_record(_record(out), str(out))
+    if not out.is_file():
+        raise VerificationError(str(out), ["it is not there, only its record is"])
+    if files.keys() != {MODEL}:
+        raise VerificationError(str(out), ["the record beside it is not that of a GGUF file"])
+    try:
+        checkpoint = open_gguf(LocalSource(out.parent, gguf=(out.name,)))
+    except CheckpointError as error:
+        raise VerificationError(str(out), [f"its header was changed: {error}"]) from error
+    with checkpoint:
+        problems = list(_changed(checkpoint, files[MODEL].size, files[MODEL].sha256, files[MODEL].marks, progress))
+        if not problems:
+            problems += _contradictions(out, plan)
+        if not problems and against:
+            problems += _differences(checkpoint, plan, against, progress)
+    if problems:
+        raise VerificationError(str(out), problems)
+    return Verified(plan, 1, len(checkpoint.tensors), files[MODEL].size, against.title if against else None)
+
+
+def _record(out: Path) -> str:
+    path = record_path(out, single_file=True)
+    if not path.is_file():
+        raise VerificationError(str(out), [f"{path} is not there, which tells what {out.name} should be"])
+    with open(path, "rb") as file:
+        return file.read(MAX_JSON_BYTES + 1).decode("utf-8", "replace")
+
+
+def _changed(
+    checkpoint: GgufCheckpoint, size: int, sha256: str, marks: tuple[str, ...], progress: Progress | None
+) -> Iterator[str]:
+    (shard,) = checkpoint.shards
+    if shard.file.size != size:
+        yield f"it is {shard.file.size} bytes long instead of {size}"
+        return
+    parts = [("its header", shard.header.data_start)]
+    parts += [(t.name, shard.header.data_start + t.data.stop) for t in shard.header.tensors]
+    digest = MarkedDigest([end for _, end in parts])
+    for part in ByteRange(0, size).chunks(CHUNK):
+        digest.update(shard.file.read(part))
+        if progress:
+            progress("verifying", part.stop, size, shard.name)
+    if digest.result().sha256 != sha256:
+        differing = (
+            what for (what, _), mine, theirs in zip(parts, digest.marks, marks, strict=False) if mine != theirs
+        )
+        yield f"it was changed: its sha256 differs, first in {next(differing, 'its last bytes')}"
+
+
+def _contradictions(out: Path, plan: Plan) -> Iterator[str]:
+    """What the `gguf` package finds in it against the plan; anyone can write a file and record its digest."""
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(out)
+        names = {t.name for t in reader.tensors}
+        architecture = reader.fields["general.architecture"].contents()
+        heads = reader.fields[f"{architecture}.attention.head_count"].contents()
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        yield f"it is not what the plan makes: {type(error).__name__}: {error}"
+        return
+    removes = GGUF_FORMATS[plan.format].removes
+    for layer in (s.layer for s in plan.scores):
+        gone = removes and layer in plan.dropped
+        if any(name.startswith(f"blk.{layer}.attn_") for name in names) == gone:
+            yield f"layer {layer} has {'' if gone else 'no '}attention tensors, against the plan"
+        if removes and (heads[layer] == 0) != gone:
+            yield f"layer {layer} has {heads[layer]} heads, against the plan"
+
+
+def _differences(
+    checkpoint: GgufCheckpoint, plan: Plan, against: Source, progress: Progress | None
+) -> Iterator[str]:
+    if not against.gguf:
+        against.close()
+        yield f"{against.title} is no GGUF file"
+        return
+    with open_gguf(against) as source:
+        model = read_gguf_model(source)
+        check_plan_fits(plan, model)
+        edit = formats_for(source)[plan.format].edit(model, plan.dropped)
+        (shard,) = checkpoint.shards
+        (planned,) = lay_out_gguf(plan, model).shards
+        if shard.file.read(ByteRange(0, shard.header.data_start)) != planned.header:
+            yield "its header is not what the plan makes of the source"
+            return
+        total, done = checkpoint.weight_bytes, 0
+        for tensor in checkpoint.tensors.values():
+            rows = edit.interleave.get(tensor.name)
+            if not _same(tensor, source.tensors[tensor.name], tensor.name in edit.zero, rows):
+                yield f"{tensor.name} {'is not zero' if tensor.name in edit.zero else 'differs from the source'}"
+            done += len(tensor.range)
+            if progress:
+                progress("comparing", done, total, shard.name)
+
+
+def _same(kept: Tensor, original: Tensor, zero: bool, head_rows: int | None) -> bool:
+    """Compared in portions that hold whole heads where their rows were interleaved."""
+    step = CHUNK
+    if head_rows:
+        row_bytes = len(kept.range) // kept.shape[0]
+        step = max(1, CHUNK // (head_rows * row_bytes)) * head_rows * row_bytes
+    for mine, theirs in zip(kept.range.chunks(step), original.range.chunks(step), strict=True):
+        found = np.frombuffer(kept.shard.file.read(mine), np.uint8)
+        if zero:
+            if found.any():
+                return False
+            continue
+        wanted = np.frombuffer(original.shard.file.read(theirs), np.uint8)
+        if head_rows:
+            wanted = wanted.reshape(-1, 2, head_rows // 2, row_bytes).swapaxes(1, 2).reshape(-1)
+        if not np.array_equal(found, wanted):
+            return False
+    return True
