@@ -26,6 +26,7 @@ INDEX = "model.safetensors.index.json"
 ENTRY_BYTES = 75
 """Of a header's entry beside the tensor's name, about."""
 GUESSED_HEADER_BYTES = 1 << 14
+SHOWN_NAMES = 5
 PLAIN_NAME = re.compile(r"[^./\\\0:][^/\\\0:]*\.safetensors")
 FOREIGN_WEIGHTS = (".bin", ".pth", ".pt", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
 
@@ -96,6 +97,8 @@ def open_checkpoint(source: Source) -> Checkpoint:
     """
     try:
         names = source.names()
+        if (CONFIG not in names or not {SINGLE, INDEX} & set(names)) and (hint := _gguf_hint(source, names)):
+            raise CheckpointError(hint)
         if CONFIG not in names:
             raise CheckpointError(
                 f"{source.title} has no {CONFIG}; give the directory or repository that holds it beside the "
@@ -186,6 +189,16 @@ def json_object(source: Source, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{file.where} is not a JSON object; restore it")
     return value
+
+
+def _gguf_hint(source: Source, names: tuple[str, ...]) -> str | None:
+    """What to do if there is no safetensors checkpoint, but GGUF files."""
+    found = [n for n in names if n.endswith(".gguf")]
+    if not found:
+        return None
+    shown = ", ".join(f"{source.title}{'/' if source.directory else ':'}{name}" for name in found[:SHOWN_NAMES])
+    more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
+    return f"{source.title} has no safetensors checkpoint; give one of its GGUF files: {shown}{more}"
 
 
 def _no_weights(title: str, names: tuple[str, ...]) -> str:
