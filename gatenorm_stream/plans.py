@@ -18,6 +18,7 @@ from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.readings import READINGS
 from gatenorm_stream.scores import LayerScore
+from gatenorm_stream.spelling import did_you_mean
 from gatenorm_stream.version import VERSION
 
 SCHEMA = 1
@@ -62,7 +63,7 @@ def read_plan(path: Path) -> Plan:
         with open(path, "rb") as file:
             data = parse_json(file.read(MAX_JSON_BYTES + 1))
     except OSError as error:
-        raise PlanError(f"{path} can't be read: {error.strerror}") from error
+        raise PlanError(f"{path} can't be read: {error.strerror}{did_you_mean(path)}") from error
     except ValueError as error:
         raise PlanError(f"{path} is not valid JSON ({error}); give a gatenorm.json") from error
     return plan_from_json(data, str(path))

@@ -12,6 +12,7 @@ from gatenorm_stream.gguf.open import SPLIT, SUFFIX, split_names
 from gatenorm_stream.hub.address import hub_address
 from gatenorm_stream.hub.retry import Note
 from gatenorm_stream.hub.source import DEFAULT_CONNECTIONS, open_repository
+from gatenorm_stream.spelling import similar_path
 
 
 def open_source(
@@ -27,11 +28,19 @@ def open_source(
     Raises CheckpointError if it is not there, HubError if the repository can't be read.
     """
     address = hub_address(os.fspath(model), revision)
-    if address is None:
-        path = Path(model)
-        return _gguf(path) if path.suffix == SUFFIX and not path.is_dir() else LocalSource(path)
-    gguf = split_names(address.file) if address.file else ()
-    return open_repository(address, connections or DEFAULT_CONNECTIONS, note, gguf)
+    meant = None if Path(model).exists() else similar_path(model)
+    try:
+        if address is None:
+            path = Path(model)
+            return _gguf(path) if path.suffix == SUFFIX and not path.is_dir() else LocalSource(path)
+        if meant:
+            note(f"{model} is not here, but {meant} is; asking the Hub for {model}")
+        gguf = split_names(address.file) if address.file else ()
+        return open_repository(address, connections or DEFAULT_CONNECTIONS, note, gguf)
+    except CheckpointError as error:
+        if meant is None:
+            raise
+        raise type(error)(f"{error}; did you mean the local {meant}?") from error
 
 
 def _gguf(path: Path) -> Source:

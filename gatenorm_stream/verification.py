@@ -26,6 +26,7 @@ from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.record import RECORD, FileDigest, parse_record
 from gatenorm_stream.scoring import Progress, available_threads
+from gatenorm_stream.spelling import did_you_mean
 
 CHUNK = 8 << 20
 
@@ -101,7 +102,9 @@ def _file_problems(
 def _record(out: Path) -> str:
     path = out / RECORD
     if not path.is_file():
-        raise VerificationError(str(out), [f"there is no {RECORD}; it is not an output of gatenorm-stream"])
+        raise VerificationError(
+            str(out), [f"there is no {RECORD}; it is not an output of gatenorm-stream{did_you_mean(out)}"]
+        )
     try:
         with open(path, "rb") as file:
             return file.read(MAX_JSON_BYTES + 1).decode("utf-8")

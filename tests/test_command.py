@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
 from conftest import COMMAND, Run
+
+from gatenorm_stream.cli import families, main, prune, score, verify
+from gatenorm_stream.report import progress
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -137,7 +144,52 @@ def test_names_that_try_to_move_the_cursor(run: Run, llama: Path) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    python = str(Path(COMMAND).with_name("python"))
     heavy = ("numpy", "huggingface_hub", "rich", "safetensors")
-    script = f"import sys, gatenorm_stream.cli.main; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([python, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+    script = f"""
+import sys
+from gatenorm_stream.cli.main import main
+sys.argv = ["gatenorm-stream", "--help"]
+try:
+    main()
+finally:
+    print([m for m in {heavy} if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.endswith("\n[]\n")
+
+
+def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
+    """As they stand there, but for the names: MODEL, DIR. Those on the Hub are run in tests/hub."""
+    (tmp_path / "MODEL").symlink_to(llama)
+    environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
+    for command, examples in ((None, main.EXAMPLES), *((c, c.EXAMPLES) for c in (prune, score, verify, families))):
+        for line in examples.strip().splitlines():
+            if "org/name" not in line:
+                line = line.replace("7,9-10", "1-2").replace("--drop 8", "--drop 2")
+                if " --out DIR" in line:
+                    shutil.rmtree(tmp_path / "DIR", ignore_errors=True)
+                done = subprocess.run(
+                    ["sh", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True
+                )
+                assert (done.returncode, done.stderr) == (0, ""), (command, line)
+
+
+def test_every_option_says_what_it_takes(run: Run) -> None:
+    """In words of ours, not in the names of Python's types."""
+    for command in ("prune", "score", "verify", "families"):
+        for line in run(command, "--help").stdout.splitlines():
+            if match := re.match(r"  (-q, )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
+                assert match[4] or len(line) < 30, line
+            else:
+                assert not line.startswith("  -"), line
+
+
+def test_progress_and_notes_are_for_people_who_asked(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
+    for quiet in (True, False):
+        with progress.progress_meter(quiet) as meter:
+            meter.report("scoring", 1, 2, "model.safetensors")
+            meter.note("trying again")
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err == ("" if quiet else "scoring: 1 B of 2 B (50 %), model.safetensors\ntrying again\n")

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
+from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.errors import GateNormError, VerificationError
 
 SHOWN_PROBLEMS = 20
@@ -75,4 +76,4 @@ def _how_to_go_on(kwargs: dict[str, Any]) -> str:
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    typer.echo(folded(line, sys.stderr), err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,14 +13,6 @@ if TYPE_CHECKING:
     from gatenorm_stream.selection import Choice
 
 WIDEST_TABLE = 100
-
-
-def wrapped(line: str) -> str:
-    """Folded to a terminal's width; whole where there is no terminal."""
-    if not sys.stdout.isatty():
-        return line
-    width = shutil.get_terminal_size().columns
-    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False)
 
 
 def show_scores(scores: tuple[LayerScore, ...], dropped: tuple[int, ...], choice: Choice) -> None:

@@ -11,6 +11,11 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.options import DebugOption
 
+EXAMPLES = """
+gatenorm-stream families
+gatenorm-stream families --json
+"""
+
 
 @reported
 def families(

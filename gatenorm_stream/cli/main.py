@@ -3,41 +3,70 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from gatenorm_stream.cli.families import families
-from gatenorm_stream.cli.prune import prune
-from gatenorm_stream.cli.score import score
-from gatenorm_stream.cli.verify import verify
+from gatenorm_stream.cli import families, prune, score, verify
+from gatenorm_stream.cli.fold import folded
+from gatenorm_stream.cli.help import Command, command_help
+from gatenorm_stream.cli.usage import check_command, options_of, usage_line
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+EXAMPLES = """
+gatenorm-stream score MODEL                   # the scores; nothing is written
+gatenorm-stream MODEL --dry-run               # what would go, and what it saves
+gatenorm-stream MODEL --out DIR               # prune
+gatenorm-stream verify DIR --against MODEL    # check every byte
+"""
 
 
 class _PruneByDefault(TyperGroup):
     """`gatenorm-stream MODEL ...` is `gatenorm-stream prune MODEL ...`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        own = {option for param in self.get_params(ctx) for option in param.opts}
-        if args and args[0] not in self.commands and args[0] not in own:
+        if not args and not ctx.resilient_parsing:
+            typer.echo(self.get_help(ctx))
+            ctx.exit(2)
+        if args and args[0] not in self.commands and args[0] not in options_of(self, ctx):
+            if not args[0].startswith("-"):
+                check_command(args[0], self.commands, Path(args[0]).exists())
             args = ["prune", *args]
         return super().parse_args(ctx, args)
+
+    def get_help(self, ctx: Any) -> str:
+        rows = [(name, _first_sentence(command.help or "")) for name, command in self.commands.items()]
+        return command_help(self, ctx, rows)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """The options of `prune` are offered too, since it is the default."""
+        found = super().shell_complete(ctx, incomplete)
+        return found + self.commands["prune"].shell_complete(ctx, incomplete) if incomplete[:1] == "-" else found
 
 
 app = typer.Typer(
     cls=_PruneByDefault,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    epilog=EXAMPLES,
     help="Remove the attention sublayers that matter least from an LLM checkpoint: no data, no GPU, no loading of "
-    "the model.\n\n`gatenorm-stream MODEL --out DIR` prunes; `gatenorm-stream score MODEL` only shows the scores.",
+    "the model.\n\nMODEL is a directory of safetensors, or org/name[@revision] on the Hugging Face Hub.",
 )
-app.command()(prune)
-app.command()(score)
-app.command()(verify)
-app.command()(families)
+for command, examples in (
+    (prune.prune, prune.EXAMPLES),
+    (score.score, score.EXAMPLES),
+    (verify.verify, verify.EXAMPLES),
+    (families.families, families.EXAMPLES),
+):
+    app.command(cls=Command, epilog=examples)(command)
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition("\n\n")[0].replace("\n", " ").rstrip(".")
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,7 +87,16 @@ def _group(
 
 
 def main() -> None:
-    """Scoring runs its own threads, so BLAS gets one each, unless the user has set another number."""
+    """Runs the command and exits: 0 done, 1 an error, 2 a command line that can't be read, 130 interrupted."""
     for name in BLAS_THREADS:
-        os.environ.setdefault(name, "1")
-    app()
+        os.environ.setdefault(name, "1")  # scoring runs threads of its own
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # which all of typer's own have
+            raise
+        typer.echo(folded(usage_line(error), sys.stderr), err=True)
+        sys.exit(2)
+    sys.exit(code or 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.readings import Reading
 
 if TYPE_CHECKING:
@@ -23,27 +24,44 @@ ModelName = Annotated[
         help="Directory of a safetensors checkpoint, a GGUF file, or org/name[@revision][:file.gguf] on the Hub.",
     ),
 ]
-RevisionOption = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.", rich_help_panel=HUB)]
+RevisionOption = Annotated[
+    str | None,
+    typer.Option(metavar="REVISION", help="Branch, tag or commit on the Hub.", rich_help_panel=HUB),
+]
 ConnectionsOption = Annotated[
     int | None,
-    typer.Option(min=1, max=64, help="Requests to the Hub at once; 8 by default.", rich_help_panel=HUB),
+    typer.Option(
+        metavar="N", min=1, max=64, help="Requests to the Hub at once; 8 by default.", rich_help_panel=HUB
+    ),
 ]
-ReadingOption = Annotated[Reading, typer.Option(help="How the formula is read; see the docs.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads to use; all processors by default.")]
+ReadingOption = Annotated[
+    Reading, typer.Option(metavar="READING", help="How the formula is read: per-head, joint or stored.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Threads to use; all processors by default.")
+]
 DaskOption = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="Score on the workers of this dask scheduler, such as tcp://host:8786."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and --json.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-DropOption = Annotated[int | None, typer.Option(help="How many attention sublayers go.", rich_help_panel=WHAT_GOES)]
+DropOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="How many attention sublayers go.", rich_help_panel=WHAT_GOES),
+]
 ShareOption = Annotated[
     float | None,
-    typer.Option(help="Share of the attention sublayers that goes; 0.2 by default.", rich_help_panel=WHAT_GOES),
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the attention sublayers that goes; 0.2 by default.",
+        rich_help_panel=WHAT_GOES,
+    ),
 ]
 ProtectFirstOption = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=0,
         help="Layers at the start that are never chosen; 1 by default, since llama.cpp and vLLM can't run without "
         "layer 0's attention.",
@@ -51,7 +69,8 @@ ProtectFirstOption = Annotated[
     ),
 ]
 ProtectLastOption = Annotated[
-    int, typer.Option(min=0, help="Layers at the end that are never chosen.", rich_help_panel=WHAT_GOES)
+    int,
+    typer.Option(metavar="N", min=0, help="Layers at the end that are never chosen.", rich_help_panel=WHAT_GOES),
 ]
 
 
@@ -63,13 +82,13 @@ def chosen(
     protect_first: int | None,
     protect_last: int,
 ) -> Choice:
-    """Raises BadParameter if more than one of the ways to choose is used."""
+    """Raises UsageProblem if more than one of the ways to choose is used."""
     from gatenorm_stream.selection import Choice
 
     given = {"--drop": drop, "--share": share, "--layers": layers, "--plan": plan}
     used = [name for name, value in given.items() if value is not None]
     if len(used) > 1:
-        raise typer.BadParameter(f"{' and '.join(used)} exclude each other; give one")
+        raise UsageProblem(f"{' and '.join(used)} exclude each other; give one")
     return Choice(drop, share, _layers(layers), protect_first, protect_last)
 
 
@@ -80,6 +99,6 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
-            raise typer.BadParameter(f"--layers takes numbers and ranges as 3,7-9, not {text!r}")
+            raise UsageProblem(f"--layers takes numbers and ranges as 3,7-9, not {text!r}")
         layers += range(int(match[1]), int(match[2] or match[1]) + 1)
     return tuple(layers)

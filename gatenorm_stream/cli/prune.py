@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import show_scores, wrapped
+from gatenorm_stream.cli.decision import show_scores
+from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
     WHAT_GOES,
     ConnectionsOption,
@@ -28,6 +30,7 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
 from gatenorm_stream.readings import Reading
 
@@ -41,20 +44,37 @@ if TYPE_CHECKING:
     from gatenorm_stream.selection import Choice
 
 OUTPUT = "Output"
+EXAMPLES = """
+gatenorm-stream MODEL --out DIR                      # a fifth of the layers
+gatenorm-stream MODEL --out DIR --drop 8             # the 8 least coupled
+gatenorm-stream MODEL --out DIR --layers 7,9-10      # these very layers
+gatenorm-stream MODEL --out DIR --engine llama.cpp   # for llama.cpp
+gatenorm-stream MODEL --dry-run --json > plan.json   # the plan alone,
+gatenorm-stream MODEL --out DIR --plan plan.json     # and carried out later
+"""
 
 
 @reported
 def prune(
     model: ModelName,
-    out: Annotated[Path | None, typer.Option(help="Directory (of a GGUF: file) to write; must not exist.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Directory (of a GGUF: file) to write; must not exist.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     drop: DropOption = None,
     share: ShareOption = None,
     layers: Annotated[
-        str | None, typer.Option(help="The very layers, as 3,7-9.", rich_help_panel=WHAT_GOES)
+        str | None, typer.Option(metavar="LIST", help="The very layers, as 3,7-9.", rich_help_panel=WHAT_GOES)
     ] = None,
     plan: Annotated[
         Path | None,
-        typer.Option(help="Repeat a saved plan: the gatenorm.json of an output.", rich_help_panel=WHAT_GOES),
+        typer.Option(
+            metavar="FILE",
+            help="Repeat a saved plan: the gatenorm.json of an output, or what --dry-run --json printed.",
+            rich_help_panel=WHAT_GOES,
+        ),
     ] = None,
     protect_first: ProtectFirstOption = None,
     protect_last: ProtectLastOption = 0,
@@ -62,13 +82,18 @@ def prune(
     format: Annotated[
         Literal["auto", "no-op", "transformers", "zeroed"],
         typer.Option(
-            help="no-op: attention absent; transformers: absent, for transformers; zeroed: all shapes kept.",
+            metavar="FORMAT",
+            help="auto, no-op: attention absent; transformers: absent, for transformers; zeroed: all shapes kept.",
             rich_help_panel=OUTPUT,
         ),
     ] = "auto",
     engine: Annotated[
         list[Engine] | None,
-        typer.Option(help="An engine that must run the result; may be repeated.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="ENGINE",
+            help="One that must run the result: transformers, llama.cpp, mlx-lm, vllm or sglang. May be repeated.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, write nothing.", rich_help_panel=OUTPUT)
@@ -92,7 +117,7 @@ def prune(
 ) -> None:
     """Prune MODEL into a new directory (the default command)."""
     if out is None and not dry_run:
-        raise typer.BadParameter("give --out DIR, or --dry-run to only see the plan")
+        raise UsageProblem("give --out DIR, or --dry-run to only see the plan")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last)
     from gatenorm_stream.containers import open_model
     from gatenorm_stream.report.progress import progress_meter
@@ -195,12 +220,12 @@ def _laid_out(plan: Plan, model: Model, out: Path | None) -> Layout:
 def _show_plan(model: Model, plan: Plan, form: FormatChoice, layout: Layout, choice: Choice) -> None:
     from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
-    typer.echo(model_line(model))
+    typer.echo(folded(model_line(model)))
     typer.echo(f"Gate-Norm, reading {plan.reading}\n")
     show_scores(plan.scores, plan.dropped, choice)
     typer.echo()
     for line in plan_lines(plan, form):
-        typer.echo(wrapped(line))
+        typer.echo(folded(line))
     for line in file_lines(layout):
-        typer.echo(wrapped(line))
-    typer.echo(f"\n{size_table(model, plan, layout)}\n")
+        typer.echo(folded(line))
+    typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")

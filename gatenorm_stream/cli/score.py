@@ -9,6 +9,7 @@ import typer
 
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.decision import show_scores
+from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
     DaskOption,
@@ -24,6 +25,12 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+
+EXAMPLES = """
+gatenorm-stream score MODEL
+gatenorm-stream score MODEL --drop 8 --json > scores.json
+gatenorm-stream score org/name@main    # fetches headers, q and k only
+"""
 
 
 @reported
@@ -75,6 +82,6 @@ def score(
     elif not quiet:
         from gatenorm_stream.report.summary import model_line
 
-        typer.echo(model_line(read))
-        typer.echo(f"Gate-Norm, reading {reading}; the lowest would go first\n")
+        typer.echo(folded(model_line(read)))
+        typer.echo(folded(f"Gate-Norm, reading {reading}; the lowest would go first") + "\n")
         show_scores(scores, dropped, choice)

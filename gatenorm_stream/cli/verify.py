@@ -8,14 +8,20 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, QuietOption, RevisionOption
+
+EXAMPLES = """
+gatenorm-stream verify DIR
+gatenorm-stream verify DIR --against MODEL
+"""
 
 
 @reported
 def verify(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream.")],
     against: Annotated[
-        str | None, typer.Option(help="The source model; every kept tensor is compared with it.")
+        str | None, typer.Option(metavar="MODEL", help="The source model; every kept tensor is compared with it.")
     ] = None,
     revision: RevisionOption = None,
     connections: ConnectionsOption = None,
@@ -35,7 +41,5 @@ def verify(
         verified = verify_output(out, source, progress=meter.report)
     if not quiet:
         compared = f", each the same as in {against}" if against else ""
-        typer.echo(
-            f"verified {out}: {verified.files} files, {si(verified.bytes, 'B')}, "
-            f"{verified.tensors} tensors{compared}"
-        )
+        counted = f"{verified.files} files, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
+        typer.echo(folded(f"verified {out}: {counted}{compared}"))

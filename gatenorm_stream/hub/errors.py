@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.hub.address import HubAddress
 from gatenorm_stream.hub.retry import TRANSIENT_STATUS, TransientError, UnreachableError, retry_after
+from gatenorm_stream.hub.spelling import similar_repository
 
 
 @contextmanager
@@ -37,6 +38,8 @@ def hub_errors(address: HubAddress, *, logged_in: bool) -> Iterator[None]:
             if logged_in
             else "check the spelling; if it is private, log in with `hf auth login` or set HF_TOKEN"
         )
+        meant = similar_repository(address.repository)
+        step += f"; did you mean {meant}?" if meant else ""
         raise HubError(f"{page} is not there, or private: {step}") from error
     except hf.EntryNotFoundError as error:
         raise HubError(f"a file of {address} is not there any more; run again") from error

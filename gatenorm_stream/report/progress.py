@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from gatenorm_stream.scoring import Progress
 
 LINE_SECONDS = 10
+WIDE = 65
+"""Columns in which bytes, rate and file find room."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,40 @@ class Meter:
 
 @contextmanager
 def progress_meter(quiet: bool) -> Iterator[Meter]:
-    """On a terminal: bytes, rate, time left and the file. Elsewhere, or `quiet`: a line every `LINE_SECONDS`."""
-    if quiet or not sys.stderr.isatty():
+    """On a terminal: bytes, rate, time left, the file. Elsewhere: a line every `LINE_SECONDS`. `quiet`: nothing."""
+    if quiet:
+        yield Meter(lambda *_: None, lambda _: None, nullcontext)
+        return
+    if not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         yield Meter(_lines(), _line, nullcontext)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.console import Console, ConsoleDimensions
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
+    class Roomy(Console):
+        """With room at the right for the ^C that a terminal echoes; else it would begin a line and the bar stay."""
+
+        @property  # type: ignore[misc]
+        def size(self) -> ConsoleDimensions:
+            found = super().size
+            return ConsoleDimensions(max(found.width - 3, 1), found.height)
+
+    console = Roomy(stderr=True)
+    wide = console.width >= WIDE
     columns = (
         TextColumn("{task.description:<9}"),
         BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *((DownloadColumn(), TransferSpeedColumn()) if wide else (TaskProgressColumn(),)),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[file]}"),
+        *((TextColumn("{task.fields[file]}"),) if wide else ()),
     )
     with Bars(
         *columns, console=console, transient=True, expand=True, redirect_stdout=False, redirect_stderr=False

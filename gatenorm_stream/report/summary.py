@@ -10,6 +10,7 @@ from gatenorm_stream.layout import Layout
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.report.quantities import layer_list, si
 
+SIZE_TABLE = 51
 UNTRIED = {"sglang": "sglang (tried on a CPU only)"}
 
 
@@ -34,8 +35,11 @@ def size_rows(model: Model, plan: Plan, layout: Layout) -> list[tuple[str, str, 
     ]
 
 
-def size_table(model: Model, plan: Plan, layout: Layout) -> str:
-    rows = [("", "before", "after", ""), *size_rows(model, plan, layout)]
+def size_table(model: Model, plan: Plan, layout: Layout, width: int = 80) -> str:
+    rows = size_rows(model, plan, layout)
+    if width < SIZE_TABLE:
+        return "\n".join(f"{what}\n  {before} to {after}, {change}" for what, before, after, change in rows)
+    rows = [("", "before", "after", ""), *rows]
     return "\n".join(f"{a:<22}{b:>10}{c:>10}{d:>9}".rstrip() for a, b, c, d in rows)
 
 

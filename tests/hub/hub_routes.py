@@ -40,10 +40,19 @@ class Routes:
             return self._file(match, asked, cached=True)
         if match := RESOLVE.fullmatch(parts.path):
             return self._file(match, asked, cached=False)
+        if parts.path == "/api/models":
+            return structure(self._listed(query))
         if match := API.fullmatch(parts.path):
             name, verb, revision, rest = (unquote(group or "") for group in match.groups())
             return self._api(name, verb or "revision", revision or "main", rest, query, asked, posted)
         return error(404, "", "Sorry, we can't find the page you are looking for.")
+
+    def _listed(self, query: Mapping[str, str]) -> list[dict[str, str]]:
+        """Public repositories of an `author`, or whose name holds `search`."""
+        public = [name for name, repository in self.repositories.items() if not repository.private]
+        author, search = query.get("author"), query.get("search", "").lower()
+        found = [n for n in public if author in (None, n.partition("/")[0]) and search in n.lower()]
+        return [{"id": name} for name in found[: int(query.get("limit", "1000"))]]
 
     def _refusal(self, name: str, asked: Mapping[str, str], *, content: bool) -> Answer | None:
         """What the Hub tells whom it does not serve. It does not tell outsiders what does not exist from what

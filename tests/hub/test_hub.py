@@ -400,3 +400,20 @@ def test_a_disk_that_is_full_while_q_and_k_come(hub: Hub, tmp_path: Path) -> Non
     assert done.stderr.count("\n") == 1
     assert "run the same command again" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_mistyped_name(run: Run) -> None:
+    for typed, meant in (("org/stou", "org/sotu"), ("orgg/sotu", "org/sotu")):
+        done = run("score", typed)
+        assert done.returncode == 1
+        assert done.stderr.endswith(f"did you mean {meant}?\n")
+    assert "did you mean" not in run("score", "org/another").stderr
+    assert "org/private" not in run("score", "org/privat").stderr
+
+
+def test_a_mistyped_path_that_looks_like_a_name(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "sotu").symlink_to(FIXTURE)
+    done = run("score", "models/stou")
+    assert "models/stou is not here, but models/sotu is; asking the Hub" in done.stderr
+    assert done.stderr.endswith("did you mean the local models/sotu?\n")

@@ -1,0 +1,47 @@
+"""Mistyped command lines: one line that says what was not understood, and what may have been meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+
+from gatenorm_stream.spelling import similar
+
+
+class UsageProblem(typer.BadParameter):
+    """Its message is all that is shown."""
+
+    def format_message(self) -> str:
+        return self.message
+
+
+def usage_line(error: Any) -> str:
+    """`error` is what typer raises for a command line that it can't read."""
+    ctx, text = error.ctx, error.format_message().strip().removesuffix(".")
+    option = getattr(error, "option_name", None)
+    if ctx and option and text.lower().startswith("no such option"):
+        text = f"there is no option {option}{_meant(option, ctx)}"
+    text = " ".join(text.replace("Value error, ", "").split())
+    more = f" ({ctx.command_path} --help)" if ctx and not isinstance(error, UsageProblem) else ""
+    return f"error: {text[:1].lower()}{text[1:]}{more}"
+
+
+def _meant(option: str, ctx: typer.Context) -> str:
+    group: Any = ctx.parent or ctx
+    if known := similar(option, options_of(ctx.command, ctx) + options_of(group.command, group)):
+        return f"; did you mean {known}?"
+    others: dict[str, Any] = getattr(group.command, "commands", {})
+    having = [name for name, command in others.items() if option in options_of(command, ctx)]
+    return f" here; {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it" if having else ""
+
+
+def options_of(command: Any, ctx: typer.Context) -> list[str]:
+    return [opt for param in command.get_params(ctx) if param.param_type_name == "option" for opt in param.opts]
+
+
+def check_command(word: str, commands: Iterable[str], exists: bool) -> None:
+    """A first word that is neither a command nor a model, but much like a command: raises UsageProblem."""
+    if not exists and "/" not in word and (meant := similar(word, commands)):
+        raise UsageProblem(f"{word} is neither a command nor a model; did you mean {meant}?")

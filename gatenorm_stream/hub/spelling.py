@@ -1,0 +1,32 @@
+"""The repository that someone may have meant, of those that the Hub lists."""
+
+from __future__ import annotations
+
+from gatenorm_stream.spelling import similar
+
+SECONDS = 5
+LISTED = 1000
+
+
+def similar_repository(repository: str) -> str | None:
+    """Asks for the owner's models, then for models of that name anywhere; None too if the Hub does not answer."""
+    owner, _, name = repository.partition("/")
+    if found := similar(name, [other.partition("/")[2] for other in _listed({"author": owner})]):
+        return f"{owner}/{found}"
+    return similar(repository, _listed({"search": name}))
+
+
+def _listed(query: dict[str, str]) -> list[str]:
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    try:
+        answer = get_session().get(
+            f"{constants.ENDPOINT}/api/models",
+            params={**query, "limit": LISTED},
+            headers=build_hf_headers(),
+            timeout=SECONDS,
+        )
+        return [str(model["id"]) for model in answer.json()] if answer.status_code == 200 else []
+    except Exception:  # a guess must not hide the error that it was to explain
+        return []

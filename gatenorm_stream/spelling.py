@@ -1,0 +1,31 @@
+"""What someone may have meant."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+
+def similar(word: str, among: Iterable[str]) -> str | None:
+    """The one of `among` that is most like `word`, if one is much like it; never `word` itself."""
+    found = get_close_matches(word.lower(), {w.lower(): w for w in among if w != word}, n=1, cutoff=0.7)
+    return next((w for w in among if w.lower() == found[0] and w != word), None) if found else None
+
+
+def did_you_mean(path: str | os.PathLike[str]) -> str:
+    """The end of a message about a path that is not there; empty if nothing like it is."""
+    meant = None if os.path.exists(path) else similar_path(path)
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def similar_path(path: str | os.PathLike[str]) -> str | None:
+    """An entry of the same directory with a name much like that of `path`, which is not there."""
+    folder, name = os.path.split(os.fspath(path).rstrip("/"))
+    try:
+        names = sorted(n for n in os.listdir(folder or ".") if not n.startswith("."))
+    except OSError:
+        return None
+    found = similar(name, names)
+    return str(Path(folder, found)) if found else None
