@@ -44,18 +44,18 @@ def screen(folder: Path, *args: str, columns: int = 80, **environment: str) -> s
 @pytest.mark.parametrize("columns", [80, 40])
 @pytest.mark.parametrize("command", ["", "prune", "score", "verify", "families"])
 def test_help(folder: Path, command: str, columns: int) -> None:
-    check(f"help {command or 'of all'} {columns}", screen(folder, *command.split(), "--help", columns=columns))
+    check(f"help-{command or 'all'}-{columns}", screen(folder, *command.split(), "--help", columns=columns))
 
 
 @pytest.mark.parametrize("columns", [80, 40])
 def test_score(folder: Path, columns: int) -> None:
-    check(f"score {columns}", screen(folder, "score", "sotu-5m", columns=columns))
+    check(f"score-{columns}", screen(folder, "score", "sotu-5m", columns=columns))
 
 
 @pytest.mark.parametrize("columns", [80, 40])
 def test_prune_and_verify(folder: Path, columns: int) -> None:
-    check(f"prune {columns}", screen(folder, "sotu-5m", "--out", "out", columns=columns))
-    check(f"verify {columns}", screen(folder, "verify", "out", "--against", "sotu-5m", columns=columns))
+    check(f"prune-{columns}", screen(folder, "sotu-5m", "--out", "out", columns=columns))
+    check(f"verify-{columns}", screen(folder, "verify", "out", "--against", "sotu-5m", columns=columns))
 
 
 MISTAKES = """\
@@ -101,7 +101,7 @@ def test_completion_in_bash(folder: Path) -> None:
             terminal.until(lambda text: text == "$\n")
             terminal.type(typed)
             screens.append(terminal.until(lambda text, end=completed: end in text and _at_prompt(text)))
-    check("completion in bash", "\n".join(screens))
+    check("completion-in-bash", "\n".join(screens))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_interrupted(folder: Path, columns: int) -> None:
         terminal.type("\x03")
         terminal.until("\n$\n")
         terminal.type("echo $?\n")
-        check(f"interrupted {columns}", terminal.until("130\n$\n"))
+        check(f"interrupted-{columns}", terminal.until("130\n$\n"))
 
 
 def test_no_color(folder: Path) -> None:
