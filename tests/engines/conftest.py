@@ -109,13 +109,13 @@ def reference():
 
 
 @pytest.fixture(scope="session")
-def gguf(tmp_path_factory) -> Callable[[Path], Path]:
-    """gguf(checkpoint): converted for llama.cpp."""
+def gguf(tmp_path_factory) -> Callable[..., Path]:
+    """gguf(checkpoint, *how): converted for llama.cpp."""
     import llama_cpp
 
     @functools.cache
-    def gguf(checkpoint: Path) -> Path:
-        return llama_cpp.convert(checkpoint, tmp_path_factory.mktemp("gguf") / "model.gguf")
+    def gguf(checkpoint: Path, *how: str) -> Path:
+        return llama_cpp.convert(checkpoint, tmp_path_factory.mktemp("gguf") / "model.gguf", *how)
 
     return gguf
 

