@@ -88,7 +88,7 @@ def _option_groups(options: list[Any]) -> list[Section]:
     """In the order in which they first appear, those of no group last."""
     groups: dict[str, list[Row]] = {}
     for option in options:
-        groups.setdefault(option.rich_help_panel or "", []).append((_name(option), _text(option)))
+        groups.setdefault(getattr(option, "rich_help_panel", None) or "", []).append((_name(option), _text(option)))
     rest = groups.pop("", [])
     return [*groups.items(), ("Options", rest)]
 
@@ -101,8 +101,8 @@ def _name(param: Any) -> str:
 
 
 def _text(option: Any) -> str:
-    """What it does, and its default where that is a value to be seen."""
-    shown = option.default not in (None, False, 0) and not callable(option.default)
+    """What it does, and its default where that is a word."""
+    shown = isinstance(option.default, str)
     return f"{option.help or ''} [default: {option.default}]" if shown else option.help or ""
 
 
