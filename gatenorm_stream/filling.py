@@ -53,6 +53,10 @@ class Local:
         return len(self.range)
 
 
+class DamagedSpoolError(CheckpointError):
+    """Bytes that were kept from scoring may be damaged, and then scores and plan are too."""
+
+
 Chunk: TypeAlias = bytes | Local | Remote | Interleaved
 Pieces: TypeAlias = tuple[Piece | bytes, ...]
 Advance: TypeAlias = Callable[[int, str], None]
@@ -123,7 +127,7 @@ class Filling:
 def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead, advance: Advance) -> None:
     """Writes the file in `folder` from byte `start` on and enters it in the journal.
 
-    Raises OSError, CheckpointError, and what `advance` raises to stop it.
+    Raises OSError, CheckpointError (DamagedSpoolError), and what `advance` raises to stop it.
     """
     name, start = filling.name, filling.start
     path = folder / name
@@ -182,7 +186,10 @@ def _check_whole(path: Path, pieces: Pieces, sha256: str) -> None:
     for piece in pieces:
         if isinstance(piece, Copied) and len(piece) == piece.file.size and piece.file.sha256 not in (None, sha256):
             path.unlink()
-            raise CheckpointError(f"{piece.file.where} came damaged: its sha256 is not the Hub's; run again")
+            damaged = f"{piece.file.where} came damaged: its sha256 is not the Hub's"
+            if any(descriptor is not None for _, descriptor in piece.file.segments(piece.range)):
+                raise DamagedSpoolError(f"{damaged}; run the same command again, it starts over")
+            raise CheckpointError(f"{damaged}; run the same command again, it fetches that file anew")
 
 
 def _write_all(target: FileIO, data: memoryview) -> None:

@@ -21,11 +21,11 @@ from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import CheckpointError, OutputError, VerificationError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.filling import Filling, Readahead, Remote, chunks, fill
+from gatenorm_stream.filling import DamagedSpoolError, Filling, Readahead, Remote, chunks, fill
 from gatenorm_stream.gguf.open import open_gguf
 from gatenorm_stream.journal import Journal
 from gatenorm_stream.layout import Copied, Interleaved, Layout, Zeros
-from gatenorm_stream.partial import SPOOL
+from gatenorm_stream.partial import SPOOL, clear
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.publication import publish_directory, publish_file
 from gatenorm_stream.record import RECORD, render_record
@@ -68,6 +68,9 @@ def write_output(
         shutil.rmtree(partial / SPOOL, ignore_errors=True)
         sync_tree(partial)
         publish_directory(partial, out, force)
+    except DamagedSpoolError:
+        clear(partial)
+        raise
     except OSError as error:
         raise OutputError(_explain(error, out, partial)) from error
 

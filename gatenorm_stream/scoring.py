@@ -122,6 +122,7 @@ def _score_part(
     except NotFiniteError as error:
         projection = attention.query if error.projection == "query" else attention.key
         names = " or ".join(t.name for t in projection.tensors)
+        remedy = "fetch it anew (into an --out: with --restart)" if source.remote else "restore the checkpoint"
         raise CheckpointError(
-            f"{names} in {source.title} holds inf or nan; its score would mean nothing: restore the checkpoint"
+            f"{names} in {source.title} holds inf or nan; its score would mean nothing: {remedy}"
         ) from error
