@@ -73,8 +73,7 @@ def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
         **plan.to_json(),
         "files": {name: _entry(f) for name, f in sorted(files.items())},
     }
-    content["sha256"] = hashlib.sha256(_text(content).encode("utf-8")).hexdigest()
-    return _text(content)
+    return _text({**content, "sha256": _digest(content)})
 
 
 def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
@@ -84,7 +83,9 @@ def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
         content = parse_json(text.encode("utf-8"))
     except ValueError:
         raise damaged from None
-    plan = plan_from_json(content, where)
+    if not isinstance(content, dict) or content.pop("sha256", None) != _digest(content):
+        raise damaged
+    plan = plan_from_json(content, f"{where}/{RECORD}")
     listed = content.get("files")
     if not isinstance(listed, dict) or not all(_is_entry(entry) for entry in listed.values()):
         raise damaged
@@ -112,6 +113,10 @@ def _is_entry(entry: Any) -> bool:
             fits = marks is None or (isinstance(marks, str) and _MARKS.fullmatch(marks))
             return bool(size >= 0 and _SHA256.fullmatch(sha256) and fits)
     return False
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_text(content).encode("utf-8")).hexdigest()
 
 
 def _text(content: Mapping[str, Any]) -> str:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.local import LocalSource
-from gatenorm_stream.checkpoint.open import CONFIG, INDEX, Tensor, open_checkpoint
-from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.open import CONFIG, INDEX, open_checkpoint
 from gatenorm_stream.checkpoint.source import Source
-from gatenorm_stream.checkpoint_layout import lay_out_checkpoint
+from gatenorm_stream.comparison import CHUNK, differences
 from gatenorm_stream.errors import VerificationError
-from gatenorm_stream.families.model import layers_prefix, read_model
+from gatenorm_stream.families.model import layers_prefix
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
-from gatenorm_stream.plans import Plan, check_plan_fits
+from gatenorm_stream.plans import Plan
 from gatenorm_stream.record import RECORD, FileDigest, parse_record
 from gatenorm_stream.scoring import Progress, available_threads
 from gatenorm_stream.spelling import did_you_mean
-
-CHUNK = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def verify_output(out: Path, against: Source | None = None, *, progress: Progres
         with open_checkpoint(LocalSource(out)) as checkpoint:
             tensors = len(checkpoint.tensors)
         if against:
-            problems += dict.fromkeys(_source_problems(out, plan, against, progress))
+            problems += dict.fromkeys(differences(out, plan, against, progress))
     if problems:
         raise VerificationError(str(out), problems)
     return Verified(plan, len(files), tensors, total, against.title if against else None)
@@ -155,12 +150,24 @@ def _tensor_ends(header: bytes) -> list[tuple[str, int]]:
 
 def _content_problems(out: Path, plan: Plan) -> Iterator[str]:
     """What contradicts the plan; anyone can write files of any form and record their digests."""
+    try:
+        yield from _contradictions(out, plan)
+    except _UnreadableError as error:
+        yield str(error)
+
+
+class _UnreadableError(Exception):
+    pass
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        yield from _contradictions(out, plan)
+        yield
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        yield f"its files are not what the plan makes: {type(error).__name__}: {error}"
+        raise _UnreadableError(f"{name} is not what the plan makes: {type(error).__name__}: {error}") from error
 
 
 def _contradictions(out: Path, plan: Plan) -> Iterator[str]:
@@ -169,19 +176,14 @@ def _contradictions(out: Path, plan: Plan) -> Iterator[str]:
 
     held: dict[str, str] = {}
     for path in sorted(out.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as shard:
+        with _reading(path.name), safe_open(path, framework="numpy") as shard:
             held |= dict.fromkeys(shard.keys(), path.name)
     if (out / INDEX).is_file():
-        index = _json(out / INDEX)
-        if index["weight_map"] != held:
-            yield f"{INDEX} does not list the tensors that the shards hold"
-    config = _json(out / CONFIG)
+        with _reading(INDEX):
+            yield from _misplaced(held, _json(out / INDEX)["weight_map"])
     removes = FORMATS[plan.format].removes
-    if removes:
-        named = [config["gatenorm"]["pruned_layers"]]
-        if blocks := config.get("block_configs"):
-            named.append([n for n, b in enumerate(blocks) if b["attention"]["no_op"]])
-        for pruned in named:
+    with _reading(CONFIG):
+        for pruned in _named_as_pruned(_json(out / CONFIG)) if removes else ():
             if pruned != list(plan.dropped):
                 yield f"{CONFIG} says layers {pruned} have no attention, the plan {list(plan.dropped)}"
     family = next(f for f in FAMILIES if f.model_type == plan.family)
@@ -193,72 +195,18 @@ def _contradictions(out: Path, plan: Plan) -> Iterator[str]:
             yield f"layer {layer} has {'' if has else 'no '}attention tensors, against the plan"
 
 
+def _misplaced(held: Mapping[str, str], listed: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted(held.keys() | listed.keys()):
+        if held.get(name) != listed.get(name):
+            yield f"{INDEX} puts {name} in {listed.get(name, 'no file')}, it stands in {held.get(name, 'no file')}"
+
+
+def _named_as_pruned(config: Any) -> Iterator[list[int]]:
+    yield config["gatenorm"]["pruned_layers"]
+    if blocks := config.get("block_configs"):
+        yield [n for n, b in enumerate(blocks) if b["attention"]["no_op"]]
+
+
 def _json(path: Path) -> Any:
     with open(path, "rb") as file:
         return parse_json(file.read(MAX_JSON_BYTES + 1))
-
-
-def _source_problems(out: Path, plan: Plan, against: Source, progress: Progress | None) -> Iterator[str]:
-    with open_checkpoint(against) as source, open_checkpoint(LocalSource(out)) as output:
-        model = read_model(source)
-        check_plan_fits(plan, model)
-        layout = lay_out_checkpoint(plan, model)
-        expected = {t.name: t for shard in layout.shards for t in shard.tensors}
-        for name in sorted(expected.keys() ^ output.tensors.keys()):
-            yield f"{name} is {'missing' if name in expected else 'not in the source'}"
-        zeroed = {name for layer in plan.dropped for name in model.output_projection(layer)}
-        compared = []
-        for name in sorted(expected.keys() & output.tensors.keys()):
-            kept, original = output.tensors[name], source.tensors.get(name)
-            if original is None or (plan.format == "zeroed" and name in zeroed):
-                if not _all_zero(kept):
-                    yield f"{name} is not zero"
-            elif (kept.dtype, kept.shape) != (original.dtype, original.shape):
-                yield f"{name} has another dtype or shape than the source's"
-            else:
-                compared.append((kept, original))
-        for name in _differing(compared, max(against.connections, available_threads()), progress):
-            yield f"{name} differs from the source's"
-        for name, text in layout.texts.items():
-            if not _holds(out / name, [text.encode("utf-8")]):
-                yield f"{name} is not what the plan makes of the source"
-        for name, copied in layout.copied.items():
-            if not _holds(out / name, (copied.file.read(part) for part in copied.range.chunks(CHUNK))):
-                yield f"{name} differs from the source's"
-
-
-def _differing(pairs: list[tuple[Tensor, Tensor]], workers: int, progress: Progress | None) -> Iterator[str]:
-    """Names of tensors whose bytes differ, compared in chunks side by side."""
-    chunks = [
-        (mine, theirs, a, b)
-        for mine, theirs in pairs
-        for a, b in zip(mine.range.chunks(CHUNK), theirs.range.chunks(CHUNK), strict=True)
-    ]
-    total, done = sum(len(a) for _, _, a, _ in chunks), 0
-
-    def same(chunk: tuple[Tensor, Tensor, ByteRange, ByteRange]) -> bool:
-        mine, theirs, a, b = chunk
-        return np.array_equal(_bytes(mine, a), _bytes(theirs, b))
-
-    with ThreadPoolExecutor(workers) as pool:
-        for (mine, _, a, _), equal in zip(chunks, pool.map(same, chunks), strict=True):
-            done += len(a)
-            if progress:
-                progress("comparing", done, total, mine.shard.name)
-            if not equal:
-                yield mine.name
-
-
-def _holds(path: Path, content: Iterable[bytes | memoryview]) -> bool:
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return all(file.read(len(part)) == part for part in content) and not file.read(1)
-
-
-def _all_zero(tensor: Tensor) -> bool:
-    return not any(_bytes(tensor, chunk).any() for chunk in tensor.range.chunks(CHUNK))
-
-
-def _bytes(tensor: Tensor, where: ByteRange) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(tensor.shard.file.read(where), dtype=np.uint8)

@@ -166,16 +166,19 @@ def lie_in_index(out: Path) -> None:
 
 
 LIES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "a tensor is missing": (drop_tensor, "model.layers.0.mlp.up_proj.weight is missing"),
-    "a value is flipped": (flip_value, "model.norm.weight differs from the source's"),
-    "a shape is changed": (reshape, "lm_head.weight has another dtype or shape"),
+    "a tensor is missing": (drop_tensor, "model.layers.0.mlp.up_proj.weight is missing from model-0000"),
+    "a value is flipped": (flip_value, "model.norm.weight in model.safetensors differs from the source's"),
+    "a shape is changed": (reshape, "lm_head.weight in model.safetensors has another dtype or shape"),
     "attention is still there": (restore_attention, "layer 1 has attention tensors, against the plan"),
     "another hidden size": (set_config(rms_norm_eps=1e-3), "config.json is not what the plan makes"),
     "the config keeps a layer": (
         set_config(block_configs=[{"attention": {"no_op": False}}] * 4),
         "config.json says layers [] have no attention",
     ),
-    "the index lies": (lie_in_index, "does not list the tensors that the shards hold"),
+    "the index lies": (
+        lie_in_index,
+        "puts model.norm.weight in model-00009-of-00009.safetensors, it stands in model-0000",
+    ),
     "another tokenizer": (lambda out: (out / "tokenizer.json").write_text("{}"), "tokenizer.json differs"),
 }
 
@@ -198,7 +201,7 @@ def test_zeroed_output_must_be_zero(copy: Path) -> None:
     shutil.copy(copy / "llama/model-00001-of-00002.safetensors", copy / "zeroed")
     shutil.copy(copy / "llama/model-00002-of-00002.safetensors", copy / "zeroed")
     resign(copy / "zeroed")
-    with pytest.raises(VerificationError, match="o_proj.weight is not zero"):
+    with pytest.raises(VerificationError, match="o_proj.weight in model-0000.-of-00002.safetensors is not zero"):
         gatenorm_stream.verify(copy / "zeroed", against=copy / "llama")
 
 
