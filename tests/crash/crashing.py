@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -39,20 +40,24 @@ class Ended:
 
 
 class Crashing:
-    """`source` is pruned into `out`, both below `folder`."""
+    """`source` is pruned into `out`, both below `folder`; `model` is what the command calls it."""
 
-    def __init__(self, folder: Path, shim: Path) -> None:
+    def __init__(
+        self, folder: Path, shim: Path, model: str | None = None, changes: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.source = write_checkpoint(folder / "source", random_tensors(llama_shapes()), llama_config())
         (self.source / "sub").mkdir()
         (self.source / "sub" / "notes.txt").write_text("travels")
         for path in self.source.rglob("*"):
             os.utime(path, (1e9, 1e9))
+        self.model = model or str(self.source)
         self.pristine = {p: p.read_bytes() for p in self.source.rglob("*") if p.is_file()}
         self.target = folder / "target"
         self.target.mkdir()
         self.out = self.target / "out"
         environment = {**os.environ, "LD_PRELOAD": str(shim), "OPENBLAS_NUM_THREADS": "1", "NO_COLOR": "1"}
+        environment |= changes or {}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("runner.py"))],
             env=environment,
@@ -73,7 +78,7 @@ class Crashing:
             "mode": int(mode),
             "error": error,
         }
-        args = (str(self.source), "--out", str(self.out), "--layers", "1,2", "--threads", "1", *args)
+        args = (self.model, "--out", str(self.out), "--layers", "1,2", "--threads", "1", *args)
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"args": args, "fault": fault, **more}) + "\n")
         self._process.stdin.flush()

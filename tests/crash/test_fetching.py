@@ -1,0 +1,48 @@
+"""The same faults while the source is fetched: the next run believes what was kept of it only if it is sound."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from crashing import Crashing, Mode, said_so
+
+sys.path.append(str(Path(__file__).parents[1] / "hub"))
+
+from hub_repository import Repository
+from hub_server import Hub
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def fetching(tmp_path: Path, shim: Path) -> Iterator[Crashing]:
+    with Hub({}, token="hf_secret") as hub:
+        places = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf-home")}
+        made = Crashing(tmp_path, shim, "org/m", places)
+        hub.repositories["org/m"] = Repository(made.source)
+        yield made
+        made.close()
+
+
+def test_killed_at_every_change(fetching: Crashing) -> None:
+    whole = fetching.run()
+    assert whole.code == 0, whole.stderr
+    print(f"{len(whole.changes)} calls that change files")
+    for nth in range(1, len(whole.changes) + 1):
+        fetching.clean()
+        assert fetching.run(mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
+        fetching.finish()
+
+
+def test_a_full_disk_at_every_change(fetching: Crashing) -> None:
+    for nth in range(1, len(fetching.run().changes) + 1):
+        fetching.clean()
+        failed = fetching.run(mode=Mode.FAIL, nth=nth, error=errno.ENOSPC)
+        if failed.code:
+            said_so(failed)
+        fetching.finish()
