@@ -52,6 +52,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples
 
 test-hub: $(VENV)/.dev
 	$(BIN)/pytest tests/hub -n auto

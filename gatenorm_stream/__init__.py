@@ -15,9 +15,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatenorm_stream.api import plan, prune, score, verify
+    from gatenorm_stream.api import (
+        GateNormError,
+        LayerScore,
+        Plan,
+        Progress,
+        Reading,
+        VerificationError,
+        Verified,
+        plan,
+        prune,
+        read_plan,
+        score,
+        verify,
+    )
 
-__all__ = ["plan", "prune", "score", "verify"]
+__all__ = [
+    "GateNormError",
+    "LayerScore",
+    "Plan",
+    "Progress",
+    "Reading",
+    "VerificationError",
+    "Verified",
+    "plan",
+    "prune",
+    "read_plan",
+    "score",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

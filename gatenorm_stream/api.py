@@ -1,24 +1,32 @@
-"""The same as the command, as functions.
+"""The same as the command, as functions. Nothing is printed, and no state is kept between calls.
 
 `progress` is called as progress(what, bytes done, bytes in all, file), from the calling thread for scoring and from
-worker threads for writing and verifying. BLAS is left as it is set: OPENBLAS_NUM_THREADS=1, set before numpy
-is imported, makes scoring fastest.
+worker threads for writing and verifying:
+
+>>> def show(what, done, total, file):
+...     if done == total:
+...         print(what, total, "bytes")
+>>> scores = score("fixtures/sotu-5m", progress=show)
+scoring 1179648 bytes
+
+BLAS is left as it is set: OPENBLAS_NUM_THREADS=1, set before numpy is imported, makes scoring fastest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gatenorm_stream.containers import lay_out, open_model
 from gatenorm_stream.containers import verify as verify_output
+from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
 from gatenorm_stream.hub.source import HubSource
 from gatenorm_stream.partial import open_partial
-from gatenorm_stream.plans import Plan, check_plan_fits
+from gatenorm_stream.plans import Plan, check_plan_fits, read_plan
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.rewrite import write_output
@@ -28,6 +36,21 @@ from gatenorm_stream.selection import Choice, select
 from gatenorm_stream.sources import open_source
 from gatenorm_stream.target import check_place, check_space
 from gatenorm_stream.verification import Verified
+
+__all__ = [
+    "GateNormError",
+    "LayerScore",
+    "Plan",
+    "Progress",
+    "Reading",
+    "VerificationError",
+    "Verified",
+    "plan",
+    "prune",
+    "read_plan",
+    "score",
+    "verify",
+]
 
 
 def score(
@@ -41,8 +64,13 @@ def score(
 ) -> tuple[LayerScore, ...]:
     """The Gate-Norm score of every layer; the lowest would be removed first.
 
-    `source` is a local directory or org/name[@revision] on the Hub. Raises CheckpointError (HubError for what the
-    Hub refuses) or UnsupportedModelError.
+    `source` is a local directory or GGUF file, or org/name[@revision] on the Hub. Raises CheckpointError (HubError
+    for what the Hub refuses) or UnsupportedModelError.
+
+    >>> scores = score("fixtures/sotu-5m")
+    >>> lowest = min(scores, key=lambda s: s.score)
+    >>> lowest.layer, round(lowest.score, 2), len(lowest.heads)
+    (9, 10.49, 6)
     """
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
         return scored(model, reading, threads=threads, progress=progress)
@@ -51,6 +79,7 @@ def score(
 def plan(
     source: str | PathLike[str],
     *,
+    scores: Sequence[LayerScore] | None = None,
     drop: int | None = None,
     share: float | None = None,
     layers: Iterable[int] | None = None,
@@ -67,12 +96,34 @@ def plan(
     """Scores `source` and decides what goes; writes nothing.
 
     Give at most one of `drop` (a number), `share` (of all layers) and `layers`; without them a fifth of the
-    attention sublayers goes. Raises SelectionError or FormatError beside the errors of `score`.
+    attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is not
+    scored again. Raises SelectionError or FormatError beside the errors of `score`.
+
+    >>> scores = score("fixtures/sotu-5m")
+    >>> for n in (1, 2, 3):
+    ...     print(plan("fixtures/sotu-5m", drop=n, scores=scores).dropped)
+    (9,)
+    (9, 10)
+    (8, 9, 10)
+    >>> plan("fixtures/sotu-5m", drop=12)
+    Traceback (most recent call last):
+    gatenorm_stream.errors.SelectionError: can't drop 12 attention sublayers of 12: at least one must stay; ...
+
+    `Plan.to_json` gives what `read_plan` reads:
+
+    >>> import json
+    >>> text = json.dumps(plan("fixtures/sotu-5m", scores=scores).to_json())
+    >>> _ = Path(folder, "plan.json").write_text(text)
+    >>> read_plan(Path(folder, "plan.json")).dropped
+    (9, 10)
     """
     choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
-        scores = scored(model, reading, threads=threads, progress=progress)
-        return make_plan(model, scores, choice, reading, format, tuple(engines))[0]
+        if scores is None:
+            scores = scored(model, reading, threads=threads, progress=progress)
+        elif [s.layer for s in scores] != [a.layer for a in model.attention]:
+            raise SelectionError(f"the scores are not those of {source}: other layers; score it")
+        return make_plan(model, tuple(scores), choice, reading, format, tuple(engines))[0]
 
 
 def prune(
@@ -88,7 +139,12 @@ def prune(
 ) -> None:
     """Carries out `plan` on its own source at its own revision, or on `source` if that is given.
 
-    Raises OutputError if `out` can't be written, PlanError if the plan does not fit the source.
+    `out` appears whole or not at all; a run that was cut off goes on where it was. Raises OutputError if `out`
+    can't be written, PlanError if the plan does not fit the source.
+
+    >>> prune(plan("fixtures/sotu-5m", layers=[7, 9]), f"{folder}/pruned")
+    >>> sorted(path.name for path in Path(folder, "pruned").iterdir())[-3:]
+    ['modeling_gatenorm.py', 'tokenizer.json', 'tokenizer_config.json']
     """
     revision = None if source else plan.revision
     opened = open_source(source or plan.source, revision=revision, connections=connections)
@@ -123,6 +179,17 @@ def verify(
     """Checks every byte of an output; with `against`, every kept tensor against the source's.
 
     Raises VerificationError with all that is wrong.
+
+    >>> prune(plan("fixtures/sotu-5m", drop=2), f"{folder}/out")
+    >>> verify(f"{folder}/out", against="fixtures/sotu-5m").tensors
+    100
+    >>> with open(f"{folder}/out/config.json", "a") as file:
+    ...     _ = file.write(" ")
+    >>> try:
+    ...     verify(f"{folder}/out")
+    ... except VerificationError as error:
+    ...     print(error.problems[0])
+    config.json ...
     """
     source = open_source(against, revision=revision, connections=connections) if against else None
     return verify_output(Path(out), source, progress=progress)
