@@ -17,7 +17,7 @@ SEPARATE := engines families gpu oldest vllm sglang deploy dask
 FUZZ ?= --seconds 600
 
 .PHONY: help demo test check test-hub test-crash test-families test-engines test-gpu test-oldest test-vllm \
-	test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility clean
+	test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures clean
 
 help:
 	@echo 'make demo             prune the fixture model and verify the result'
@@ -37,6 +37,7 @@ help:
 	@echo 'make bench            speed and memory beside rivals (BENCH=quick: small shapes)'
 	@echo 'make evidence-report  docs/evidence.md from the stored results'
 	@echo 'make compatibility    docs/compatibility.md from the stored results'
+	@echo 'make pictures         the pictures of docs/, drawn anew'
 	@echo 'make clean            remove environments and outputs'
 
 demo: $(VENV)/.run
@@ -98,6 +99,9 @@ evidence-report: $(ENGINES)/.run
 
 compatibility: $(VENV)/.dev
 	$(BIN)/python tests/compatibility.py
+
+pictures: $(VENV)/.run
+	$(BIN)/python docs/pictures/draw.py
 
 clean:
 	rm -rf $(VENV) .venv-* demo-pruned demo-pruned.partial .pytest_cache .mypy_cache .ruff_cache .hypothesis

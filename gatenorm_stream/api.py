@@ -228,5 +228,6 @@ def make_plan(
         dropped=dropped,
         format=chosen.format.name,
         engines=engines,
+        choice=choice,
     )
     return plan, chosen

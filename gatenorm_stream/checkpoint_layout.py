@@ -23,7 +23,7 @@ from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Edit
-from gatenorm_stream.layout import CARD, Copied, Layout, Piece, ShardLayout, Zeros
+from gatenorm_stream.layout import CARD, PICTURE, Copied, Layout, Piece, ShardLayout, Zeros
 from gatenorm_stream.output_names import check_names
 from gatenorm_stream.plans import Plan
 from gatenorm_stream.record import RECORD
@@ -50,7 +50,7 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
     if len(shards) > 1:
         texts[INDEX] = _index(checkpoint, shards)
     copied, left_out = _other_files(checkpoint, set(texts))
-    check_names([CARD, RECORD, *texts, *(s.name for s in shards), *copied], checkpoint.source.title)
+    check_names([CARD, PICTURE, RECORD, *texts, *(s.name for s in shards), *copied], checkpoint.source.title)
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
     return Layout(shards, texts, copied, left_out, removed)
 
@@ -114,7 +114,7 @@ def _other_files(checkpoint: Checkpoint, written: set[str]) -> tuple[dict[str, C
     copied, left_out = {}, []
     weights = {shard.name for shard in checkpoint.shards} | {INDEX}
     for name in checkpoint.source.names():
-        if name in weights or name in written or name in (CARD, RECORD):
+        if name in weights or name in written or name in (CARD, PICTURE, RECORD):
             continue
         path = PurePosixPath(name)
         foreign = path.name.lower().endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))

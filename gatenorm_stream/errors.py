@@ -5,9 +5,11 @@ GateNormError
 │   └── HeaderError          a safetensors file breaks the format
 ├── UnsupportedModelError    readable, but of a form that is not known here
 ├── SelectionError           the layers asked for can't be chosen
+├── ComparisonError          two models have not the same layers
 ├── FormatError              an output format can't express the pruned model
 ├── PlanError                a saved plan is damaged or belongs to another model
 ├── OutputError              the target can't be written
+├── PictureError             a picture can't be drawn
 └── VerificationError        an output is not what its plan says
 """
 
@@ -40,6 +42,10 @@ class SelectionError(GateNormError):
     pass
 
 
+class ComparisonError(GateNormError):
+    pass
+
+
 class FormatError(GateNormError):
     pass
 
@@ -49,6 +55,10 @@ class PlanError(GateNormError):
 
 
 class OutputError(GateNormError):
+    pass
+
+
+class PictureError(GateNormError):
     pass
 
 

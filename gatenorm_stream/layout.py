@@ -12,6 +12,7 @@ from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import File
 
 CARD = "README.md"
+PICTURE = "gatenorm.svg"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class ShardLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """All files of an output but its model card and gatenorm.json.
+    """All files of an output but its model card, the picture in it, and gatenorm.json.
 
     `texts` are written anew, `copied` are taken over from the source, `left_out` are files of the source that do
     not travel; `removed` are the tensors that go. With `single_file` the one shard is the output, and

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.readings import READINGS
 from gatenorm_stream.scores import LayerScore
+from gatenorm_stream.selection import Choice
 from gatenorm_stream.spelling import did_you_mean
 from gatenorm_stream.version import VERSION
 
@@ -27,7 +28,10 @@ _GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True)
 class Plan:
-    """`dropped` are the layers whose attention goes; `engines` those that were asked to run the result."""
+    """`dropped` are the layers whose attention goes; `engines` those that were asked to run the result.
+
+    `choice` is what was asked for, which explains `dropped` and decides nothing any more.
+    """
 
     source: str
     revision: str | None
@@ -38,6 +42,7 @@ class Plan:
     format: str
     engines: tuple[str, ...] = ()
     tool_version: str = VERSION
+    choice: Choice | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +57,7 @@ class Plan:
             "dropped": list(self.dropped),
             "format": self.format,
             "engines": list(self.engines),
+            **({"choice": _asked(self.choice)} if self.choice else {}),
         }
 
 
@@ -96,6 +102,9 @@ def plan_from_json(data: Any, where: str) -> Plan:
         bad("dropped", "a rising list of some, not all, of the layers that have scores")
     if not isinstance(engines, list) or not all(e in ENGINES for e in engines):
         bad("engines", f"a list of {', '.join(ENGINES)}")
+    choice = _choice(data["choice"]) if "choice" in data else None
+    if "choice" in data and not choice:
+        bad("choice", "what was asked for: drop, share, layers, protect_first, protect_last, as far as given")
     return Plan(
         source=text("source"),
         revision=revision,
@@ -106,6 +115,7 @@ def plan_from_json(data: Any, where: str) -> Plan:
         format=text("format", tuple(FORMATS)),
         engines=tuple(engines),
         tool_version=text("tool_version"),
+        choice=choice,
     )
 
 
@@ -122,6 +132,28 @@ def check_plan_fits(plan: Plan, model: Model) -> None:
 def _is_gguf(family: Any) -> bool:
     """Whether it names an architecture as GGUF files do, of which there is no table."""
     return isinstance(family, str) and _GGUF_FAMILY.fullmatch(family) is not None
+
+
+def _asked(choice: Choice) -> dict[str, Any]:
+    """What was given; `protect_last` always is."""
+    given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(choice).items()}
+    return {k: v for k, v in given.items() if v is not None}
+
+
+def _choice(given: Any) -> Choice | None:
+    """None if `given` is not in the form that `_asked` gives."""
+    if not isinstance(given, dict) or type(given.get("protect_last")) is not int:
+        return None
+    drop, share, layers, first = (given.get(k) for k in ("drop", "share", "layers", "protect_first"))
+    fits = (
+        all(n is None or type(n) is int for n in (drop, first))
+        and (share is None or (type(share) is float and 0 < share < 1))
+        and (layers is None or (isinstance(layers, list) and all(type(n) is int for n in layers)))
+        and [drop, share, layers].count(None) >= 2
+    )
+    if not fits:
+        return None
+    return Choice(drop, share, None if layers is None else tuple(layers), first, given["protect_last"])
 
 
 def _scores(layers: Any) -> tuple[LayerScore, ...]:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatenorm_stream.checkpoint.json_text import parse_json
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.errors import VerificationError
 from gatenorm_stream.output_names import is_safe
 from gatenorm_stream.plans import Plan, plan_from_json
+from gatenorm_stream.spelling import did_you_mean
 
 RECORD = "gatenorm.json"
 MARK_DIGITS = 12
@@ -74,6 +75,24 @@ def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
         "files": {name: _entry(f) for name, f in sorted(files.items())},
     }
     return _text({**content, "sha256": _digest(content)})
+
+
+def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:
+    """The record of the output `out`, a directory or a file.
+
+    Raises VerificationError or PlanError if there is none, or it was changed.
+    """
+    path = record_path(out, single_file=out.is_file())
+    if not path.is_file():
+        raise VerificationError(
+            str(out), [f"there is no {path.name}; it is not an output of gatenorm-stream{did_you_mean(out)}"]
+        )
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_JSON_BYTES + 1).decode("utf-8")
+    except UnicodeDecodeError:
+        raise VerificationError(str(out), [f"{RECORD} was changed after it was written"]) from None
+    return parse_record(text, str(out))
 
 
 def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:

@@ -21,9 +21,8 @@ from gatenorm_stream.families.model import layers_prefix
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.plans import Plan
-from gatenorm_stream.record import RECORD, FileDigest, parse_record
+from gatenorm_stream.record import FileDigest, read_record
 from gatenorm_stream.scoring import Progress, available_threads
-from gatenorm_stream.spelling import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def verify_output(out: Path, against: Source | None = None, *, progress: Progres
 
     Raises VerificationError with all that is wrong.
     """
-    plan, files = parse_record(_record(out), str(out))
+    plan, files = read_record(out)
     total = sum(f.size for f in files.values())
     done = 0
 
@@ -92,19 +91,6 @@ def _file_problems(
         name = path.relative_to(out).as_posix()
         if name not in files:
             yield f"{name} does not belong here: engines would load it"
-
-
-def _record(out: Path) -> str:
-    path = out / RECORD
-    if not path.is_file():
-        raise VerificationError(
-            str(out), [f"there is no {RECORD}; it is not an output of gatenorm-stream{did_you_mean(out)}"]
-        )
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_JSON_BYTES + 1).decode("utf-8")
-    except UnicodeDecodeError:
-        raise VerificationError(str(out), [f"{RECORD} was changed after it was written"]) from None
 
 
 def _damaged_part(path: Path, marks: tuple[str, ...]) -> str | None:

@@ -16,6 +16,7 @@ from checkpoints import llama_config, llama_shapes, random_tensors, write_checkp
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
+GOLDEN = Path(__file__).parent / "golden"
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -76,3 +77,10 @@ def cell() -> Callable[..., None]:
             path.write_text(json.dumps(sorted(entries, key=lambda e: (e["family"], e["case"])), indent=1) + "\n")
 
     return cell
+
+
+def golden(name: str, text: str) -> None:
+    """Compares with tests/golden/NAME; UPDATE_GOLDEN=1 writes it."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+    assert text == (GOLDEN / name).read_text("utf-8")

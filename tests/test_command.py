@@ -14,19 +14,10 @@ from typing import Any
 
 import pytest
 from checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
-from conftest import COMMAND, Run
+from conftest import COMMAND, Run, golden
 
-from gatenorm_stream.cli import families, main, prune, score, verify
+from gatenorm_stream.cli import compare, explain, families, main, prune, score, verify
 from gatenorm_stream.report import progress
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-def golden(name: str, text: str) -> None:
-    """Compares with tests/golden/NAME; UPDATE_GOLDEN=1 writes it."""
-    if os.environ.get("UPDATE_GOLDEN"):
-        (GOLDEN / name).write_text(text, encoding="utf-8")
-    assert text == (GOLDEN / name).read_text("utf-8")
 
 
 @pytest.fixture
@@ -48,6 +39,13 @@ def test_score_table(run: Run, stepped: Path) -> None:
 def test_score_table_in_ascii(run: Run, stepped: Path) -> None:
     done = run("score", "stepped", PYTHONUTF8="0", PYTHONIOENCODING="ascii", COLUMNS="60")
     golden("score-ascii-60.txt", done.stdout)
+
+
+@pytest.mark.parametrize("columns", [32, 33, 46, 80, 200])
+def test_the_table_fits(run: Run, stepped: Path, columns: int) -> None:
+    lines = run("score", "stepped", COLUMNS=str(columns)).stdout.splitlines()[3:]
+    assert max(map(len, lines)) <= min(columns, 100)
+    assert [line.split()[1] for line in lines[1:]] == ["3", "2", "0", "1"]
 
 
 def test_score_json(run: Run, stepped: Path) -> None:
@@ -159,10 +157,12 @@ finally:
 
 
 def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
-    """As they stand there, but for the names: MODEL, DIR. Those on the Hub are run in tests/hub."""
-    (tmp_path / "MODEL").symlink_to(llama)
+    """As they stand there, but for the names: MODEL, A, B, DIR. Those on the Hub are run in tests/hub."""
+    for name in ("MODEL", "A", "B"):
+        (tmp_path / name).symlink_to(llama)
     environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
-    for command, examples in ((None, main.EXAMPLES), *((c, c.EXAMPLES) for c in (prune, score, verify, families))):
+    commands = (prune, score, compare, verify, explain, families)
+    for command, examples in ((None, main.EXAMPLES), *((c, c.EXAMPLES) for c in commands)):
         for line in examples.strip().splitlines():
             if "org/name" not in line:
                 line = line.replace("7,9-10", "1-2").replace("--drop 8", "--drop 2")
@@ -176,7 +176,7 @@ def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
 
 def test_every_option_says_what_it_takes(run: Run) -> None:
     """In words of ours, not in the names of Python's types."""
-    for command in ("prune", "score", "verify", "families"):
+    for command in ("prune", "score", "compare", "verify", "explain", "families"):
         for line in run(command, "--help").stdout.splitlines():
             if match := re.match(r"  (-q, )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
                 assert match[4] or len(line) < 30, line

@@ -16,8 +16,23 @@ from gatenorm_stream.plans import Plan, plan_from_json
 from gatenorm_stream.readings import READINGS
 from gatenorm_stream.record import FileDigest, parse_record, render_record
 from gatenorm_stream.scores import LayerScore
+from gatenorm_stream.selection import Choice
 
 norms = st.floats(0, 1e300)
+
+
+some = st.integers(0, 9)
+choices = st.builds(
+    lambda ways, first, last: Choice(**ways, protect_first=first, protect_last=last),
+    st.one_of(
+        st.just({}),
+        st.fixed_dictionaries({"drop": some}),
+        st.fixed_dictionaries({"share": st.floats(0, 1, exclude_min=True, exclude_max=True)}),
+        st.fixed_dictionaries({"layers": st.lists(some, min_size=1).map(tuple)}),
+    ),
+    st.none() | some,
+    some,
+)
 
 
 @st.composite
@@ -34,6 +49,7 @@ def plans(draw: st.DrawFn) -> Plan:
         format=draw(st.sampled_from(["no-op", "zeroed"])),
         engines=tuple(draw(st.lists(st.sampled_from(ENGINES), unique=True))),
         tool_version=draw(st.text()),
+        choice=draw(st.none() | choices),
     )
 
 

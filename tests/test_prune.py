@@ -126,7 +126,8 @@ def test_other_files_travel_and_foreign_weights_do_not(run: Run, llama: Path, tm
     assert "left out: adapter.safetensors, model.gguf, original/consolidated.pth, pytorch_model.bin" in done.stdout
     out, source = files(tmp_path / "out"), files(llama)
     carried = {"LICENSE", "chat_template.jinja", "sub/notes.txt", "tokenizer.json", "generation_config.json"}
-    written = {"README.md", "config.json", "gatenorm.json", "modeling_gatenorm.py", "model.safetensors.index.json"}
+    records = {"README.md", "gatenorm.json", "gatenorm.svg"}
+    written = {*records, "config.json", "modeling_gatenorm.py", "model.safetensors.index.json"}
     assert {n for n in out if not n.endswith(".safetensors")} == carried | written
     assert all(out[name] == source[name] for name in carried)
     card = ModelCard.load(tmp_path / "out/README.md")

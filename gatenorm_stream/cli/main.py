@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gatenorm_stream.cli import families, prune, score, verify
+from gatenorm_stream.cli import compare, explain, families, prune, score, verify
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.help import Command, command_help
 from gatenorm_stream.cli.usage import check_command, options_of, usage_line
@@ -59,7 +59,9 @@ app = typer.Typer(
 for command, examples in (
     (prune.prune, prune.EXAMPLES),
     (score.score, score.EXAMPLES),
+    (compare.compare, compare.EXAMPLES),
     (verify.verify, verify.EXAMPLES),
+    (explain.explain, explain.EXAMPLES),
     (families.families, families.EXAMPLES),
 ):
     app.command(cls=Command, epilog=examples)(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,7 @@ from gatenorm_stream.cli.options import (
 EXAMPLES = """
 gatenorm-stream score MODEL
 gatenorm-stream score MODEL --drop 8 --json > scores.json
+gatenorm-stream score MODEL --plot scores.html
 gatenorm-stream score org/name@main    # fetches headers, q and k only
 """
 
@@ -42,6 +44,10 @@ def score(
     protect_last: ProtectLastOption = 0,
     reading: ReadingOption = "per-head",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the scores too, as .svg, .html or .png (which needs matplotlib)."),
+    ] = None,
     revision: RevisionOption = None,
     connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
@@ -55,6 +61,10 @@ def score(
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources import open_source
 
+    if plot:
+        from gatenorm_stream.report.plot import check_plot
+
+        check_plot(plot)
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         with open_model(source) as read:
@@ -69,6 +79,11 @@ def score(
     from gatenorm_stream.selection import select
 
     dropped = select(scores, choice)
+    if plot:
+        from gatenorm_stream.report.picture import score_picture
+        from gatenorm_stream.report.plot import plot as draw
+
+        draw(score_picture(source.title, reading, scores, dropped), plot)
     if json_:
         report = {
             "model": source.title,
@@ -85,3 +100,5 @@ def score(
         typer.echo(folded(model_line(read)))
         typer.echo(folded(f"Gate-Norm, reading {reading}; the lowest would go first") + "\n")
         show_scores(scores, dropped, choice)
+        if plot:
+            typer.echo(f"\nwrote {plot}")

@@ -30,11 +30,11 @@ def usage_line(error: Any) -> str:
 
 def _meant(option: str, ctx: typer.Context) -> str:
     group: Any = ctx.parent or ctx
-    if known := similar(option, options_of(ctx.command, ctx) + options_of(group.command, group)):
-        return f"; did you mean {known}?"
     others: dict[str, Any] = getattr(group.command, "commands", {})
-    having = [name for name, command in others.items() if option in options_of(command, ctx)]
-    return f" here; {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it" if having else ""
+    if having := [name for name, command in others.items() if option in options_of(command, ctx)]:
+        return f" here; {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it"
+    known = similar(option, options_of(ctx.command, ctx) + options_of(group.command, group))
+    return f"; did you mean {known}?" if known else ""
 
 
 def options_of(command: Any, ctx: typer.Context) -> list[str]:

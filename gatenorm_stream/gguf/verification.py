@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import Tensor
 from gatenorm_stream.checkpoint.ranges import ByteRange
@@ -18,7 +17,7 @@ from gatenorm_stream.gguf.layout import MODEL, lay_out_gguf
 from gatenorm_stream.gguf.model import read_gguf_model
 from gatenorm_stream.gguf.open import GgufCheckpoint, open_gguf
 from gatenorm_stream.plans import Plan, check_plan_fits
-from gatenorm_stream.record import MarkedDigest, parse_record, record_path
+from gatenorm_stream.record import MarkedDigest, read_record
 from gatenorm_stream.scoring import Progress
 from gatenorm_stream.verification import Verified
 
@@ -31,7 +30,7 @@ def verify_gguf(out: Path, against: Source | None = None, *, progress: Progress 
 
     Raises VerificationError with all that is wrong.
     """
-    plan, files = parse_record(_record(out), str(out))
+    plan, files = read_record(out)
     if not out.is_file():
         raise VerificationError(str(out), ["it is not there, only its record is"])
     if files.keys() != {MODEL}:
@@ -49,14 +48,6 @@ def verify_gguf(out: Path, against: Source | None = None, *, progress: Progress 
     if problems:
         raise VerificationError(str(out), problems)
     return Verified(plan, 1, len(checkpoint.tensors), files[MODEL].size, against.title if against else None)
-
-
-def _record(out: Path) -> str:
-    path = record_path(out, single_file=True)
-    if not path.is_file():
-        raise VerificationError(str(out), [f"{path} is not there, which tells what {out.name} should be"])
-    with open(path, "rb") as file:
-        return file.read(MAX_JSON_BYTES + 1).decode("utf-8", "replace")
 
 
 def _changed(

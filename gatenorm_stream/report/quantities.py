@@ -15,10 +15,15 @@ def si(count: float, unit: str = "") -> str:
 
 def layer_list(layers: tuple[int, ...]) -> str:
     """Runs joined, as --layers takes them: (3, 7, 8, 9) is "3,7-9"."""
+    return ",".join(layer_runs(layers))
+
+
+def layer_runs(layers: tuple[int, ...]) -> list[str]:
+    """(3, 7, 8, 9) is ["3", "7-9"]."""
     runs: list[list[int]] = []
     for n in layers:
         if runs and n == runs[-1][-1] + 1:
             runs[-1].append(n)
         else:
             runs.append([n])
-    return ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+    return [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]

@@ -9,13 +9,15 @@ from gatenorm_stream.selection import rank
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 MARK = "drop"
+NARROWEST = 32
+"""Columns that are needed without bars."""
 
 
 def score_table(
     scores: Sequence[LayerScore], dropped: tuple[int, ...], *, width: int = 80, unicode: bool = True
 ) -> str:
-    """Least coupled first, at most `width` columns (and at least 40)."""
-    return "\n".join(_lines(scores, dropped, max(width, 40), unicode))
+    """Least coupled first, at most `width` columns (and at least 32, where bars have no room)."""
+    return "\n".join(_lines(scores, dropped, max(width, NARROWEST), unicode))
 
 
 def _lines(scores: Sequence[LayerScore], dropped: tuple[int, ...], width: int, unicode: bool) -> Iterator[str]:
@@ -24,13 +26,14 @@ def _lines(scores: Sequence[LayerScore], dropped: tuple[int, ...], width: int, u
     highest = max(s.score for s in scores) or 1.0
     yield head.rstrip()
     for place, s in enumerate(rank(scores), start=1):
-        bar = _bar(room * s.score / highest, unicode)
+        drawn = bar(room * s.score / highest, unicode)
         mark = f"  {MARK}" if s.layer in dropped else ""
-        line = f"{place:>4}  {s.layer:>5}  {s.score:>#11.5g}  {bar:<{room}}{mark}"
+        line = f"{place:>4}  {s.layer:>5}  {s.score:>#11.5g}  {drawn:<{room}}{mark}"
         yield line.rstrip()
 
 
-def _bar(cells: float, unicode: bool) -> str:
+def bar(cells: float, unicode: bool) -> str:
+    """A bar of that many columns: to an eighth of one, or whole ones in ASCII."""
     if not unicode:
         return "#" * round(cells)
     whole, part = divmod(round(cells * 8), 8)

@@ -14,6 +14,15 @@ entries = st.fixed_dictionaries(
     {"layer": st.one_of(st.integers(0, 5), values), "score": st.one_of(numbers, values)},
     optional={"heads": st.one_of(st.lists(numbers, max_size=3), values)},
 )
+choices = st.fixed_dictionaries(
+    {"protect_last": st.one_of(st.integers(0, 3), values)},
+    optional={
+        "drop": st.one_of(st.integers(-1, 3), values),
+        "share": st.one_of(st.floats(0, 1), values),
+        "layers": st.one_of(layer_lists, values),
+        "protect_first": st.one_of(st.integers(-1, 3), values),
+    },
+)
 FIELDS: dict[str, Any] = {
     "schema": st.one_of(st.integers(0, 3), values),
     "source": st.one_of(names, values),
@@ -24,6 +33,7 @@ FIELDS: dict[str, Any] = {
     "dropped": st.one_of(layer_lists, values),
     "format": st.one_of(st.sampled_from(["no-op", "zeroed", "transformers", "auto", "gguf"]), values),
     "engines": st.one_of(st.lists(st.sampled_from(["vllm", "llama.cpp", "x"]), max_size=3), values),
+    "choice": st.one_of(choices, values),
     "tool_version": st.one_of(names, values),
     "files": values,
     "sha256": values,

@@ -33,5 +33,5 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in folder.rglob("*")
-        if p.is_file() and p.name not in ("gatenorm.json", "README.md")
+        if p.is_file() and p.name not in ("gatenorm.json", "gatenorm.svg", "README.md")
     }

