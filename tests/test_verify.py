@@ -41,7 +41,7 @@ def all_files(root: Path) -> list[Path]:
 def test_a_sound_output(run: Run, pruned: Path) -> None:
     done = run("verify", pruned / "out", "--against", pruned / "llama")
     assert done.returncode == 0, done.stderr
-    assert "8 files" in done.stdout
+    assert "9 files" in done.stdout
     assert "each the same as in" in done.stdout
     verified = gatenorm_stream.verify(pruned / "out")
     assert verified.tensors == len(read_tensors(pruned / "out"))
