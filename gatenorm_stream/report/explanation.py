@@ -27,7 +27,7 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tup
     """(name, value) pairs."""
     verb = "removed from" if FORMATS[plan.format].removes else "zeroed in"
     heads = max(len(s.heads) for s in plan.scores)
-    yield "source", f"{plan.source} at {plan.revision}" if plan.revision else f"{plan.source}, a local directory"
+    yield "source", f"{plan.source} at {plan.revision}" if plan.revision else f"{plan.source} (local)"
     yield (
         "model",
         f"{plan.family}, {len(plan.scores)} layers with attention" + (f", {heads} heads" if heads else ""),
@@ -56,7 +56,7 @@ def why(plan: Plan) -> Iterator[str]:
 def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
     """(what it does, command) pairs."""
     source = f"{plan.source}@{plan.revision}" if plan.revision else plan.source
-    begin = ["gatenorm-stream", source, "--out", "AGAIN"]
+    begin = ["gatenorm-stream", source, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
     yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, single_file=out.is_file()))])
     if plan.choice:
         yield "chosen anew", shlex.join([*begin, *_options(plan, plan.choice)])
