@@ -22,8 +22,9 @@ def blocks(language: str, document: Path) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
 def test_every_command_runs(run: Run, tmp_path: Path, document: Path) -> None:
-    """MODEL is the fixture; each --out is a new directory, and DIR elsewhere is the latest of them. The GGUF file named
-    is there, if not of that type.
+    """MODEL is the fixture; each --out is a new directory, and DIR elsewhere is the latest of them.
+
+    The GGUF file that is named is there, if not of that type.
 
     Commands on the Hub are run in tests/hub.
     """
