@@ -223,10 +223,12 @@ class GateNormConfig(PretrainedConfig):
 
 
 class GateNormForCausalLM:
-    """What `auto_map` names for the model: hands over to the source architecture's stock class."""
+    """What `auto_map` names for the model: hands over to the source architecture's stock class.
+
+    It names no `config_class`: transformers 5.17 refuses one whose name is not that of the config it just made.
+    """
 
     stock = staticmethod(_model_class)
-    config_class = GateNormConfig
 
     @classmethod
     def from_pretrained(cls, path, *args, config=None, **kwargs):
