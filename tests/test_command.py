@@ -16,7 +16,7 @@ import pytest
 from checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
 from conftest import COMMAND, Run, golden
 
-from gatenorm_stream.cli import compare, explain, families, main, prune, score, verify
+from gatenorm_stream.cli import compare, explain, families, main, prune, push, score, verify
 from gatenorm_stream.report import progress
 
 
@@ -161,7 +161,7 @@ def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
     for name in ("MODEL", "A", "B"):
         (tmp_path / name).symlink_to(llama)
     environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
-    commands = (prune, score, compare, verify, explain, families)
+    commands = (prune, score, compare, verify, explain, push, families)
     for command, examples in ((None, main.EXAMPLES), *((c, c.EXAMPLES) for c in commands)):
         for line in examples.strip().splitlines():
             if "org/name" not in line:
@@ -176,7 +176,7 @@ def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
 
 def test_every_option_says_what_it_takes(run: Run) -> None:
     """In words of ours, not in the names of Python's types."""
-    for command in ("prune", "score", "compare", "verify", "explain", "families"):
+    for command in ("prune", "score", "compare", "verify", "explain", "push", "families"):
         for line in run(command, "--help").stdout.splitlines():
             if match := re.match(r"  (-q, )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
                 assert match[4] or len(line) < 30, line

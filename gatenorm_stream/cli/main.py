@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gatenorm_stream.cli import compare, explain, families, prune, score, verify
+from gatenorm_stream.cli import compare, explain, families, prune, push, score, verify
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.help import Command, command_help
 from gatenorm_stream.cli.usage import check_command, options_of, usage_line
@@ -62,6 +62,7 @@ for command, examples in (
     (compare.compare, compare.EXAMPLES),
     (verify.verify, verify.EXAMPLES),
     (explain.explain, explain.EXAMPLES),
+    (push.push, push.EXAMPLES),
     (families.families, families.EXAMPLES),
 ):
     app.command(cls=Command, epilog=examples)(command)

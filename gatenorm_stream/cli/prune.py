@@ -30,6 +30,7 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
 from gatenorm_stream.readings import Reading
@@ -105,6 +106,12 @@ def prune(
         bool,
         typer.Option("--restart", help="Discard what an unfinished run left.", rich_help_panel=OUTPUT),
     ] = False,
+    push_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO", help="Upload the output to org/name, private, on the Hub.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     json_: Annotated[
         bool,
         typer.Option("--json", help="Print the plan as JSON instead of tables.", rich_help_panel=OUTPUT),
@@ -118,6 +125,8 @@ def prune(
     """Prune MODEL into a new directory (the default command)."""
     if out is None and not dry_run:
         raise UsageProblem("give --out DIR, or --dry-run to only see the plan")
+    if push_to and dry_run:
+        raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last)
     from gatenorm_stream.containers import open_model
     from gatenorm_stream.report.progress import progress_meter
@@ -137,6 +146,7 @@ def prune(
         else:
             decided, form = _new_plan(read, choice, reading, format, engine or [], threads, meter.report)
         layout = _laid_out(decided, read, out)
+        repository = repository_for(push_to, layout) if push_to else None
         with meter.pause():
             if json_:
                 typer.echo(json.dumps(decided.to_json(), indent=1, ensure_ascii=False))
@@ -158,13 +168,13 @@ def prune(
                 threads=threads,
                 progress=meter.report,
             )
-    if quiet or json_:
-        return
-    if dry_run:
+    if dry_run and not (quiet or json_):
         typer.echo("dry run: nothing was written")
-        return
-    typer.echo(f"wrote {out} in {time.monotonic() - begun:.1f} s")
-    typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(model)}")
+    if target and not (quiet or json_):
+        typer.echo(f"wrote {out} in {time.monotonic() - begun:.1f} s")
+        typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(model)}")
+    if target and repository:
+        upload(target, repository, quiet=quiet or json_)
 
 
 def _kept(source: Source, out: Path, restart: bool, stack: ExitStack) -> Path | None:

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from hub_faults import Faults, Log, Origin, Request
 from hub_repository import Repository
 from hub_routes import Routes
 from hub_storage import Storage
+from hub_uploads import Uploads
 
 CHUNK = 1 << 18
 LEAD = 0.02  # seconds that a paced connection may run ahead, to make up for sleeping too long
@@ -126,6 +128,8 @@ class Connection(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             answer = spoilt(answer, fault, asked, hub.storage.url(hub.origins["elsewhere"].url, answer.key))
+        if self.command == "PUT" and answer.status == 200:
+            hub.uploads.keep(self.path, posted)
         sent = hub.log.open(replace(request, status=answer.status))
         self.send_response(answer.status)
         for name, value in answer.headers.items():
@@ -135,7 +139,7 @@ class Connection(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.send_body(answer, sent)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
     def send_body(self, answer: Answer, sent: Callable[[int], None]) -> None:
         rate = self.server.hub.rate
@@ -175,12 +179,14 @@ class Hub:
         self.log, self.faults = Log(), Faults()
         self.storage = Storage(repositories)
         self.routes = Routes(repositories, self.storage, token)
+        self._kept = tempfile.TemporaryDirectory(prefix="hub-")
+        self.uploads = Uploads(repositories, self.storage, token, Path(self._kept.name))
         names: list[Origin] = ["hub", "storage", "elsewhere"]
         self.origins: dict[Origin, Server] = {
             name: Server(self, name, port and port + n) for n, name in enumerate(names)
         }
-        self.endpoint = self.routes.hub_url = self.origins["hub"].url
-        self.routes.storage_url = self.origins["storage"].url
+        self.endpoint = self.routes.hub_url = self.uploads.hub_url = self.origins["hub"].url
+        self.routes.storage_url = self.uploads.storage_url = self.origins["storage"].url
 
     def __enter__(self) -> Hub:
         for server in self.origins.values():
@@ -192,6 +198,7 @@ class Hub:
     ) -> None:
         for server in self.origins.values():
             server.stop()
+        self._kept.cleanup()
 
     def move(self, repository: str, ref: str, commit: str) -> None:
         """Point a branch at another commit."""
@@ -201,7 +208,10 @@ class Hub:
 
     def answer(self, origin: Origin, method: str, target: str, asked: dict[str, str], posted: bytes) -> Answer:
         if origin == "hub":
-            return self.routes.answer(method, target, asked, posted)
+            uploaded = self.uploads.answer(target, asked, posted) if method == "POST" else None
+            return uploaded or self.routes.answer(method, target, asked, posted)
+        if method == "PUT":
+            return self.uploads.put(target, posted)
         return self.storage.answer(target, asked)
 
 

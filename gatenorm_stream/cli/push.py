@@ -1,0 +1,75 @@
+"""`gatenorm-stream push DIR org/name`"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.options import DebugOption, QuietOption
+from gatenorm_stream.cli.usage import UsageProblem
+
+if TYPE_CHECKING:
+    from gatenorm_stream.hub.push import Target
+    from gatenorm_stream.layout import Layout
+
+EXAMPLES = """
+gatenorm-stream push DIR org/name    # a private repository
+"""
+
+
+@reported
+def push(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="org/name; made if it is not there.")],
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Upload an output to a private repository on the Hub; the same command goes on after a failure."""
+    from gatenorm_stream.errors import OutputError
+    from gatenorm_stream.hub.push import prepare
+    from gatenorm_stream.report.progress import progress_meter
+    from gatenorm_stream.verification import verify_output
+
+    if out.is_file():
+        raise OutputError(f"{out} is a file; only directories are uploaded, use `hf upload` for it")
+    with progress_meter(quiet) as meter:
+        verify_output(out, progress=meter.report)
+    upload(out, prepare(repository), quiet=quiet)
+
+
+def repository_for(name: str, layout: Layout) -> Target:
+    """Made before anything is written, so that a name or token that won't do is told first."""
+    from gatenorm_stream.hub.push import prepare
+
+    if layout.single_file:
+        raise UsageProblem("--push-to uploads directories; use `hf upload` for a GGUF file")
+    return prepare(name)
+
+
+def upload(out: Path, target: Target, *, quiet: bool) -> None:
+    """Sends the files on record. Bars are shown on a terminal only; huggingface_hub's warnings, which hold signed
+    addresses, nowhere.
+    """
+    import logging
+
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    from gatenorm_stream.errors import HubError
+    from gatenorm_stream.hub.push import push as push_files
+    from gatenorm_stream.record import RECORD, read_record
+
+    if quiet or not sys.stderr.isatty():
+        disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        page = push_files(out, [*read_record(out)[1], RECORD], target)
+    except HubError as error:
+        again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
+        raise HubError(f"{error} ({out} is whole; `{again}` goes on)") from error
+    if not quiet:
+        typer.echo(f"uploaded {out} to {page} (private)")
