@@ -10,6 +10,7 @@ VLLM := .venv-vllm
 SGLANG := .venv-sglang
 DEPLOY := .venv-deploy
 DASK := .venv-dask
+DOCS := .venv-docs
 MODEL := fixtures/sotu-5m
 PIP := -m pip install --quiet --disable-pip-version-check
 # what needs an environment of its own
@@ -17,7 +18,7 @@ SEPARATE := engines families gpu oldest vllm sglang deploy dask
 FUZZ ?= --seconds 600
 
 .PHONY: help demo test check test-hub test-crash test-families test-engines test-gpu test-oldest test-vllm \
-	test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures clean
+	test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures docs clean
 
 help:
 	@echo 'make demo             prune the fixture model and verify the result'
@@ -38,6 +39,7 @@ help:
 	@echo 'make evidence-report  docs/evidence.md from the stored results'
 	@echo 'make compatibility    docs/compatibility.md from the stored results'
 	@echo 'make pictures         the pictures of docs/, drawn anew'
+	@echo 'make docs             the site, in build/docs/site; a broken link is an error'
 	@echo 'make clean            remove environments and outputs'
 
 demo: $(VENV)/.run
@@ -103,6 +105,10 @@ compatibility: $(VENV)/.dev
 pictures: $(VENV)/.run
 	$(BIN)/python docs/pictures/draw.py
 
+docs: $(DOCS)/.run
+	$(DOCS)/bin/python docs/site/build.py build/docs
+	@echo 'look at build/docs/site/index.html'
+
 clean:
 	rm -rf $(VENV) .venv-* demo-pruned demo-pruned.partial .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -118,6 +124,12 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.run
 	@$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DOCS)/.run: pyproject.toml constraints.txt
+	@echo 'setting up $(DOCS) ...'
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python $(PIP) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 .venv-%/.run: pyproject.toml tests/%/requirements.txt

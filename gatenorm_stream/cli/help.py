@@ -33,16 +33,19 @@ class Command(TyperCommand):
 
 def command_help(command: Any, ctx: typer.Context, commands: list[Row] | None = None) -> str:
     """`commands` are the names of a group's commands, each with what it does."""
-    params = [p for p in command.get_params(ctx) if not getattr(p, "hidden", False)]
-    arguments = [p for p in params if p.param_type_name == "argument"]
-    words = [ctx.command_path, *map(_name, arguments), *(["COMMAND"] if commands else []), "[OPTIONS]"]
-    sections = [
-        ("Commands", commands or []),
-        ("Arguments", [(_name(p), p.help or "") for p in arguments]),
-        *_option_groups([p for p in params if p.param_type_name == "option"]),
-    ]
+    sections = [("Commands", commands or []), *sections_of(command, ctx)]
+    words = [ctx.command_path, "COMMAND" if commands else "", *(name for name, _ in sections[1][1]), "[OPTIONS]"]
     width = max(min(shutil.get_terminal_size().columns, WIDEST), 30)
-    return "\n".join(_lines(" ".join(words), command.help or "", sections, command.epilog or "", width))
+    return "\n".join(
+        _lines(" ".join(filter(None, words)), command.help or "", sections, command.epilog or "", width)
+    )
+
+
+def sections_of(command: Any, ctx: typer.Context) -> list[Section]:
+    """The arguments, then each group of options."""
+    params = [p for p in command.get_params(ctx) if not getattr(p, "hidden", False)]
+    arguments = [(_name(p), p.help or "") for p in params if p.param_type_name == "argument"]
+    return [("Arguments", arguments), *_option_groups([p for p in params if p.param_type_name == "option"])]
 
 
 def _lines(usage: str, text: str, sections: list[Section], examples: str, width: int) -> Iterator[str]:
