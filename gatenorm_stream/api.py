@@ -3,11 +3,12 @@
 `progress` is called as progress(what, bytes done, bytes in all, file), from the calling thread for scoring and from
 worker threads for writing and verifying:
 
->>> def show(what, done, total, file):
-...     if done == total:
-...         print(what, total, "bytes")
->>> scores = score("fixtures/sotu-5m", progress=show)
-scoring 1179648 bytes
+Examples:
+    >>> def show(what, done, total, file):
+    ...     if done == total:
+    ...         print(what, total, "bytes")
+    >>> scores = score("fixtures/sotu-5m", progress=show)
+    scoring 1179648 bytes
 
 BLAS is left as it is set: OPENBLAS_NUM_THREADS=1, set before numpy is imported, makes scoring fastest.
 """
@@ -67,10 +68,11 @@ def score(
     `source` is a local directory or GGUF file, or org/name[@revision] on the Hub. Raises CheckpointError (HubError
     for what the Hub refuses) or UnsupportedModelError.
 
-    >>> scores = score("fixtures/sotu-5m")
-    >>> lowest = min(scores, key=lambda s: s.score)
-    >>> lowest.layer, round(lowest.score, 2), len(lowest.heads)
-    (9, 10.49, 6)
+    Examples:
+        >>> scores = score("fixtures/sotu-5m")
+        >>> lowest = min(scores, key=lambda s: s.score)
+        >>> lowest.layer, round(lowest.score, 2), len(lowest.heads)
+        (9, 10.49, 6)
     """
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
         return scored(model, reading, threads=threads, progress=progress)
@@ -99,23 +101,24 @@ def plan(
     attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is not
     scored again. Raises SelectionError or FormatError beside the errors of `score`.
 
-    >>> scores = score("fixtures/sotu-5m")
-    >>> for n in (1, 2, 3):
-    ...     print(plan("fixtures/sotu-5m", drop=n, scores=scores).dropped)
-    (9,)
-    (9, 10)
-    (8, 9, 10)
-    >>> plan("fixtures/sotu-5m", drop=12)
-    Traceback (most recent call last):
-    gatenorm_stream.errors.SelectionError: can't drop 12 attention sublayers of 12: at least one must stay; ...
+    Examples:
+        >>> scores = score("fixtures/sotu-5m")
+        >>> for n in (1, 2, 3):
+        ...     print(plan("fixtures/sotu-5m", drop=n, scores=scores).dropped)
+        (9,)
+        (9, 10)
+        (8, 9, 10)
+        >>> plan("fixtures/sotu-5m", drop=12)
+        Traceback (most recent call last):
+        gatenorm_stream.errors.SelectionError: can't drop 12 attention sublayers of 12: at least one must stay; ...
 
-    `Plan.to_json` gives what `read_plan` reads:
+        `Plan.to_json` gives what `read_plan` reads:
 
-    >>> import json
-    >>> text = json.dumps(plan("fixtures/sotu-5m", scores=scores).to_json())
-    >>> _ = Path(folder, "plan.json").write_text(text)
-    >>> read_plan(Path(folder, "plan.json")).dropped
-    (9, 10)
+        >>> import json
+        >>> text = json.dumps(plan("fixtures/sotu-5m", scores=scores).to_json())
+        >>> _ = Path(folder, "plan.json").write_text(text)
+        >>> read_plan(Path(folder, "plan.json")).dropped
+        (9, 10)
     """
     choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
@@ -142,9 +145,10 @@ def prune(
     `out` appears whole or not at all; a run that was cut off goes on where it was. Raises OutputError if `out`
     can't be written, PlanError if the plan does not fit the source.
 
-    >>> prune(plan("fixtures/sotu-5m", layers=[7, 9]), f"{folder}/pruned")
-    >>> sorted(path.name for path in Path(folder, "pruned").iterdir())[-3:]
-    ['modeling_gatenorm.py', 'tokenizer.json', 'tokenizer_config.json']
+    Examples:
+        >>> prune(plan("fixtures/sotu-5m", layers=[7, 9]), f"{folder}/pruned")
+        >>> sorted(path.name for path in Path(folder, "pruned").iterdir())[-3:]
+        ['modeling_gatenorm.py', 'tokenizer.json', 'tokenizer_config.json']
     """
     revision = None if source else plan.revision
     opened = open_source(source or plan.source, revision=revision, connections=connections)
@@ -180,16 +184,17 @@ def verify(
 
     Raises VerificationError with all that is wrong.
 
-    >>> prune(plan("fixtures/sotu-5m", drop=2), f"{folder}/out")
-    >>> verify(f"{folder}/out", against="fixtures/sotu-5m").tensors
-    100
-    >>> with open(f"{folder}/out/config.json", "a") as file:
-    ...     _ = file.write(" ")
-    >>> try:
-    ...     verify(f"{folder}/out")
-    ... except VerificationError as error:
-    ...     print(error.problems[0])
-    config.json ...
+    Examples:
+        >>> prune(plan("fixtures/sotu-5m", drop=2), f"{folder}/out")
+        >>> verify(f"{folder}/out", against="fixtures/sotu-5m").tensors
+        100
+        >>> with open(f"{folder}/out/config.json", "a") as file:
+        ...     _ = file.write(" ")
+        >>> try:
+        ...     verify(f"{folder}/out")
+        ... except VerificationError as error:
+        ...     print(error.problems[0])
+        config.json ...
     """
     source = open_source(against, revision=revision, connections=connections) if against else None
     return verify_output(Path(out), source, progress=progress)

@@ -68,8 +68,10 @@ def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
     A line that writes to an output finds nothing there, as a reader would; the next ones find what it wrote. The
     GGUF file that is named is there, if not of that type.
     """
-    write_gguf(tmp_path / "model-Q4_K_M.gguf", tensors(shapes(), "Q4_0"))
-    hub.repositories["org/name"] = Repository(FIXTURE)
+    gguf = write_gguf(tmp_path / "model-Q4_K_M.gguf", tensors(shapes(), "Q4_0"))
+    shutil.copytree(FIXTURE, tmp_path / "hub")
+    shutil.copy(gguf, tmp_path / "hub")
+    hub.repositories["org/name"] = Repository(tmp_path / "hub")
     for name in ("MODEL", "path/to/model"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(FIXTURE)

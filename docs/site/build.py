@@ -18,6 +18,7 @@ from pathlib import Path
 
 import typer
 
+from gatenorm_stream import errors
 from gatenorm_stream.cli.help import sections_of
 from gatenorm_stream.cli.main import app
 
@@ -35,7 +36,9 @@ def main(folder: Path) -> int:
     shutil.rmtree(source, ignore_errors=True)
     for path in ("README.md", "CONTRIBUTING.md", *(p.relative_to(ROOT) for p in (ROOT / "docs").glob("*.md"))):
         _copy(ROOT / path, source)
-    shutil.copy(HERE / "api.md", source / "docs" / "api.md")
+    api = (HERE / "api.md").read_text("utf-8").replace("ERRORS", f"```text\n{errors.__doc__}```")
+    (source / "docs" / "api.md").write_text(api, encoding="utf-8")
+    shutil.copy(HERE / "wide.css", source)
     (source / "docs" / "cli.md").write_text("\n".join(_command_reference()), encoding="utf-8")
     added = {"docs_dir": str(source), "nav": _nav({p.stem for p in (source / "docs").glob("*.md")})}
     config = folder / "mkdocs.yml"
