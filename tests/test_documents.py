@@ -77,7 +77,8 @@ def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
         (tmp_path / name).symlink_to(FIXTURE)
     for folder in ("fixtures", "examples"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    variables = environment(hub, tmp_path, PATH=f"{Path(COMMAND).parent}:{os.environ['PATH']}")
+    programs = f"{Path(COMMAND).parent}:{os.environ['PATH']}"
+    variables = environment(hub, tmp_path, PATH=programs, HF_TOKEN="hf_secret", HF_HUB_DISABLE_XET="1")
     for out in ("DIR", "pruned"):
         subprocess.run([COMMAND, "MODEL", "--out", out, "--quiet"], cwd=tmp_path, check=True)
     for line in commands(document):

@@ -42,7 +42,7 @@ def screen(folder: Path, *args: str, columns: int = 80, **environment: str) -> s
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-@pytest.mark.parametrize("command", ["", "prune", "score", "compare", "verify", "explain", "families"])
+@pytest.mark.parametrize("command", ["", "prune", "score", "compare", "verify", "explain", "push", "families"])
 def test_help(folder: Path, command: str, columns: int) -> None:
     check(f"help-{command or 'all'}-{columns}", screen(folder, *command.split(), "--help", columns=columns))
 
