@@ -80,6 +80,7 @@ SHAPES = {
     shape.name: shape
     for shape in (
         Shape("1B", "TinyLlama 1.1B", 22, 2048, 32, 4, 5632, 32000),
+        Shape("8B", "Llama 3.1 8B", 32, 4096, 32, 8, 14336, 128256),
         Shape("13B", "Llama 2 13B", 40, 5120, 40, 40, 13824, 32000),
         Shape("70B", "Llama 2 70B", 80, 8192, 64, 8, 28672, 32000),
         Shape("405B", "Llama 3.1 405B", 126, 16384, 128, 8, 53248, 128256),

@@ -349,7 +349,7 @@ def test_lies_with_a_fitting_record_are_found(pruned: Path, model: Path, tmp_pat
 
 def test_a_file_without_its_record(pruned: Path) -> None:
     pruned.with_suffix(".gatenorm.json").rename(pruned.with_name("elsewhere"))
-    with pytest.raises(VerificationError, match=r"pruned.gatenorm.json is not there"):
+    with pytest.raises(VerificationError, match=r"there is no pruned.gatenorm.json"):
         gatenorm_stream.verify(pruned)
 
 

@@ -1,0 +1,103 @@
+"""Time and peak memory of the command on a GGUF file in the shape of Llama 3.1 8B, in Q4_K, of 128,256 tokens.
+
+q and k are random blocks, the rest is a hole in a sparse file, which reads as zeros. Prints, and writes the JSON.
+
+    python benchmarks/gguf_large.py    # needs 5 GB of disk
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from machine import COMMAND, machine, measure
+from shapes import SHAPES
+
+from gatenorm_stream.checkpoint.header import TensorInfo
+from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.gguf.header import build_header, place
+from gatenorm_stream.gguf.metadata import ARRAY, STRING, Value, string
+
+RESULT = Path(__file__).parent / "results" / "gguf_large.json"
+SHAPE = SHAPES["8B"]
+BLOCK, BLOCK_BYTES = 256, 144
+SCALES = np.frombuffer(np.array([0.001, 0.005], np.float16).tobytes(), np.uint8)
+
+
+def strings(count: int) -> Value:
+    items = b"".join(string(f"token {n}").raw for n in range(count))
+    return Value(ARRAY, STRING.to_bytes(4, "little") + count.to_bytes(8, "little") + items)
+
+
+def metadata() -> dict[str, Value]:
+    sizes = {
+        "block_count": SHAPE.layers,
+        "embedding_length": SHAPE.hidden,
+        "feed_forward_length": SHAPE.intermediate,
+        "attention.head_count": SHAPE.heads,
+        "attention.head_count_kv": SHAPE.kv_heads,
+    }
+    return {
+        "general.architecture": string("llama"),
+        **{f"llama.{key}": Value(4, n.to_bytes(4, "little")) for key, n in sizes.items()},
+        "tokenizer.ggml.tokens": strings(SHAPE.vocabulary),
+        "tokenizer.ggml.merges": strings(2 * SHAPE.vocabulary),
+    }
+
+
+def tensors() -> list[TensorInfo]:
+    q, kv, hidden, wide = SHAPE.hidden, SHAPE.kv_heads * SHAPE.head_dim, SHAPE.hidden, SHAPE.intermediate
+    shapes = {"token_embd.weight": (SHAPE.vocabulary, hidden), "output_norm.weight": (hidden,)}
+    for n in range(SHAPE.layers):
+        parts = {"attn_q": (q, hidden), "attn_k": (kv, hidden), "attn_v": (kv, hidden), "attn_output": (hidden, q)}
+        parts |= {"ffn_gate": (wide, hidden), "ffn_up": (wide, hidden), "ffn_down": (hidden, wide)}
+        parts |= {"attn_norm": (hidden,), "ffn_norm": (hidden,)}
+        shapes |= {f"blk.{n}.{part}.weight": shape for part, shape in parts.items()}
+    found = []
+    for name, shape in shapes.items():
+        matrix = len(shape) > 1
+        size = int(np.prod(shape)) // BLOCK * BLOCK_BYTES if matrix else 4 * shape[0]
+        found.append(TensorInfo(name, "Q4_K" if matrix else "F32", shape, ByteRange(0, size)))
+    return found
+
+
+def write(path: Path) -> int:
+    """Gives the bytes of q and k."""
+    values, placed = metadata(), place(tensors(), 32)
+    header, rng, scored = build_header(values, placed), np.random.default_rng(0), 0
+    with open(path, "wb") as file:
+        file.write(header)
+        for t in placed:
+            if ".attn_q." in t.name or ".attn_k." in t.name:
+                blocks = rng.integers(0, 256, (len(t.data) // BLOCK_BYTES, BLOCK_BYTES), dtype=np.uint8)
+                blocks[:, :4] = SCALES
+                file.seek(len(header) + t.data.start)
+                file.write(blocks.tobytes())
+                scored += len(t.data)
+        file.truncate(len(header) + placed[-1].data.stop)
+    return scored
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model, out = Path(folder, "model.gguf"), Path(folder, "out.gguf")
+        scored = write(model)
+        rows = []
+        for what, *words in (
+            ("score", "score", model),
+            ("prune", model, "--out", out),
+            ("verify", "verify", out),
+            ("verify --against", "verify", out, "--against", model),
+        ):
+            measured = measure(COMMAND, *words, "--quiet")
+            rows.append({"what": what, **asdict(measured)})
+            print(f"{what:<17} {measured.seconds:6.1f} s {measured.peak_rss / 1e6:6.0f} MB")
+        result = {"machine": machine(), "model_bytes": model.stat().st_size, "qk_bytes": scored, "runs": rows}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
