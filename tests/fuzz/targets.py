@@ -12,6 +12,7 @@ from pathlib import Path
 
 import configs
 import directories
+import gguf_files
 import headers
 import indexes
 import outputs
@@ -28,12 +29,16 @@ from gatenorm_stream.api import choose_format, lay_out, make_plan, model_card
 from gatenorm_stream.checkpoint.header import header_range, parse_header
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
-from gatenorm_stream.errors import GateNormError
+from gatenorm_stream.containers import open_model
+from gatenorm_stream.errors import GateNormError, HeaderError
 from gatenorm_stream.families.model import read_model
+from gatenorm_stream.gguf.header import IncompleteError
+from gatenorm_stream.gguf.header import parse_header as parse_gguf_header
 from gatenorm_stream.plans import check_plan_fits, read_plan
 from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 from gatenorm_stream.scoring import score_model
 from gatenorm_stream.selection import Choice
+from gatenorm_stream.sources import open_source
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
 STRICTER = {
@@ -74,6 +79,10 @@ class Fuzzing:
         (folder / "outside").mkdir()
         for path in self._source.iterdir():
             shutil.copy(path, folder / "outside" / path.name)
+        (folder / "gguf").mkdir()
+        content = gguf_files.tensors(gguf_files.shapes(2), "Q4_0")
+        self._gguf = gguf_files.write_gguf(folder / "gguf" / "model.gguf", content)
+        self._decide_gguf()
         self._plan = folder / "plans" / "plan.json"
         self._out = folder / "out"
         plan = gatenorm_stream.plan(self._source, layers=[1, 2])
@@ -107,11 +116,22 @@ class Fuzzing:
         def of(seeds: list[bytes]) -> Callable[[random.Random], bytes]:
             return lambda rng: mutate(rng, rng.choice((seeds[0], seeds[0], seeds[-1])), seeds)
 
+        gguf = self._gguf.read_bytes()
+        gguf_start = parse_gguf_header(gguf, len(gguf), "seed").header.data_start
+
+        def gguf_headers(rng: random.Random) -> bytes:
+            return mutate(rng, gguf[:gguf_start], [gguf[:gguf_start]])
+
+        def gguf_models(rng: random.Random) -> bytes:
+            return gguf_headers(rng) + gguf[gguf_start:]
+
         def number(rng: random.Random) -> bytes:
             return rng.randbytes(8)
 
         return (
-            Target("headers", 0.85, self.header, headers_of, headers.files()),
+            Target("headers", 0.75, self.header, headers_of, headers.files()),
+            Target("gguf headers", 0.08, partial(self.gguf_header, len(gguf)), gguf_headers),
+            Target("gguf files", 0.02, self.gguf, gguf_models),
             Target("indexes", 0.05, self.index, of(indexes_), indexes.files(index)),
             Target("configs", 0.05, self.config, of(configs_), configs.files(config)),
             Target("plans", 0.03, self.saved_plan, of(plans_), saved_plans.files(plan)),
@@ -132,6 +152,14 @@ class Fuzzing:
             if reason is None:
                 raise FindingError(f"the safetensors package takes it, but: {error}")
             self.stricter[reason] = self.stricter.get(reason, 0) + 1
+
+    def gguf_header(self, size: int, data: bytes) -> None:
+        self._count(self.watch.case(partial(_parse_gguf, data, size)))
+
+    def gguf(self, data: bytes) -> None:
+        self._gguf.write_bytes(data)
+        self.watch.permit(self._gguf.parent)
+        self._count(self.watch.case(self._decide_gguf))
 
     def index(self, data: bytes) -> None:
         self._with_file(self._source / directories.INDEX, data)
@@ -192,6 +220,14 @@ class Fuzzing:
             for text in texts:
                 text.encode("utf-8")
 
+    def _decide_gguf(self) -> None:
+        with open_model(open_source(self._gguf)) as model:
+            scores = score_model(model, threads=1)
+            plan, choice = make_plan(model, scores, Choice(drop=1, protect_first=0), "per-head", "auto", ())
+            layout = lay_out(plan, model)
+            for text in (model_line(model), size_table(model, plan, layout), *plan_lines(plan, choice)):
+                text.encode("utf-8")
+
     def _apply_plan(self) -> None:
         plan = read_plan(self._plan)
         with open_checkpoint(LocalSource(self._source)) as checkpoint:
@@ -216,6 +252,13 @@ def open_files() -> int:
 def _parse(data: bytes) -> None:
     where = header_range(data[:8], len(data), "file")
     parse_header(data[where.start : where.stop], len(data), "file")
+
+
+def _parse_gguf(data: bytes, size: int) -> None:
+    try:
+        parse_gguf_header(data, size, "file")
+    except IncompleteError:
+        raise HeaderError("it goes on") from None
 
 
 def _reference(data: bytes) -> str | None:
