@@ -104,6 +104,7 @@ compatibility: $(VENV)/.dev
 
 pictures: $(VENV)/.run
 	$(BIN)/python docs/pictures/draw.py
+	$(BIN)/python benchmarks/pictures.py
 
 docs: $(DOCS)/.run
 	$(DOCS)/bin/python docs/site/build.py build/docs

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import COMMAND, machine, measure
-from plot import chart
+from pictures import draw
 from shapes import SHAPES, Shape, write_sparse
 
 HERE = Path(__file__).parent
@@ -329,21 +329,6 @@ def blas_kernel() -> str:
         name.restype = ctypes.c_char_p
         return str(name().decode())
     return "unknown"
-
-
-def draw(sections: dict[str, list[Row]]) -> None:
-    if rows := sections.get("memory"):
-        lines = {
-            what: [(r["weights"] / 1e9, r["peak_rss"] / 1e6) for r in rows if r["what"] == what]  # type: ignore[operator]
-            for what in ("score", "prune")
-        }
-        text = chart(
-            "Peak resident memory", "weights, GB", "MB", {k: v for k, v in lines.items() if v}, log_y=False
-        )
-        (RESULTS / "memory.svg").write_text(text)
-    if rows := sections.get("growth"):
-        text = chart("Time to score", "size", "seconds", {str(r["what"]): r["points"] for r in rows})  # type: ignore[misc]
-        (RESULTS / "growth.svg").write_text(text)
 
 
 SECTIONS: dict[str, Callable[[Path], list[Row]]] = {

@@ -1,0 +1,31 @@
+"""The charts of docs/performance.md, from the stored results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from plot import chart
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def draw(sections: dict[str, list[dict[str, Any]]]) -> None:
+    if rows := sections.get("memory"):
+        lines = {
+            what: [(r["weights"] / 1e9, r["peak_rss"] / 1e6) for r in rows if r["what"] == what]
+            for what in ("score", "prune")
+        }
+        lines = {name: points for name, points in lines.items() if points}
+        text = chart("Peak resident memory", "weights, GB", "MB", lines, log_y=False)
+        (RESULTS / "memory.svg").write_text(text)
+    if rows := sections.get("growth"):
+        lines = {r["what"]: [(x / r["points"][0][0], y) for x, y in r["points"]] for r in rows}
+        text = chart("Time to score", "times the smallest size", "seconds", lines)
+        (RESULTS / "growth.svg").write_text(text)
+
+
+if __name__ == "__main__":
+    stored = json.loads((RESULTS / "speed.json").read_text())["sections"]
+    draw({name: section["rows"] for name, section in stored.items()})
