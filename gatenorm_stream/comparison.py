@@ -15,6 +15,7 @@ from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.checkpoint_layout import lay_out_checkpoint
 from gatenorm_stream.families.model import read_model
+from gatenorm_stream.formats.choice import formats_for
 from gatenorm_stream.layout import Copied, ShardLayout
 from gatenorm_stream.plans import Plan, check_plan_fits
 from gatenorm_stream.scoring import Progress, available_threads
@@ -38,11 +39,11 @@ def differences(out: Path, plan: Plan, against: Source, progress: Progress | Non
             yield f"{name} is missing from {expected[name]}"
         for name in sorted(placed.keys() - expected.keys()):
             yield f"{name} in {placed[name]} is not in the source"
-        zeroed = {name for layer in plan.dropped for name in model.output_projection(layer)}
+        zeroed = formats_for(source)[plan.format].edit(model, plan.dropped).zero
         compared = []
         for name in sorted(expected.keys() & placed.keys()):
             kept, original = output.tensors[name], source.tensors.get(name)
-            if original is None or (plan.format == "zeroed" and name in zeroed):
+            if original is None or name in zeroed:
                 if not _all_zero(kept):
                     yield f"{name} in {placed[name]} is not zero"
             elif (kept.dtype, kept.shape) != (original.dtype, original.shape):

@@ -39,9 +39,8 @@ if __name__ == "__main__":
 ```"""
 
 
-def run_it(format_name: str, engines: tuple[str, ...]) -> Iterator[str]:
-    """Blocks of Markdown for an output of that format, in the engines that run it."""
-    absent = format_name != "zeroed"
+def run_it(absent: bool, engines: tuple[str, ...]) -> Iterator[str]:
+    """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it."""
     yield "### transformers"
     yield TRANSFORMERS.format(trust=absent)
     if absent:

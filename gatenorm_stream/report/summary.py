@@ -53,7 +53,7 @@ def plan_lines(plan: Plan, choice: FormatChoice) -> Iterator[str]:
     for limit in choice.limits:
         yield f"not in {', '.join(sorted(limit.engines))}: {limit.field}: {limit.reason}"
     yield from choice.cautions
-    if plan.format == "zeroed":
+    if not choice.format.removes:
         yield "every shape is kept: this saves neither memory nor time by itself"
 
 
