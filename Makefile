@@ -96,8 +96,8 @@ test-dask: $(DASK)/.run
 bench: $(ENGINES)/.run
 	$(ENGINES)/bin/python benchmarks/run.py
 
-evidence-report: $(ENGINES)/.run
-	$(ENGINES)/bin/python benchmarks/quality/report.py
+evidence-report: $(VENV)/.dev
+	$(BIN)/python benchmarks/quality/report.py
 
 compatibility: $(VENV)/.dev
 	$(BIN)/python tests/compatibility.py

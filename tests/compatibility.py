@@ -18,14 +18,21 @@ from gatenorm_stream.report.family_table import formats_of
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "tests/results"
 DOCUMENT = ROOT / "docs/compatibility.md"
+COLUMNS = {
+    "transformers": "transformers",
+    "transformers-gpu": "transformers, H100",
+    **{engine: engine for engine in ENGINES if engine != "transformers"},
+}
+"""What results call an engine, and what the document calls it."""
 HEAD = """\
 # Compatibility
 
 Made by `python tests/compatibility.py` from the results of the tests (`tests/results`), on tiny random models of
-each family and the fixture model, on a CPU, in float32. Each `ok` is a pruned model whose logits or
-log-probabilities equal, in that engine, those of the stock transformers model whose attention is silenced there;
-the number is the largest absolute difference over all its cases. For transformers, generated text and the cache
-were compared too, with layer 0 gone, left padding, sliding windows and hybrid layers.
+each family and the fixture model, on a CPU, in float32, and in transformers on a GPU in bfloat16 too (make test-gpu).
+Each `ok` is a pruned model whose logits or log-probabilities equal, in that engine, those of the stock transformers
+model whose attention is silenced there; the number is the largest absolute difference over all its cases. For
+transformers, generated text and the cache were compared too, with layer 0 gone, left padding, sliding windows and
+hybrid layers; on the GPU by eager and sdpa attention, sdpa's flash kernels among them.
 
 - **ok**: run and compared. **loader only**: the engine's own loading and model code ran on a CPU, not its server.
 - **–**: not run. `zeroed` outputs load wherever the source does.
@@ -42,11 +49,11 @@ def document(entries: list[dict]) -> str:
 
 
 def _table(entries: list[dict]) -> Iterator[str]:
-    yield f"| family | model_type | formats | {' | '.join(ENGINES)} |"
-    yield "|---" * (3 + len(ENGINES)) + "|"
+    yield f"| family | model_type | formats | {' | '.join(COLUMNS.values())} |"
+    yield "|---" * (3 + len(COLUMNS)) + "|"
     for row in FAMILIES:
         of_row = [e for e in entries if e["family"] in (row.model_type, row.architecture)]
-        cells = [_cell([e for e in of_row if e["engine"] == engine]) for engine in ENGINES]
+        cells = [_cell([e for e in of_row if e["engine"] == engine]) for engine in COLUMNS]
         yield f"| {_name(row)} | `{row.model_type}` | {', '.join(formats_of(row))} | {' | '.join(cells)} |"
 
 
@@ -65,9 +72,9 @@ def _name(row: Family) -> str:
 def _versions(entries: list[dict]) -> Iterator[str]:
     yield "| engine | versions | cases |"
     yield "|---|---|---|"
-    for engine in ENGINES:
+    for engine, column in COLUMNS.items():
         own = [e for e in entries if e["engine"] == engine]
-        yield f"| {engine} | {', '.join(sorted({e['version'] for e in own})) or '–'} | {len(own)} |"
+        yield f"| {column} | {', '.join(sorted({e['version'] for e in own})) or '–'} | {len(own)} |"
 
 
 if __name__ == "__main__":

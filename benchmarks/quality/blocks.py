@@ -1,0 +1,109 @@
+"""What the protocol asks of blocks of models: the primary comparison; what is chosen on A and judged on B."""
+
+import statistics
+from collections.abc import Sequence
+
+from intervals import Interval, cluster_interval, t_interval
+from runs import COUNTS, DEFAULT, PRIMARY, Model, by_kind, table
+
+SIZE = 12
+"""Models of block A, and of block B."""
+SEES_TEXT = ("cosine", "ratio", "single", "greedy")
+
+
+def blocks(models: Sequence[Model]) -> dict[str, list[Model]]:
+    """By seed: 0 to 2 are block A, 3 to 5 block B."""
+    found = {"A": [m for m in models if m.seed < 3], "B": [m for m in models if 3 <= m.seed < 6]}
+    return {name: block for name, block in found.items() if block}
+
+
+def clustered(models: Sequence[Model], criterion: str = DEFAULT) -> Interval:
+    groups = by_kind(models).values()
+    return cluster_interval([[m.against_random(criterion, PRIMARY) for m in group] for group in groups])
+
+
+def against_random(models: Sequence[Model], criterion: str = DEFAULT) -> Interval:
+    return t_interval([m.against_random(criterion, PRIMARY) for m in models])
+
+
+def primary(found: dict[str, list[Model]]) -> str:
+    """The protocol's one comparison, on block A; block B alone and both together beside it."""
+    interval = against_random(found["A"])
+    if interval.high < 0:
+        verdict, follows = "is better than chance at this scale", "it stays the default"
+    elif interval.low > 0:
+        verdict, follows = "is worse than chance at this scale", "the docs and the command have to warn of it"
+    else:
+        verdict, follows = "is not shown to be better than chance", "it stays the default, being the paper's"
+    parts = {**found, **({"A and B": [m for block in found.values() for m in block]} if "B" in found else {})}
+    rows = [(n, len(ms), f"{against_random(ms)}", f"{clustered(ms)}", beaten(ms)) for n, ms in parts.items()]
+    missing = [f"{len(ms)} of {SIZE} of block {n}" for n, ms in found.items() if len(ms) < SIZE]
+    state = f"Not yet all models are done: {', '.join(missing)}. " if missing else ""
+    head = ("block", "models", "mean of d, paired t", "bootstrap over kinds and seeds", "better than random's mean")
+    return (
+        f"**`{DEFAULT}` {verdict}**, and by the protocol {follows}: the mean of d over the {interval.n} models of "
+        f"block A is **{interval}** nats per token (95 % interval). {state}d is the loss rise of `{DEFAULT}` at "
+        f"k = {PRIMARY} minus the mean rise of 20 random choices; negative is better than chance.\n\n"
+        f"{table(head, rows)}\n\n{each_model([m for block in found.values() for m in block])}"
+    )
+
+
+def beaten(models: Sequence[Model]) -> str:
+    return f"{sum(m.against_random(DEFAULT, PRIMARY) < 0 for m in models)} of {len(models)}"
+
+
+def each_model(models: Sequence[Model]) -> str:
+    rows = []
+    for model in models:
+        drawn, own = model.values("random", PRIMARY), model.value(DEFAULT, PRIMARY)
+        rows.append(
+            (
+                model.run,
+                model.kind,
+                model.seed,
+                f"{model.final['unpruned']['loss']:.3f}",
+                f"{own:.3f}",
+                f"{statistics.mean(drawn):.3f}",
+                f"{min(drawn):.3f} to {max(drawn):.3f}",
+                f"{model.against_random(DEFAULT, PRIMARY):+.3f}",
+                f"{sum(value > own for value in drawn)} of {len(drawn)}",
+            )
+        )
+    head = ("run", "kind", "seed", "loss, unpruned", "`per-head` rise", "random, mean", "20 draws", "d", "beats")
+    return table(head, rows)
+
+
+def chosen(models: Sequence[Model]) -> str:
+    """Of the criteria that see only weights, the one with the lowest mean d."""
+    names = [name for name in models[0].criteria() if name not in ("random", *SEES_TEXT)]
+    return min(names, key=lambda name: against_random(models, name).mean)
+
+
+def judged(found: dict[str, list[Model]]) -> str:
+    name = chosen(found["A"])
+    text = f"Chosen on block A by the protocol, of the criteria that see only weights: `{name}`, mean of d "
+    text += f"{against_random(found['A'], name)}."
+    if "B" not in found:
+        return f"{text} Block B, which judges it, has not been run."
+    own, default = against_random(found["B"], name), [m.value(DEFAULT, PRIMARY) for m in found["B"]]
+    against_default = t_interval([m.value(name, PRIMARY) - d for m, d in zip(found["B"], default, strict=True)])
+    said = "better than" if own.high < 0 else "worse than" if own.low > 0 else "not told apart from"
+    return (
+        f"{text} **On block B it is {said} chance: {own}** (bootstrap {clustered(found['B'], name)}); against "
+        f"`{DEFAULT}` on the same models {against_default}. It is no reading of the command yet. "
+        f"`first`, which looks at nothing, has {against_random(found['B'], 'first')} there, so depth may explain "
+        "much of it."
+    )
+
+
+def main_table(models: list[Model]) -> str:
+    names = [name for name in models[0].criteria() if name != "random"]
+    rows = [
+        ("`random` (mean rise)", *(f"{statistics.mean(m.value('random', c) for m in models):.3f}" for c in COUNTS))
+    ]
+    for name in names:
+        cells = [t_interval([m.against_random(name, c) for m in models]) for c in COUNTS]
+        better = [sum(m.against_random(name, c) < 0 for m in models) for c in COUNTS]
+        marked = (f"**{i}**" if i.high < 0 else f"_{i}_" if i.low > 0 else str(i) for i in cells)
+        rows.append((f"`{name}`", *(f"{i}; {b}/{len(models)}" for i, b in zip(marked, better, strict=True))))
+    return table(("criterion", *COUNTS), rows)
