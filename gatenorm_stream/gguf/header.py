@@ -26,6 +26,7 @@ MAX_HEADER_BYTES = 1 << 26
 """Vocabularies of 260,000 tokens take less than 2^24."""
 MOST_DIMENSIONS = 4
 LONGEST_NAME = 1 << 10
+MOST_SHOWN = 80
 DEFAULT_ALIGNMENT = 32
 MOST_ALIGNMENT = 1 << 16
 
@@ -76,7 +77,7 @@ def parse_header(data: bytes, file_size: int, where: str) -> GgufHeader:
         for _ in range(value_count):
             key = reader.text()
             if not key or key in metadata:
-                raise ValueError(f"the key {key!r} stands twice" if key else "a key is empty")
+                raise ValueError(f"the key {_shown(key)} stands twice" if key else "a key is empty")
             metadata[key] = reader.value(key)
         align = alignment(metadata)
         tensors: dict[str, TensorInfo] = {}
@@ -84,7 +85,7 @@ def parse_header(data: bytes, file_size: int, where: str) -> GgufHeader:
         for _ in range(tensor_count):
             tensor = _tensor(reader, position)
             if tensor.name in tensors:
-                raise ValueError(f"the tensor {tensor.name!r} stands twice")
+                raise ValueError(f"the tensor {_shown(tensor.name)} stands twice")
             tensors[tensor.name] = tensor
             position = _aligned(tensor.data.stop, align)
     except ValueError as error:
@@ -131,26 +132,31 @@ def _tensor(reader: _Reader, position: int) -> TensorInfo:
     name = reader.text()
     dimensions = reader.u32()
     if not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise ValueError(f"{name!r} has {dimensions} dimensions")
+        raise ValueError(f"{_shown(name)} has {dimensions} dimensions")
     shape = tuple(reader.u64() for _ in range(dimensions))[::-1]
     number, start = reader.u32(), reader.u64()
     if number not in TYPES:
-        raise ValueError(f"{name!r} has the unknown type {number}")
+        raise ValueError(f"{_shown(name)} has the unknown type {number}")
     stored = TYPES[number]
     if shape[-1] % stored.elements:
-        raise ValueError(f"{name!r} has rows of {shape[-1]}, which blocks of {stored.elements} do not divide")
+        raise ValueError(f"{_shown(name)} has rows of {shape[-1]}, which blocks of {stored.elements} do not divide")
     size = stored.bytes
     for n in (*shape[:-1], shape[-1] // stored.elements):
         size *= n
         if not 0 < size < 1 << 63:
-            raise ValueError(f"{name!r} has a shape that is empty or larger than any file")
+            raise ValueError(f"{_shown(name)} has a shape that is empty or larger than any file")
     if start != position:
-        raise ValueError(f"{name!r} stands at {start} instead of {position}")
+        raise ValueError(f"{_shown(name)} stands at {start} instead of {position}")
     return TensorInfo(name, stored.name, shape, ByteRange(start, start + size))
 
 
 def _aligned(position: int, align: int) -> int:
     return -(-position // align) * align
+
+
+def _shown(name: str) -> str:
+    shown = repr(name)
+    return shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN] + "..."
 
 
 def _text(text: str) -> bytes:
@@ -196,7 +202,7 @@ class _Reader:
         elif kind in NUMBER_BYTES:
             self._skip(NUMBER_BYTES[kind])
         else:
-            raise ValueError(f"{key!r} has a value of the unknown kind {kind}")
+            raise ValueError(f"{_shown(key)} has a value of the unknown kind {kind}")
 
     def _skip_array(self, key: str) -> None:
         kind, count = self.u32(), self.u64()
@@ -205,7 +211,7 @@ class _Reader:
         elif kind == STRING:
             self._skip_strings(count)
         else:
-            raise ValueError(f"{key!r} is an array of values of the kind {kind}")
+            raise ValueError(f"{_shown(key)} is an array of values of the kind {kind}")
 
     def _skip_strings(self, count: int) -> None:
         position, data, last = self.position, self._data, len(self._data) - 8
