@@ -28,7 +28,7 @@ HEAD = """\
 # Compatibility
 
 Made by `python tests/compatibility.py` from the results of the tests (`tests/results`), on tiny random models of
-each family and the fixture model, on a CPU, in float32, and in transformers on a GPU in bfloat16 too (make test-gpu).
+each family and the fixture model, on a CPU, in float32, and in transformers on a GPU in bfloat16 too.
 Each `ok` is a pruned model whose logits or log-probabilities equal, in that engine, those of the stock transformers
 model whose attention is silenced there; the number is the largest absolute difference over all its cases. For
 transformers, generated text and the cache were compared too, with layer 0 gone, left padding, sliding windows and
