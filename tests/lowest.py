@@ -1,0 +1,11 @@
+"""Prints the lower bounds of pyproject.toml's dependencies as constraints, for `make test-lowest`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+for requirement in project["dependencies"]:
+    print(re.sub(r">=([^,]+).*", r"==\1", requirement))
