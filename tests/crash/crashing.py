@@ -52,6 +52,7 @@ class Crashing:
         for path in self.source.rglob("*"):
             os.utime(path, (1e9, 1e9))
         self.model = model or str(self.source)
+        self.against = self.source
         self.pristine = {p: p.read_bytes() for p in self.source.rglob("*") if p.is_file()}
         self.target = folder / "target"
         self.target.mkdir()
@@ -102,7 +103,7 @@ class Crashing:
         if complete is not None:
             assert self.out.exists() == complete
         if self.out.exists():
-            gatenorm_stream.verify(self.out, against=self.source)
+            gatenorm_stream.verify(self.out, against=self.against)
 
     def finish(self, *args: str) -> None:
         """The same command again finishes, unless it had already, and leaves nothing beside the output."""

@@ -1,0 +1,94 @@
+"""The same faults while a GGUF file is pruned into one file with a record beside it."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from crashing import Crashing, Mode, said_so
+from gguf_files import shapes, tensors, write_gguf
+
+import gatenorm_stream
+
+WHOLE = ["out.gatenorm.json", "out.gguf"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def gguf(tmp_path: Path, shim: Path) -> Iterator[Crashing]:
+    made = Crashing(tmp_path, shim)
+    made.against = write_gguf(made.source / "model.gguf", tensors(shapes(bias=True), "Q4_0"), "qwen2")
+    made.model, made.out = str(made.against), made.target / "out.gguf"
+    made.pristine[made.against] = made.against.read_bytes()
+    yield made
+    made.close()
+
+
+def beside(gguf: Crashing) -> list[str]:
+    """What there is; once the file has its name, an emptied .partial may be left."""
+    return sorted(p.name for p in gguf.target.iterdir() if not p.name.endswith(".partial"))
+
+
+def test_killed_at_every_change(gguf: Crashing) -> None:
+    whole = gguf.run()
+    assert whole.code == 0, whole.stderr
+    assert sorted(p.name for p in gguf.target.iterdir()) == WHOLE
+    renamed = len(whole.changes) - whole.changes[::-1].index("rename")
+    for nth in range(1, len(whole.changes) + 1):
+        gguf.clean()
+        assert gguf.run(mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
+        gguf.check(complete=nth > renamed)
+        gguf.finish()
+        assert beside(gguf) == WHOLE
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+def test_failing_at_every_change(gguf: Crashing, error: str) -> None:
+    for nth in range(1, len(gguf.run().changes) + 1):
+        gguf.clean()
+        failed = gguf.run(mode=Mode.FAIL, nth=nth, error=getattr(errno, error))
+        if failed.code:
+            said_so(failed)
+        gguf.finish()
+        assert beside(gguf) == WHOLE
+
+
+def test_replacing_an_earlier_output(gguf: Crashing) -> None:
+    """Killed between the two renames there is the new record beside the earlier file, which verify tells apart."""
+    earlier = gguf.folder / "earlier.gguf"
+    gatenorm_stream.prune(gatenorm_stream.plan(gguf.against, layers=[3]), earlier)
+    before = earlier.read_bytes()
+
+    def put_earlier() -> None:
+        gguf.clean()
+        gguf.out.write_bytes(before)
+        gguf.out.with_suffix(".gatenorm.json").write_bytes(earlier.with_suffix(".gatenorm.json").read_bytes())
+
+    put_earlier()
+    changes = len(gguf.run("--force").changes)
+    for nth in range(1, changes + 1):
+        put_earlier()
+        assert gguf.run("--force", mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
+        if gguf.out.read_bytes() != before:
+            gguf.check(complete=True)
+        assert gguf.run("--force").code == 0
+        gguf.check(complete=True)
+        assert beside(gguf) == WHOLE
+
+
+@pytest.mark.parametrize("mode", [Mode.SHRINK, Mode.CHANGE, Mode.FAIL])
+def test_at_every_read(gguf: Crashing, mode: Mode) -> None:
+    for nth in range(1, gguf.run().reads + 1, 3):
+        gguf.clean()
+        failed = gguf.run(mode=mode, nth=nth, error=errno.EIO, reads=True)
+        if failed.code:
+            said_so(failed)
+        gguf.restore()
+        gguf.clean() if gguf.out.exists() else None
+        finished = gguf.run("--restart")
+        assert finished.code == 0, finished.stderr
+        gguf.check(complete=True)
