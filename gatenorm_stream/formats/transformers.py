@@ -10,22 +10,29 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.formats.travelling_file import AUTO_MAP, AUTO_MAP_MULTIMODAL, removed, travelling_file
+from gatenorm_stream.formats.vllm_served import SERVED
 
 MODEL_TYPE = "gatenorm"
 ARCHITECTURE = "GateNormForCausalLM"
+BY_PLUGIN = "vLLM runs it where gatenorm-stream is installed beside it"
 
 
 def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
-    others = EVERY_ENGINE - {Engine.TRANSFORMERS}
-    reason = "only transformers runs its file; vLLM many families by a plugin (docs/engines.md)"
+    architecture = model.family.architecture
+    served = architecture in SERVED and not model.multimodal
+    others = EVERY_ENGINE - {Engine.TRANSFORMERS, Engine.VLLM}
+    reason = "only transformers runs its file"
     found = [Obstacle(others, "the form", reason, notice=True)]
+    if not served:
+        reason = "vLLM's plugin does not serve it (docs/engines.md)"
+        found.append(Obstacle(frozenset({Engine.VLLM}), f"architecture {architecture}", reason, notice=True))
     if not model.family.stock:
         reason = "transformers has no class of its own for it"
         found.append(Obstacle(EVERY_ENGINE, f"model_type={model.family.model_type}", reason))
     elif model.multimodal and not isinstance(model.config.get("architectures"), list):
         reason = "it must name the multimodal model's class"
         found.append(Obstacle(EVERY_ENGINE, "architectures", reason))
-    return Limits(tuple(found))
+    return Limits(tuple(found), (BY_PLUGIN,) if served else ())
 
 
 def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:

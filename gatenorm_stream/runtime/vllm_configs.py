@@ -10,43 +10,9 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, LlamaConfig, PreTrainedConfig
 
+from gatenorm_stream.formats.vllm_served import SERVED
 from gatenorm_stream.runtime.modeling_gatenorm import Block
 from gatenorm_stream.runtime.no_op_config import MODEL_TYPE, no_op_config
-
-SERVED = (
-    "Cohere2ForCausalLM",
-    "CohereForCausalLM",
-    "Exaone4ForCausalLM",
-    "Gemma2ForCausalLM",
-    "Gemma3ForCausalLM",
-    "GemmaForCausalLM",
-    "Glm4ForCausalLM",
-    "GlmForCausalLM",
-    "GPT2LMHeadModel",
-    "GPTJForCausalLM",
-    "GPTNeoXForCausalLM",
-    "GraniteForCausalLM",
-    "GraniteMoeForCausalLM",
-    "LlamaForCausalLM",
-    "Ministral3ForCausalLM",
-    "MistralForCausalLM",
-    "MixtralForCausalLM",
-    "NemotronForCausalLM",
-    "Olmo2ForCausalLM",
-    "Olmo3ForCausalLM",
-    "OlmoeForCausalLM",
-    "OlmoForCausalLM",
-    "Phi3ForCausalLM",
-    "PhiForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen2MoeForCausalLM",
-    "Qwen3ForCausalLM",
-    "Qwen3MoeForCausalLM",
-    "SmolLM3ForCausalLM",
-    "StableLmForCausalLM",
-    "Starcoder2ForCausalLM",
-)
-"""Stock architectures whose pruned form has been compared with transformers (tests/vllm)."""
 
 
 def pruned_name(architecture: str) -> str:

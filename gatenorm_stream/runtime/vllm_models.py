@@ -21,8 +21,9 @@ from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.model_executor.models.transformers.base import Base
 from vllm.model_executor.models.utils import PPMissingLayer
 
+from gatenorm_stream.formats.vllm_served import SERVED
 from gatenorm_stream.runtime.vllm_backend import PrunedBackend
-from gatenorm_stream.runtime.vllm_configs import SERVED, pruned_name
+from gatenorm_stream.runtime.vllm_configs import pruned_name
 
 
 class NoAttention(torch.nn.Module):

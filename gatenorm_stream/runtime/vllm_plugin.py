@@ -12,12 +12,13 @@ def register() -> None:
     import vllm
     from transformers import AutoConfig
 
+    from gatenorm_stream.formats.vllm_served import SERVED
     from gatenorm_stream.runtime import vllm_configs
 
     AutoConfig.register("nemotron-nas", vllm_configs.NoOpConfig, exist_ok=True)
     AutoConfig.register("gatenorm", vllm_configs.GateNormConfig, exist_ok=True)
     known = vllm.ModelRegistry.get_supported_archs()
-    for architecture in (name for name in vllm_configs.SERVED if name in known):
+    for architecture in (name for name in SERVED if name in known):
         # vLLM keeps what it found out about a class on disk, under this name: of another vLLM, it could be wrong.
         name = f"{architecture}@{vllm.__version__}"
         vllm.ModelRegistry.register_model(

@@ -10,7 +10,7 @@ from transformers import AutoConfig, LlamaConfig
 from vllm import ModelRegistry
 from vllm.plugins import load_general_plugins
 
-from gatenorm_stream.runtime.vllm_configs import SERVED
+from gatenorm_stream.formats.vllm_served import SERVED
 from gatenorm_stream.runtime.vllm_plugin import register
 
 pytestmark = pytest.mark.engines
