@@ -311,6 +311,18 @@ def test_layer_0_needs_engines_that_can(run: Run, llama: Path, tmp_path: Path) -
     assert run(*args, "--engine", "mlx-lm", "--engine", "transformers").returncode == 0
 
 
+def test_vllm_serves_some_families_in_the_format_transformers(run: Run, tmp_path: Path) -> None:
+    tensors, options = random_tensors(llama_shapes()), ("--format", "transformers", "--engine", "vllm")
+    for name, family in (("Qwen3ForCausalLM", "qwen3"), ("MinistralForCausalLM", "ministral")):
+        config = llama_config(architectures=[name], model_type=family)
+        write_checkpoint(tmp_path / family, tensors, config)
+    served = run("qwen3", "--out", "out", *options)
+    assert served.returncode == 0, served.stderr
+    assert "format transformers: runs in transformers, vllm" in served.stdout
+    says = ("architecture MinistralForCausalLM stands in the way in vllm", "use --format zeroed")
+    fails(run, tmp_path, "ministral", "--out", "no", *options, says=says)
+
+
 @pytest.mark.parametrize(
     "tokenizer",
     [None, "{", "[]", '{"model": {"type": "BPE"}}', '{"model": {"type": "Unigram"}}', '{"model": 3, "decoder": 3}'],

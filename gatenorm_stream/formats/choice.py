@@ -59,7 +59,7 @@ def choose_format(
             return FormatChoice(format_, limits.obstacles, tuple(passed_over), limits.cautions)
         passed_over += ((format_, obstacle) for obstacle in blocking)
     obstacles = tuple(obstacle for _, obstacle in passed_over)
-    way_out = obstacles[0].way_out or _way_out(obstacles, engines)
+    way_out = obstacles[0].way_out or _way_out(name, obstacles, engines)
     raise FormatError(f"{name} can't express this model: {describe(obstacles[0])}; {way_out}")
 
 
@@ -74,9 +74,10 @@ def _blocking(limits: tuple[Obstacle, ...], engines: tuple[str, ...]) -> tuple[O
     return tuple(limit for limit in limits if not limit.notice)
 
 
-def _way_out(obstacles: tuple[Obstacle, ...], engines: tuple[str, ...]) -> str:
+def _way_out(name: str, obstacles: tuple[Obstacle, ...], engines: tuple[str, ...]) -> str:
     able = [e for e in ENGINES if not any(e in o.engines for o in obstacles)]
-    others = "use --format transformers, or zeroed, which keeps every shape"
+    other = "" if name == TRANSFORMERS.name else "transformers, or "
+    others = f"use --format {other}zeroed, which keeps every shape"
     if engines or not able:
         return others
     named = " ".join(f"--engine {e}" for e in able)
