@@ -10,9 +10,6 @@ from gatenorm_stream.errors import HubError
 
 _PART = r"[\w](?:[\w.-]*[\w])?"
 _ID = re.compile(rf"({_PART}/{_PART})(?:@([^\s:]+))?(?::([^\s:]+\.gguf))?", re.ASCII)
-_GGUF_PAGE = re.compile(
-    rf"https?://[^/]+/({_PART}/{_PART})/(?:blob|resolve)/([^/]+)/([^?#]+\.gguf)(?:[?#].*)?", re.ASCII
-)
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,7 @@ def hub_address(text: str, revision: str | None = None) -> HubAddress | None:
     """
     if Path(text).exists():
         return None
-    if match := _GGUF_PAGE.fullmatch(text):
-        address = HubAddress(match[1], match[2], match[3])
-    elif "://" in text:
+    if "://" in text:
         address = _from_uri(text)
     elif match := _ID.fullmatch(text):
         address = HubAddress(match[1], match[2], match[3])
@@ -61,4 +56,5 @@ def _from_uri(text: str) -> HubAddress:
         ) from error
     if uri.type != "model":
         raise HubError(f"{text} is a {uri.type}, not a model; give org/name of a model")
-    return HubAddress(uri.id, uri.revision)
+    file = uri.path_in_repo
+    return HubAddress(uri.id, uri.revision, file if file and file.endswith(".gguf") else None)

@@ -37,6 +37,7 @@ def files(hub: Hub, tmp_path: Path) -> Path:
         "org/name@v1:sub/file.gguf": HubAddress("org/name", "v1", "sub/file.gguf"),
         "https://huggingface.co/org/name/blob/main/sub/f.gguf": HubAddress("org/name", "main", "sub/f.gguf"),
         "https://huggingface.co/org/name/resolve/v1/f.gguf?download=true": HubAddress("org/name", "v1", "f.gguf"),
+        "hf://org/name@v1/sub/f.gguf": HubAddress("org/name", "v1", "sub/f.gguf"),
         "org/name:file.safetensors": None,
     }.items(),
 )
