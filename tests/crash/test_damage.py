@@ -80,7 +80,7 @@ def test_single_bytes(source: Path, out: Path, by_the_byte: bool) -> None:
 
 @pytest.mark.parametrize("by_the_byte", [True, False], ids=["by the byte", "by the file"])
 def test_single_bytes_and_digests_that_fit_them(source: Path, out: Path, by_the_byte: bool) -> None:
-    """With nothing but the source; the model card, its picture and gatenorm.json tell of the run, and are not in it."""
+    """With nothing but the source, which tells nothing of the model card, its picture and gatenorm.json."""
     plan, files = read_plan(out / "gatenorm.json"), [p for p in files_of(out) if p.name != "gatenorm.json"]
     compared = [p for p in files if p.name not in ("README.md", "gatenorm.svg")]
     for path, part in damages(compared, by_the_byte=by_the_byte, count=DAMAGES // 2):
