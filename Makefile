@@ -117,8 +117,9 @@ pictures: $(VENV)/.run
 	$(BIN)/python docs/pictures/draw.py
 	$(BIN)/python benchmarks/pictures.py
 
-docs: $(DOCS)/.run
+docs: $(DOCS)/.run $(VENV)/.dev
 	$(DOCS)/bin/python docs/site/build.py build/docs
+	$(BIN)/pytest tests/test_documents.py tests/test_command.py -m slow -n auto
 	@echo 'look at build/docs/site/index.html'
 
 clean:

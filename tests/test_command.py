@@ -156,6 +156,7 @@ finally:
     assert done.stdout.endswith("\n[]\n")
 
 
+@pytest.mark.slow
 def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
     """As they stand there, but for the names: MODEL, A, B, DIR. Those on the Hub are run in tests/hub."""
     for name in ("MODEL", "A", "B"):

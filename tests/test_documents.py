@@ -61,7 +61,11 @@ def commands(document: Path) -> list[str]:
     return [line for line in lines(document) if not line.startswith(tuple(NOT_RUN))]
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d)], ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(d, marks=() if d.name == "README.md" else pytest.mark.slow) for d in DOCUMENTS if commands(d)],
+    ids=lambda d: d.name,
+)
 def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
     """In order, by a shell, in a directory where MODEL is the fixture, DIR an output, and org/name on a Hub.
 

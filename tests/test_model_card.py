@@ -68,7 +68,7 @@ def test_what_it_tells(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "engines"),
     [
-        (["--format", "transformers"], ["transformers"]),
+        (["--format", "transformers"], ["transformers", "vLLM"]),
         (["--format", "zeroed"], ["transformers", "llama.cpp", "mlx-lm", "vLLM"]),
         (["--layers", "0", "--engine", "transformers"], ["transformers", "mlx-lm"]),
     ],
