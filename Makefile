@@ -18,13 +18,14 @@ PIP := -m pip install --quiet --disable-pip-version-check
 SEPARATE := engines families gpu oldest vllm sglang deploy dask
 FUZZ ?= --seconds 600
 
-.PHONY: help demo test check test-hub test-crash test-lowest test-package test-families test-engines test-gpu \
+.PHONY: help demo test check test-slow test-hub test-crash test-lowest test-package test-families test-engines test-gpu \
 	test-oldest test-vllm test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures docs \
 	clean
 
 help:
 	@echo 'make demo             prune the fixture model and verify the result'
 	@echo 'make test             lint, types, fast tests (offline once set up)'
+	@echo 'make test-slow        every command of the documents, screens of a terminal'
 	@echo 'make test-hub         network faults and kills, against a stand-in Hub on the loopback'
 	@echo 'make test-crash       kills and faults at every call that touches a file'
 	@echo 'make test-lowest      the fast tests with the lowest versions that pyproject.toml allows'
@@ -60,6 +61,9 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/mypy examples
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) --ignore=tests/hub --ignore=tests/crash -n auto -m slow
 
 test-hub: $(VENV)/.dev
 	$(BIN)/pytest tests/hub -n auto
@@ -117,9 +121,8 @@ pictures: $(VENV)/.run
 	$(BIN)/python docs/pictures/draw.py
 	$(BIN)/python benchmarks/pictures.py
 
-docs: $(DOCS)/.run $(VENV)/.dev
+docs: $(DOCS)/.run
 	$(DOCS)/bin/python docs/site/build.py build/docs
-	$(BIN)/pytest tests/test_documents.py tests/test_command.py -m slow -n auto
 	@echo 'look at build/docs/site/index.html'
 
 clean:

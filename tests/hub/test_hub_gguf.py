@@ -57,6 +57,7 @@ def test_score_fetches_headers_q_and_k(name: str, run: Run, hub: Hub, files: Pat
     assert needed <= fetched <= 1.01 * needed + 3 * FIRST_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.gguf", "split/model-00001-of-00003.gguf"])
 def test_prune(name: str, run: Run, hub: Hub, files: Path, tmp_path: Path) -> None:
     assert run(files / name, "--out", "local.gguf").returncode == 0

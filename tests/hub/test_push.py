@@ -66,6 +66,7 @@ def test_the_card_names_its_base_and_passes_the_check(hub: Hub, run: Run, tmp_pa
         card.validate()
 
 
+@pytest.mark.slow
 def test_a_dropped_connection_is_tried_again(hub: Hub, run: Run, tmp_path: Path) -> None:
     hub.faults.add(Fault("drop", 0, PUT))
     done = run(FIXTURE, "--out", "out", "--push-to", "org/new", **OWNER)
@@ -73,6 +74,7 @@ def test_a_dropped_connection_is_tried_again(hub: Hub, run: Run, tmp_path: Path)
     assert arrived(hub, "org/new", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_failed_upload_goes_on(hub: Hub, run: Run, tmp_path: Path) -> None:
     hub.faults.add(Fault("status", 403, PUT, skip=1))
     done = run(FIXTURE, "--out", "out", "--push-to", "org/new", **OWNER)
@@ -90,6 +92,7 @@ def test_a_failed_upload_goes_on(hub: Hub, run: Run, tmp_path: Path) -> None:
     assert arrived(hub, "org/new", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_same_again_sends_nothing(hub: Hub, run: Run) -> None:
     run(FIXTURE, "--out", "out", "--push-to", "org/new", **OWNER)
     commit = hub.repositories["org/new"].commit
@@ -99,6 +102,7 @@ def test_the_same_again_sends_nothing(hub: Hub, run: Run) -> None:
     assert not hub.log.select("storage")
 
 
+@pytest.mark.slow
 def test_another_output_replaces_the_first(hub: Hub, run: Run, tmp_path: Path) -> None:
     run(FIXTURE, "--out", "first", "--push-to", "org/new", **OWNER)
     run(FIXTURE, "--out", "second", "--format", "zeroed", "--push-to", "org/new", **OWNER)
@@ -106,6 +110,7 @@ def test_another_output_replaces_the_first(hub: Hub, run: Run, tmp_path: Path) -
     assert "modeling_gatenorm.py" in every_file(tmp_path / "first")
 
 
+@pytest.mark.slow
 def test_nothing_is_published(hub: Hub, run: Run, tmp_path: Path) -> None:
     hub.repositories["org/public"] = Repository(_empty(tmp_path / "public"))
     one_error(run(FIXTURE, "--out", "out", "--push-to", "org/public", **OWNER), "is public")
@@ -153,6 +158,7 @@ def test_a_damaged_output_is_not_uploaded(hub: Hub, run: Run, tmp_path: Path) ->
     assert "org/new" not in hub.repositories
 
 
+@pytest.mark.slow
 def test_files_of_others_in_the_folder_stay_here(hub: Hub, run: Run, tmp_path: Path) -> None:
     run(FIXTURE, "--out", "out", "--quiet")
     (tmp_path / "out/notes.txt").write_text("mine")
@@ -166,6 +172,7 @@ def test_dry_run_and_upload_exclude_each_other(run: Run) -> None:
     assert run(FIXTURE, "--dry-run", "--push-to", "org/new").returncode == 2
 
 
+@pytest.mark.slow
 def test_the_uploaded_model_is_the_output(hub: Hub, run: Run, tmp_path: Path) -> None:
     """Read back from the Hub as any other model, it scores as it does on disk."""
     run(FIXTURE, "--out", "out", "--format", "zeroed", "--push-to", "org/new", "--quiet", **OWNER)

@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from shapes import SHAPES, write_sparse
 
+pytestmark = pytest.mark.slow
+
 SCREENS = Path(__file__).parents[1] / "golden" / "screens"
 BIN = str(Path(COMMAND).parent)
 PATH = f"{BIN}:{os.environ['PATH']}"
