@@ -95,6 +95,11 @@ class LlamaCpp:
     def greedy(self, ids: list[int], tokens: int) -> list[int]:
         return ids + self._complete(ids, tokens, return_tokens=True, ignore_eos=True)["tokens"]
 
+    def speed(self, ids: list[int], tokens: int) -> tuple[float, float]:
+        """Tokens a second of the prompt, and of what follows it."""
+        timings = self._complete(ids, tokens, ignore_eos=True)["timings"]
+        return timings["prompt_per_second"], timings["predicted_per_second"]
+
     def _complete(self, ids: list[int], tokens: int, **options) -> dict:
         return self._post(
             "/completion", prompt=ids, n_predict=tokens, temperature=0.0, cache_prompt=False, **options
