@@ -23,6 +23,7 @@ import numpy as np
 from machine import machine
 
 import gatenorm_stream
+from gatenorm_stream.agreement import correlation, ranked
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "deploy"))
@@ -72,11 +73,6 @@ def widened(source: Path, out: Path) -> Path:
     return out
 
 
-def spearman(a: list[float], b: list[float]) -> float:
-    ranks = [np.argsort(np.argsort(scores)) for scores in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
 def perplexities(work: Path, name: str) -> list[float]:
     """After each window."""
     return [float(p) for p in re.findall(r"\[\d+\]([\d.]+),", Block("sh", PERPLEXITY.format(name)).run(work))]
@@ -100,7 +96,7 @@ def row(work: Path, dtype: str, reference: list[float], windows: int) -> dict:
     said = {form: perplexities(work, file)[windows - 1] for form, file in files.items()}
     return {
         "type": dtype,
-        "rank_correlation": spearman(found, reference),
+        "rank_correlation": correlation(ranked(found), ranked(reference)),
         "largest_relative_change": max(abs(a / b - 1) for a, b in zip(found, reference, strict=True)),
         "dropped": list(plan.dropped),
         "bytes": {form: (work / file).stat().st_size for form, file in files.items()},

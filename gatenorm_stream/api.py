@@ -165,7 +165,7 @@ def prune(
                 model,
                 Path(out),
                 partial,
-                card={} if layout.single_file else model_card(plan, model, layout, choice),
+                card=model_card(plan, model, layout, choice),
                 force=force,
                 threads=threads,
                 progress=progress,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from gatenorm_stream.checkpoint.header import DTYPE_BITS, TensorInfo, build_header
+from gatenorm_stream.checkpoint.header import DTYPE_BITS, TensorInfo, build_header, place
 from gatenorm_stream.checkpoint.open import (
     CONFIG,
     FOREIGN_WEIGHTS,
@@ -73,12 +73,9 @@ def _shard_name(number: int, count: int) -> str:
 def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> ShardLayout:
     if tensors == shard.header.tensors and not edit.zero & {t.name for t in tensors}:
         return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
-    placed, position = [], 0
-    for t in tensors:
-        placed.append(TensorInfo(t.name, t.dtype, t.shape, ByteRange(position, position + len(t.data))))
-        position += len(t.data)
+    placed = place(tensors)
     header = build_header(placed, shard.header.metadata)
-    return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), tuple(placed))
+    return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), placed)
 
 
 def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:

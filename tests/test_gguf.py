@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gatenorm_stream
+from gatenorm_stream.checkpoint.header import place
 from gatenorm_stream.errors import CheckpointError, HeaderError, PlanError, VerificationError
 from gatenorm_stream.gguf.dequantise import dequantise
-from gatenorm_stream.gguf.header import IncompleteError, build_header, parse_header, place
+from gatenorm_stream.gguf.header import IncompleteError, alignment, build_header, parse_header
 from gatenorm_stream.gguf.types import QUANTISED, TYPES
 from gatenorm_stream.plans import plan_from_json
 from gatenorm_stream.record import FileDigest, render_record
@@ -399,7 +400,7 @@ def test_changed_headers_never_surprise(model: Path, draw: st.DataObject) -> Non
 def test_a_header_that_was_read_is_built_the_same(model: Path) -> None:
     data = model.read_bytes()
     found = parse_header(data, len(data), "m")
-    tensors = place(found.header.tensors, found.alignment)
+    tensors = place(found.header.tensors, alignment(found.metadata))
     assert tensors == found.header.tensors
     assert build_header(found.metadata, tensors) == data[: found.header.data_start]
 

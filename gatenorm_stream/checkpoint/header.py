@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
-from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.ranges import ByteRange, aligned
 from gatenorm_stream.errors import HeaderError
 
 PREFIX_BYTES = 8
@@ -121,7 +121,7 @@ def parse_header(text: bytes, file_size: int, where: str) -> Header:
     for tensor in tensors:
         if tensor.data.start != position:
             gap = "overlaps the tensor before it" if tensor.data.start < position else "leaves a hole before it"
-            bad(f"{_short(tensor.name)} {gap}")
+            bad(f"{shown(tensor.name)} {gap}")
         position = tensor.data.stop
     data_start = PREFIX_BYTES + len(text)
     if data_start + position != file_size:
@@ -150,29 +150,39 @@ def build_header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> 
 
 
 def _tensor(name: str, entry: Any, bad: Any) -> TensorInfo:
-    shown = _short(name)
+    called = shown(name)
     if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
-        bad(f"{shown} needs dtype, shape and data_offsets")
+        bad(f"{called} needs dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        bad(f"{shown} has the unknown dtype {_short(dtype)}")
+        bad(f"{called} has the unknown dtype {shown(dtype)}")
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**64 for n in shape):
-        bad(f"{shown} has a shape that is not a list of sizes")
+        bad(f"{called} has a shape that is not a list of sizes")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int for n in offsets):
-        bad(f"{shown} has data_offsets that are not two integers")
+        bad(f"{called} has data_offsets that are not two integers")
     start, stop = offsets
     if not 0 <= start <= stop:
-        bad(f"{shown} has data_offsets that do not rise")
+        bad(f"{called} has data_offsets that do not rise")
     bits = DTYPE_BITS[dtype]
     for n in shape:
         bits *= n
         if bits >= 2**67:
-            bad(f"{shown} has a shape larger than any file")
+            bad(f"{called} has a shape larger than any file")
     if bits != 8 * (stop - start):
-        bad(f"{shown} has {stop - start} bytes where its shape and dtype need {-(-bits // 8)}")
+        bad(f"{called} has {stop - start} bytes where its shape and dtype need {-(-bits // 8)}")
     return TensorInfo(name, dtype, tuple(shape), ByteRange(start, stop))
 
 
-def _short(value: object) -> str:
+def place(tensors: Iterable[TensorInfo], align: int = 1) -> tuple[TensorInfo, ...]:
+    """The same tensors one behind the other, each at a multiple of `align` bytes."""
+    placed, position = [], 0
+    for t in tensors:
+        placed.append(TensorInfo(t.name, t.dtype, t.shape, ByteRange(position, position + len(t.data))))
+        position = aligned(placed[-1].data.stop, align)
+    return tuple(placed)
+
+
+def shown(value: object) -> str:
+    """As it stands in a message, at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

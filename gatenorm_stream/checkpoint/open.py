@@ -117,7 +117,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
             raise CheckpointError(_no_weights(source.title, names))
         with ThreadPoolExecutor(source.connections) as pool:
             shards = tuple(pool.map(lambda item: _shard(source, *item), tensors_in.items()))
-        return Checkpoint(source, config, shards, _tensors(shards, weight_map), index_metadata)
+        return Checkpoint(source, config, shards, tensors_in_shards(shards, weight_map), index_metadata)
     except BaseException:
         source.cancel()
         source.close()
@@ -137,7 +137,8 @@ def _shard(source: Source, name: str, tensors: list[str]) -> Shard:
     return Shard(name, file, header)
 
 
-def _tensors(shards: tuple[Shard, ...], weight_map: Mapping[str, str] | None) -> dict[str, Tensor]:
+def tensors_in_shards(shards: tuple[Shard, ...], weight_map: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """By their names. Raises CheckpointError if one stands twice, or `weight_map` says otherwise."""
     tensors: dict[str, Tensor] = {}
     for shard in shards:
         for info in shard.header.tensors:

@@ -32,6 +32,11 @@ class ByteRange:
             yield ByteRange(start, min(start + size, self.stop))
 
 
+def aligned(position: int, align: int) -> int:
+    """The first multiple of `align` from `position` on."""
+    return -(-position // align) * align
+
+
 def coalesce(ranges: Iterable[ByteRange]) -> tuple[ByteRange, ...]:
     """The same bytes in the same order, with ranges that touch end to start joined."""
     joined: list[ByteRange] = []

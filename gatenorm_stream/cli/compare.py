@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.fold import has_unicode, table_width
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
     DebugOption,
@@ -72,9 +71,7 @@ def compare(
         typer.echo(json.dumps(comparison_json(comparison, (first, second), readings), indent=1, ensure_ascii=False))
     elif not quiet:
         names = f"{first}, {readings[0]}", f"{second}, {readings[1]}"
-        width = min(shutil.get_terminal_size().columns, 120)
-        unicode = (sys.stdout.encoding or "ascii").lower().startswith("utf")
-        typer.echo(comparison_table(comparison, names, width=width, unicode=unicode))
+        typer.echo(comparison_table(comparison, names, width=table_width(120), unicode=has_unicode()))
         typer.echo()
         for line in verdict(comparison):
             typer.echo(line)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from typing import TYPE_CHECKING
 
 import typer
 
+from gatenorm_stream.cli.fold import has_unicode, table_width
+
 if TYPE_CHECKING:
     from gatenorm_stream.scores import LayerScore
     from gatenorm_stream.selection import Choice
-
-WIDEST_TABLE = 100
 
 
 def show_scores(scores: tuple[LayerScore, ...], dropped: tuple[int, ...], choice: Choice) -> None:
@@ -20,8 +18,6 @@ def show_scores(scores: tuple[LayerScore, ...], dropped: tuple[int, ...], choice
     from gatenorm_stream.report.score_table import score_table
     from gatenorm_stream.selection import protection_mattered
 
-    width = min(shutil.get_terminal_size().columns, WIDEST_TABLE)
-    encoding = (sys.stdout.encoding or "ascii").lower()
-    typer.echo(score_table(scores, dropped, width=width, unicode=encoding.startswith("utf")))
+    typer.echo(score_table(scores, dropped, width=table_width(), unicode=has_unicode()))
     if protection_mattered(scores, dropped, choice):
         typer.echo("layer 0 scores low but stays: llama.cpp and vLLM can't run without it (--protect-first 0)")

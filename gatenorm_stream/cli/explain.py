@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.fold import has_unicode, table_width
 from gatenorm_stream.cli.options import DebugOption
 
 EXAMPLES = """
@@ -29,15 +28,13 @@ def explain(
     from gatenorm_stream.report.score_table import score_table
 
     plan, files = read_record(out)
-    width = min(shutil.get_terminal_size().columns, 100)
-    unicode = (sys.stdout.encoding or "ascii").lower().startswith("utf")
     for name, value in what(plan, files, out):
         typer.echo(f"{name:<11}{value}")
     typer.echo("\nWhy these layers\n")
     for sentence in why(plan):
-        typer.echo(textwrap.fill(sentence, width, break_long_words=False))
+        typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False))
     typer.echo()
-    typer.echo(score_table(plan.scores, plan.dropped, width=width, unicode=unicode))
+    typer.echo(score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode()))
     typer.echo("\nAgain\n")
     for purpose, command in repeat(plan, out):
         typer.echo(f"# {purpose}\n{command}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Annotated
 
 import typer
 
 from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.fold import table_width
 from gatenorm_stream.cli.options import DebugOption
 
 EXAMPLES = """
@@ -29,5 +29,5 @@ def families(
     if json_:
         typer.echo(json.dumps([family_json(row) for row in FAMILIES], indent=1, ensure_ascii=False))
         return
-    typer.echo(family_table(FAMILIES, min(shutil.get_terminal_size().columns, 100)))
+    typer.echo(family_table(FAMILIES, table_width()))
     typer.echo("\nMultimodal models whose text_config names one of these are read too.")

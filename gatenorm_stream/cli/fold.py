@@ -1,4 +1,4 @@
-"""Long lines, folded between words where a person reads them."""
+"""The terminal that a person reads at: its width, its characters, and lines folded to it."""
 
 from __future__ import annotations
 
@@ -14,3 +14,12 @@ def folded(line: str, stream: TextIO | None = None) -> str:
         return line
     width = shutil.get_terminal_size().columns
     return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def table_width(widest: int = 100) -> int:
+    return min(shutil.get_terminal_size().columns, widest)
+
+
+def has_unicode() -> bool:
+    """Whether standard output can show more than ASCII."""
+    return (sys.stdout.encoding or "ascii").lower().startswith("utf")

@@ -163,7 +163,7 @@ def prune(
                 read,
                 target,
                 partial or stack.enter_context(open_partial(target, restart=restart)),
-                card={} if layout.single_file else model_card(decided, read, layout, form),
+                card=model_card(decided, read, layout, form),
                 force=force,
                 threads=threads,
                 progress=meter.report,

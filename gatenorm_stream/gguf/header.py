@@ -14,10 +14,10 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gatenorm_stream.checkpoint.header import Header, TensorInfo
-from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.header import Header, TensorInfo, shown
+from gatenorm_stream.checkpoint.ranges import ByteRange, aligned
 from gatenorm_stream.errors import HeaderError
-from gatenorm_stream.gguf.metadata import ARRAY, NUMBER_BYTES, STRING, Value
+from gatenorm_stream.gguf.metadata import ARRAY, NUMBER_BYTES, STRING, Value, string
 from gatenorm_stream.gguf.types import NUMBERS, TYPES
 
 MAGIC = b"GGUF"
@@ -26,7 +26,6 @@ MAX_HEADER_BYTES = 1 << 26
 """Vocabularies of 260,000 tokens take less than 2^24."""
 MOST_DIMENSIONS = 4
 LONGEST_NAME = 1 << 10
-MOST_SHOWN = 80
 DEFAULT_ALIGNMENT = 32
 MOST_ALIGNMENT = 1 << 16
 
@@ -41,10 +40,6 @@ class GgufHeader:
 
     metadata: Mapping[str, Value]
     header: Header
-
-    @property
-    def alignment(self) -> int:
-        return alignment(self.metadata)
 
 
 def alignment(metadata: Mapping[str, Value]) -> int:
@@ -77,7 +72,7 @@ def parse_header(data: bytes, file_size: int, where: str) -> GgufHeader:
         for _ in range(value_count):
             key = reader.text()
             if not key or key in metadata:
-                raise ValueError(f"the key {_shown(key)} stands twice" if key else "a key is empty")
+                raise ValueError(f"the key {shown(key)} stands twice" if key else "a key is empty")
             metadata[key] = reader.value(key)
         align = alignment(metadata)
         tensors: dict[str, TensorInfo] = {}
@@ -85,14 +80,14 @@ def parse_header(data: bytes, file_size: int, where: str) -> GgufHeader:
         for _ in range(tensor_count):
             tensor = _tensor(reader, position)
             if tensor.name in tensors:
-                raise ValueError(f"the tensor {_shown(tensor.name)} stands twice")
+                raise ValueError(f"the tensor {shown(tensor.name)} stands twice")
             tensors[tensor.name] = tensor
-            position = _aligned(tensor.data.stop, align)
+            position = aligned(tensor.data.stop, align)
     except ValueError as error:
         raise HeaderError(f"{where} has a bad GGUF header: {error}; download or convert the file again") from error
-    data_start = _aligned(reader.position, align)
+    data_start = aligned(reader.position, align)
     end = data_start + max((t.data.stop for t in tensors.values()), default=0)
-    if not end <= file_size <= max(_aligned(end, align), data_start):
+    if not end <= file_size <= max(aligned(end, align), data_start):
         raise HeaderError(
             f"{where} should be {end} bytes long by its header but is {file_size}: truncated or damaged; download "
             "it again"
@@ -104,27 +99,18 @@ def build_header(metadata: Mapping[str, Value], tensors: Sequence[TensorInfo]) -
     """For tensors that stand where `place` puts them; padded, so that their bytes begin aligned."""
     parts = [MAGIC, struct.pack("<IQQ", VERSIONS[-1], len(tensors), len(metadata))]
     for key, value in metadata.items():
-        parts += [_text(key), struct.pack("<I", value.kind), value.raw]
+        parts += [string(key).raw, struct.pack("<I", value.kind), value.raw]
     for t in tensors:
         shape = t.shape[::-1]
-        parts += [_text(t.name), struct.pack(f"<I{len(shape)}Q", len(shape), *shape)]
+        parts += [string(t.name).raw, struct.pack(f"<I{len(shape)}Q", len(shape), *shape)]
         parts.append(struct.pack("<IQ", NUMBERS[t.dtype], t.data.start))
     size = sum(map(len, parts))
-    return b"".join((*parts, bytes(_aligned(size, alignment(metadata)) - size)))
-
-
-def place(tensors: Sequence[TensorInfo], align: int) -> tuple[TensorInfo, ...]:
-    """The same tensors one behind the other, each aligned."""
-    placed, position = [], 0
-    for t in tensors:
-        placed.append(TensorInfo(t.name, t.dtype, t.shape, ByteRange(position, position + len(t.data))))
-        position = _aligned(placed[-1].data.stop, align)
-    return tuple(placed)
+    return b"".join((*parts, bytes(aligned(size, alignment(metadata)) - size)))
 
 
 def padding(size: int, align: int) -> int:
     """Bytes that stand behind `size` bytes up to the next aligned place."""
-    return _aligned(size, align) - size
+    return aligned(size, align) - size
 
 
 def _tensor(reader: _Reader, position: int) -> TensorInfo:
@@ -132,36 +118,22 @@ def _tensor(reader: _Reader, position: int) -> TensorInfo:
     name = reader.text()
     dimensions = reader.u32()
     if not 1 <= dimensions <= MOST_DIMENSIONS:
-        raise ValueError(f"{_shown(name)} has {dimensions} dimensions")
+        raise ValueError(f"{shown(name)} has {dimensions} dimensions")
     shape = tuple(reader.u64() for _ in range(dimensions))[::-1]
     number, start = reader.u32(), reader.u64()
     if number not in TYPES:
-        raise ValueError(f"{_shown(name)} has the unknown type {number}")
+        raise ValueError(f"{shown(name)} has the unknown type {number}")
     stored = TYPES[number]
     if shape[-1] % stored.elements:
-        raise ValueError(f"{_shown(name)} has rows of {shape[-1]}, which blocks of {stored.elements} do not divide")
+        raise ValueError(f"{shown(name)} has rows of {shape[-1]}, which blocks of {stored.elements} do not divide")
     size = stored.bytes
     for n in (*shape[:-1], shape[-1] // stored.elements):
         size *= n
         if not 0 < size < 1 << 63:
-            raise ValueError(f"{_shown(name)} has a shape that is empty or larger than any file")
+            raise ValueError(f"{shown(name)} has a shape that is empty or larger than any file")
     if start != position:
-        raise ValueError(f"{_shown(name)} stands at {start} instead of {position}")
+        raise ValueError(f"{shown(name)} stands at {start} instead of {position}")
     return TensorInfo(name, stored.name, shape, ByteRange(start, start + size))
-
-
-def _aligned(position: int, align: int) -> int:
-    return -(-position // align) * align
-
-
-def _shown(name: str) -> str:
-    shown = repr(name)
-    return shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN] + "..."
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode("utf-8")
-    return struct.pack("<Q", len(encoded)) + encoded
 
 
 class _Reader:
@@ -202,7 +174,7 @@ class _Reader:
         elif kind in NUMBER_BYTES:
             self._skip(NUMBER_BYTES[kind])
         else:
-            raise ValueError(f"{_shown(key)} has a value of the unknown kind {kind}")
+            raise ValueError(f"{shown(key)} has a value of the unknown kind {kind}")
 
     def _skip_array(self, key: str) -> None:
         kind, count = self.u32(), self.u64()
@@ -211,7 +183,7 @@ class _Reader:
         elif kind == STRING:
             self._skip_strings(count)
         else:
-            raise ValueError(f"{_shown(key)} is an array of values of the kind {kind}")
+            raise ValueError(f"{shown(key)} is an array of values of the kind {kind}")
 
     def _skip_strings(self, count: int) -> None:
         position, data, last = self.position, self._data, len(self._data) - 8

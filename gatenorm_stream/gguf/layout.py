@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gatenorm_stream.checkpoint.header import place
 from gatenorm_stream.checkpoint.open import Tensor
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import formats_for
 from gatenorm_stream.formats.edit import Edit
-from gatenorm_stream.gguf.header import alignment, build_header, padding, place
+from gatenorm_stream.gguf.header import alignment, build_header, padding
 from gatenorm_stream.gguf.open import SPLIT_PREFIX
 from gatenorm_stream.layout import Copied, Interleaved, Layout, Piece, ShardLayout, Zeros
 from gatenorm_stream.plans import Plan

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from gatenorm_stream.checkpoint.open import Checkpoint, Shard, Tensor
+from gatenorm_stream.checkpoint.open import Checkpoint, Shard, tensors_in_shards
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import File, Source
 from gatenorm_stream.errors import CheckpointError, HeaderError
@@ -52,16 +52,7 @@ def open_gguf(source: Source) -> GgufCheckpoint:
             Shard(name, source.open(name), found.header) for name, found in zip(source.gguf, opened, strict=True)
         )
         _check_split(source, [found.metadata for found in opened])
-        tensors: dict[str, Tensor] = {}
-        for shard in shards:
-            for info in shard.header.tensors:
-                if info.name in tensors:
-                    raise CheckpointError(
-                        f"{info.name} stands in both {tensors[info.name].shard.name} and {shard.name}; download "
-                        "the files again"
-                    )
-                tensors[info.name] = Tensor(info, shard)
-        return GgufCheckpoint(source, opened[0].metadata, shards, tensors, None)
+        return GgufCheckpoint(source, opened[0].metadata, shards, tensors_in_shards(shards), None)
     except BaseException:
         source.cancel()
         source.close()

@@ -26,7 +26,9 @@ by itself. No custom code is needed."""
 
 
 def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
-    """The names and texts of the card and its picture."""
+    """The names and texts of the card and its picture; none beside a single file."""
+    if layout.single_file:
+        return {}
     removes = FORMATS[plan.format].removes
     done, place = ("removed", "from") if removes else ("zeroed", "in")
     origin = model.checkpoint.source
