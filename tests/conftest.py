@@ -45,7 +45,8 @@ def prune(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     @functools.cache
     def prune(source: Path, layers: tuple[int, ...], *options: str) -> Path:
-        out = tmp_path_factory.mktemp("pruned") / "out"
+        name = "out.gguf" if source.suffix == ".gguf" else "out"
+        out = tmp_path_factory.mktemp("pruned") / name
         command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), *options]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

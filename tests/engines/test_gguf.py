@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import stock
 from byte_level import KINDS, Kind
-from conftest import COMMAND
 from gguf_variants import variant
 from llama_cpp import LlamaCpp
 from transformers import AutoTokenizer
@@ -25,15 +24,12 @@ TEXTS = ["Hello, world! It's 1803 — naïve or not.", "  two\n\nlines\tand 12,3
 
 
 @pytest.fixture(scope="module")
-def prune_gguf(tmp_path_factory):
+def prune_gguf(prune):
     """prune_gguf(file, layers, *options): the output of the command, verified."""
 
     @functools.cache
     def prune_gguf(source: Path, layers: tuple[int, ...], *options: str) -> Path:
-        out = tmp_path_factory.mktemp("pruned") / "out.gguf"
-        command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), *options]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        out = prune(source, layers, *options)
         gatenorm_stream.verify(out, against=source)
         return out
 
