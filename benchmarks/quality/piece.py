@@ -119,12 +119,13 @@ def main() -> None:
     )
     parser.add_argument("--estimate", type=float, default=100, help="seconds for the first model of a worker")
     parser.add_argument("--scale", type=int, default=1, help="divides the text measured on, for trials")
-    parser.add_argument("--train-tokens", type=int, default=Recipe.tokens, help="another number, for trials")
+    parser.add_argument("--train-tokens", type=int, default=Recipe.tokens, help="another number: block C, trials")
     parser.add_argument("--batch", type=int, default=Recipe.batch, help="another number of windows, for trials")
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate, help="the peak")
     args = parser.parse_args()
     args.begun = time.time()
 
-    recipe = replace(Recipe(), tokens=args.train_tokens, batch=args.batch)
+    recipe = replace(Recipe(), tokens=args.train_tokens, batch=args.batch, learning_rate=args.learning_rate)
     wanted = [(kind, int(seed)) for kind, _, seed in (model.partition(":") for model in args.models.split(","))]
     corpus = json.loads((args.tokens / "tokens.json").read_text())
     there = [file for file in corpus["files"] if (args.tokens / file["file"]).exists()]
