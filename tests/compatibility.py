@@ -12,8 +12,9 @@ from pathlib import Path
 
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.families.wrappers import WRAPPERS
 from gatenorm_stream.formats.engines import ENGINES
-from gatenorm_stream.report.family_table import formats_of
+from gatenorm_stream.report.family_table import WRAPPER_FORMATS, formats_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "tests/results"
@@ -38,6 +39,13 @@ hybrid layers; on the GPU by eager and sdpa attention, sdpa's flash kernels amon
 - **–**: not run. `zeroed` outputs load wherever the source does.
 - A single model of a family may meet a limit of the format `no-op` ([engines](engines.md)); a plan says which.
 """
+WRAPPED = """
+## Multimodal models
+
+The text part is scored and pruned, the rest is copied. Each was run with text alone and with an image, logits,
+generated text and cache compared as above, and `zeroed` too. Of models that are not listed but have a `text_config`
+of a family above, only `zeroed` outputs are written. In other engines than transformers none was run.
+"""
 
 
 def results() -> list[dict]:
@@ -45,7 +53,7 @@ def results() -> list[dict]:
 
 
 def document(entries: list[dict]) -> str:
-    return "\n".join((HEAD, *_table(entries), "", *_versions(entries), ""))
+    return "\n".join((HEAD, *_table(entries), WRAPPED, *_wrappers(entries), "", *_versions(entries), ""))
 
 
 def _table(entries: list[dict]) -> Iterator[str]:
@@ -55,6 +63,16 @@ def _table(entries: list[dict]) -> Iterator[str]:
         of_row = [e for e in entries if e["family"] in (row.model_type, row.architecture)]
         cells = [_cell([e for e in of_row if e["engine"] == engine]) for engine in COLUMNS]
         yield f"| {_name(row)} | `{row.model_type}` | {', '.join(formats_of(row))} | {' | '.join(cells)} |"
+
+
+def _wrappers(entries: list[dict]) -> Iterator[str]:
+    yield "| multimodal model | model_type | formats | text part | transformers |"
+    yield "|---" * 5 + "|"
+    for wrapper in WRAPPERS.values():
+        own = [e for e in entries if e["family"] == wrapper.model_type]
+        texts = sorted({f"`{e['case'].partition(',')[0].partition('-')[2]}`" for e in own})
+        formats = ", ".join(WRAPPER_FORMATS)
+        yield f"| {wrapper.name} | `{wrapper.model_type}` | {formats} | {', '.join(texts)} | {_cell(own)} |"
 
 
 def _cell(entries: list[dict]) -> str:

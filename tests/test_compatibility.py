@@ -9,4 +9,5 @@ def test_the_document_is_made_from_the_results() -> None:
 
 def test_every_result_is_of_a_known_family() -> None:
     known = {name for row in compatibility.FAMILIES for name in (row.model_type, row.architecture)}
+    known |= compatibility.WRAPPERS.keys()
     assert {entry["family"] for entry in compatibility.results()} <= known

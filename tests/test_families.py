@@ -31,6 +31,7 @@ from gatenorm_stream.errors import CheckpointError, SelectionError, UnsupportedM
 from gatenorm_stream.families.model import Model, layers_prefix, read_model
 from gatenorm_stream.families.projections import rows, starts
 from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.families.wrappers import WRAPPERS
 from gatenorm_stream.heads import Heads
 
 ROWS = {row.model_type: row for row in FAMILIES}
@@ -99,7 +100,7 @@ def test_the_text_part_of_a_multimodal_model(run: Run, llama: Path, tmp_path: Pa
     assert [s.heads for s in gatenorm_stream.score(root)] != []
     done = run(root, "--out", "out", "--layers", "1")
     assert done.returncode == 0, done.stderr
-    assert "format no-op passed over: text_config" in done.stdout
+    assert "format no-op passed over: model_type=llava" in done.stdout
     out = read_tensors(tmp_path / "out")
     gone = {n for n in read_tensors(root) if ".layers.1.self_attn." in n or ".layers.1.input_layernorm." in n}
     assert out.keys() == read_tensors(root).keys() - gone
@@ -108,6 +109,38 @@ def test_the_text_part_of_a_multimodal_model(run: Run, llama: Path, tmp_path: Pa
     assert config["gatenorm"]["layers"] == "model.language_model.layers"
     assert config["gatenorm"]["architecture"] == "LlavaForConditionalGeneration"
     assert run("verify", "out", "--against", root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model_type": "their_llava"}, "model_type=their_llava"),
+        ({"architectures": ["LlavaForRanking"]}, "architectures=['LlavaForRanking']"),
+    ],
+    ids=str,
+)
+def test_a_multimodal_class_that_is_not_known(run: Run, tmp_path: Path, change: dict[str, Any], field: str) -> None:
+    root = multimodal(tmp_path / "m", llama_config())
+    config = json.loads((root / "config.json").read_text())
+    (root / "config.json").write_text(json.dumps(config | change))
+    done = run(root, "--out", "out", "--layers", "1", "--format", "transformers")
+    assert done.returncode == 1
+    assert f"transformers can't express this model: {field} stands in the way" in done.stderr
+    assert list(tmp_path.iterdir()) == [root]
+    done = run(root, "--out", "out", "--layers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "format zeroed" in done.stdout
+    assert field in done.stdout
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_text_part_without_a_type_of_its_own(tmp_path: Path, nested: bool) -> None:
+    """Qwen 2 VL: its text part is Qwen 2, said under text_config or, as published, in the config itself."""
+    text = {k: v for k, v in llama_config().items() if k not in ("model_type", "architectures")}
+    config = {"text_config": {**text, "model_type": "qwen2_vl_text"}} if nested else text
+    config |= {"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"]}
+    model = read(write_checkpoint(tmp_path / "m", random_tensors(llama_shapes()), config))
+    assert (model.family, model.multimodal, model.layers) == (ROWS["qwen2"], True, LAYERS)
 
 
 def test_stock_defaults_fill_a_text_config(tmp_path: Path) -> None:
@@ -274,9 +307,9 @@ def test_the_scale_of_8_bit_floats(tmp_path: Path, shape: tuple[int, ...], confi
 
 def test_the_command_lists_every_row(run: Run) -> None:
     rows_ = json.loads(run("families", "--json").stdout)
-    assert [r["model_type"] for r in rows_] == [row.model_type for row in FAMILIES]
+    assert [r["model_type"] for r in rows_] == [known.model_type for known in (*FAMILIES, *WRAPPERS.values())]
     table = run("families")
     assert table.returncode == 0
     assert all(len(line) <= 80 for line in table.stdout.splitlines())
-    for row in FAMILIES:
-        assert row.name in table.stdout
+    for known in (*FAMILIES, *WRAPPERS.values()):
+        assert known.name in table.stdout

@@ -24,10 +24,12 @@ def families(
 ) -> None:
     """List the architectures that are known, and the formats that can express them."""
     from gatenorm_stream.families.table import FAMILIES
-    from gatenorm_stream.report.family_table import family_json, family_table
+    from gatenorm_stream.families.wrappers import WRAPPERS
+    from gatenorm_stream.report.family_table import family_json, family_table, wrapper_json, wrapper_table
 
+    wrappers = WRAPPERS.values()
     if json_:
-        typer.echo(json.dumps([family_json(row) for row in FAMILIES], indent=1, ensure_ascii=False))
+        known = [*map(family_json, FAMILIES), *map(wrapper_json, wrappers)]
+        typer.echo(json.dumps(known, indent=1, ensure_ascii=False))
         return
-    typer.echo(family_table(FAMILIES, table_width()))
-    typer.echo("\nMultimodal models whose text_config names one of these are read too.")
+    typer.echo(f"{family_table(FAMILIES, table_width())}\n\n{wrapper_table(wrappers, table_width())}")

@@ -13,6 +13,7 @@ from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.sublayers import Attention, Place, read_attention
 from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.families.wrappers import WRAPPERS
 from gatenorm_stream.heads import Heads
 
 TEXT_PARTS = ("language_model", "text_model")
@@ -122,6 +123,9 @@ def _family(checkpoint: Checkpoint) -> tuple[Family, Config]:
         row = rows[text["model_type"]]
         text = {**row.defaults, **{k: v for k, v in text.items() if v is not None}}
         return row.of(text), text
+    if (wrapper := WRAPPERS.get(str(model_type))) and wrapper.family:
+        text = text if isinstance(text, dict) else config
+        return rows[wrapper.family].of(text), text
     _unknown(checkpoint, text)
 
 

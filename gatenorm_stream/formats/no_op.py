@@ -34,7 +34,7 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
         found.append(Obstacle(frozenset(engines), field, reason))
 
     if model.multimodal:
-        stop(EVERY_ENGINE, "text_config", "the form knows text models only")
+        stop(EVERY_ENGINE, f"model_type={config.get('model_type')}", "the form knows text models only")
         return Limits(tuple(found))
     if not model.family.llama_shaped:
         stop(EVERY_ENGINE, f"model_type={model.family.model_type}", "the form knows the layers of Llama only")

@@ -6,7 +6,11 @@ random attention; the file that travels along builds the stock class without tho
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.wrappers import WRAPPERS, Wrapper
 from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.formats.travelling_file import AUTO_MAP, AUTO_MAP_MULTIMODAL, removed, travelling_file
@@ -18,8 +22,9 @@ BY_PLUGIN = "vLLM runs it where gatenorm-stream is installed beside it"
 
 
 def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
-    architecture = model.family.architecture
-    served = architecture in SERVED and not model.multimodal
+    wrapper = WRAPPERS.get(str(model.config.get("model_type")))
+    architecture = (wrapper or model.family).architecture
+    served = architecture in SERVED
     others = EVERY_ENGINE - {Engine.TRANSFORMERS, Engine.VLLM}
     reason = "only transformers runs its file"
     found = [Obstacle(others, "the form", reason, notice=True)]
@@ -29,10 +34,20 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
     if not model.family.stock:
         reason = "transformers has no class of its own for it"
         found.append(Obstacle(EVERY_ENGINE, f"model_type={model.family.model_type}", reason))
-    elif model.multimodal and not isinstance(model.config.get("architectures"), list):
-        reason = "it must name the multimodal model's class"
-        found.append(Obstacle(EVERY_ENGINE, "architectures", reason))
+    elif model.multimodal:
+        found += _of_wrapper(wrapper, model.config)
     return Limits(tuple(found), (BY_PLUGIN,) if served else ())
+
+
+def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[Obstacle]:
+    """A multimodal model's class must be known, down to where it keeps its language model."""
+    if wrapper is None:
+        reason = "a multimodal model that was not tried pruned"
+        yield Obstacle(EVERY_ENGINE, f"model_type={config.get('model_type')}", reason)
+    elif (named := config.get("architectures")) not in (None, [wrapper.architecture]):
+        yield Obstacle(
+            EVERY_ENGINE, f"architectures={named}", f"of {wrapper.name} it builds {wrapper.architecture}"
+        )
 
 
 def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:

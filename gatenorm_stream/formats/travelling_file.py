@@ -6,7 +6,8 @@ from importlib.resources import files
 from typing import Any
 
 from gatenorm_stream.families.family import Family
-from gatenorm_stream.families.model import TEXT_PARTS, Model
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.wrappers import WRAPPERS
 
 RUNTIME_FILE = "modeling_gatenorm.py"
 _MODULE = RUNTIME_FILE.removesuffix(".py")
@@ -27,9 +28,9 @@ def removed(model: Model, dropped: tuple[int, ...], stock: Family) -> dict[str, 
     """The `gatenorm` object of config.json: what the travelling file needs to leave attention out of `stock`."""
     model_type, architecture, layers = stock.model_type, stock.architecture, stock.layers
     if model.multimodal:
-        model_type, architecture = model.config["model_type"], model.config["architectures"][0]
-        part = next(part for part in TEXT_PARTS if part in model.prefix.split("."))
-        layers = f"model.{part}.{stock.layers.rpartition('.')[2]}"
+        wrapper = WRAPPERS[model.config["model_type"]]
+        model_type, architecture = wrapper.model_type, wrapper.architecture
+        layers = f"{wrapper.language_model}.{stock.layers.rpartition('.')[2]}"
     return {
         "model_type": model_type,
         "architecture": architecture,

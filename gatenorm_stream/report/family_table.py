@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gatenorm_stream.families.family import Family
+from gatenorm_stream.families.wrappers import Wrapper
 from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.transformers import TRANSFORMERS
+from gatenorm_stream.formats.zeroed import ZEROED
 
+WRAPPER_FORMATS = (TRANSFORMERS.name, ZEROED.name)
 NAME, MODEL_TYPE = 22, 18
 
 
@@ -29,6 +33,24 @@ def family_json(row: Family) -> dict[str, Any]:
         "readings": ["per-head", "joint"] if row.latent else ["per-head", "joint", "stored"],
         "formats": list(formats_of(row)),
         "note": row.note,
+    }
+
+
+def wrapper_table(wrappers: Iterable[Wrapper], width: int = 80) -> str:
+    rows = [f"{w.name:<{NAME}}{w.model_type:<{MODEL_TYPE}}{', '.join(WRAPPER_FORMATS)}" for w in wrappers]
+    head = f"{'multimodal model':<{NAME}}{'model_type':<{MODEL_TYPE}}output formats"
+    rest = "Others whose text_config names one of these families are read too: format zeroed."
+    return "\n".join((head, *rows, "", textwrap.fill(rest, width)))
+
+
+def wrapper_json(wrapper: Wrapper) -> dict[str, Any]:
+    return {
+        "name": wrapper.name,
+        "model_type": wrapper.model_type,
+        "architecture": wrapper.architecture,
+        "readings": ["per-head", "joint", "stored"],
+        "formats": list(WRAPPER_FORMATS),
+        "note": "multimodal: its text part is scored and pruned",
     }
 
 

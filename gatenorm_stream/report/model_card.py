@@ -36,7 +36,7 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     sizes = "\n".join(f"| {a} | {b} | {c} | {d} |" for a, b, c, d in size_rows(model, plan, layout))
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
-    blocks = "\n\n".join([*([] if removes else [ZEROED]), *run_it(removes, choice.engines)])
+    blocks = "\n\n".join([*([] if removes else [ZEROED]), *run_it(model, removes, choice.engines)])
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gatenorm_stream.families.model import Model
+
 TRANSFORMERS = """\
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("pruned", trust_remote_code={trust})
-model = AutoModelForCausalLM.from_pretrained("pruned", trust_remote_code={trust})
+model = {auto}.from_pretrained("pruned", trust_remote_code={trust})
 tokens = tokenizer("The people", return_tensors="pt")
 print(tokenizer.decode(model.generate(**tokens, max_new_tokens=16, do_sample=False)[0]))
 ```"""
@@ -39,18 +41,22 @@ if __name__ == "__main__":
 ```"""
 
 
-def run_it(absent: bool, engines: tuple[str, ...]) -> Iterator[str]:
+def run_it(model: Model, absent: bool, engines: tuple[str, ...]) -> Iterator[str]:
     """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it."""
+    trust = absent or not model.family.stock
+    auto = "AutoModelForImageTextToText" if model.multimodal else "AutoModelForCausalLM"
     yield "### transformers"
-    yield TRANSFORMERS.format(trust=absent)
+    yield TRANSFORMERS.format(auto=auto, trust=trust)
     if absent:
         yield TRUST
+    if model.multimodal:
+        return
     if "llama.cpp" in engines:
         yield "### llama.cpp"
         yield LLAMA_CPP
     if "mlx-lm" in engines:
         yield "### mlx-lm"
-        yield MLX_LM.format(trust=" --trust-remote-code" if absent else "")
+        yield MLX_LM.format(trust=" --trust-remote-code" if trust else "")
     if "vllm" in engines:
         yield "### vLLM"
-        yield VLLM.format(trust=absent)
+        yield VLLM.format(trust=trust)

@@ -68,6 +68,8 @@ class Case:
     implementation: str = "sdpa"
     kept_norm: bool = False
     """The norm before attention stays, since the MLP reads it."""
+    auto: str = "AutoModelForCausalLM"
+    """The Auto class that loads it."""
 
     def __str__(self) -> str:
         return f"{self.family}-{self.form}" if self.form else self.family

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import tiny
 import torch
 import transformers
+from absence import ROWS, assert_attention_is_absent, assert_cache_only_where_attention_is
 from cases import CASES, LAYERS, Case
 
 import gatenorm_stream
@@ -15,7 +14,6 @@ from gatenorm_stream.families.table import FAMILIES
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4
-ROWS = {row.model_type: row for row in FAMILIES}
 
 
 def droppable(case: Case) -> list[tuple[int, ...]]:
@@ -77,36 +75,12 @@ def test_pruned_equals_silenced(case, layers, checkpoint, prune, cell, caplog):
     cached = model.generate(tokens, attention_mask=mask, return_dict_in_generate=True, **GREEDY)
     uncached = model.generate(tokens, attention_mask=mask, use_cache=False, **GREEDY)
     assert cached.sequences.tolist() == uncached.tolist() == expected_text.tolist()
-    assert_cache_only_where_attention_is(cached.past_key_values, case, layers)
+    assert_cache_only_where_attention_is(cached.past_key_values, 12 + 14 - 1, case, layers)
     assert_attention_is_absent(model, case, layers)
     cell("transformers", transformers.__version__, case.family, f"{case}, layers {layers}", difference)
 
 
 GREEDY = {"max_new_tokens": 14, "min_new_tokens": 14, "do_sample": False, "pad_token_id": 0}
-
-
-def assert_cache_only_where_attention_is(cache, case: Case, layers: tuple[int, ...]) -> None:
-    assert cache.get_seq_length() == 12 + 14 - 1
-    for index in case.attention:
-        keys = getattr(cache.layers[index], "keys", None)
-        if index in layers:
-            assert keys is None or keys.shape[-1] == 1
-        else:
-            assert keys is not None
-            assert keys.shape[-1] > 1
-
-
-def assert_attention_is_absent(model, case: Case, layers: tuple[int, ...]) -> None:
-    row = ROWS[case.family].of(json.loads(model.config.to_json_string()))
-    assert (row.input_norm is None) == (case.kept_norm or case.family in ("olmo2", "olmo3", "exaone4"))
-    for index, layer in enumerate(tiny.decoder_layers(model)):
-        assert (
-            bool(list(tiny.attention(model, index).parameters())) == (index not in layers)
-            if (index in case.attention)
-            else True
-        )
-        if row.input_norm and index in layers:
-            assert not list(getattr(layer, row.input_norm).parameters())
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ def make(case: Case) -> transformers.PreTrainedModel:
 
 
 def load(path: Path, case: Case, **options) -> transformers.PreTrainedModel:
-    auto = transformers.AutoModelForCausalLM
+    auto = getattr(transformers, case.auto)
     return auto.from_pretrained(path, attn_implementation=case.implementation, **options).eval()
 
 
