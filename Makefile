@@ -18,6 +18,9 @@ PIP := -m pip install --quiet --disable-pip-version-check
 SEPARATE := engines families gpu oldest vllm sglang deploy dask
 FUZZ ?= --seconds 600
 
+# tests start the command hundreds of times; compiling it each time would take half of theirs
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test check test-slow test-hub test-crash test-lowest test-package test-families test-engines test-gpu \
 	test-oldest test-vllm test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures docs \
 	clean

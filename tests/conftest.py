@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,28 +13,28 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from started import COMMAND, Done, Started
 
-COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
 GOLDEN = Path(__file__).parent / "golden"
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., Done]
+
+
+@pytest.fixture(scope="session")
+def started() -> Iterator[Started]:
+    started = Started()
+    yield started
+    started.close()
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Runs the installed command, from an empty directory, with no terminal."""
+def run(started: Started, tmp_path: Path) -> Run:
+    """Runs the command, from an empty directory, with no terminal."""
 
-    def run(*args: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [COMMAND, *map(str, args)],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONUTF8": "1", **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+    def run(*args: object, **environment: str) -> Done:
+        variables = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONUTF8": "1", **environment}
+        return started.run([*map(str, args)], tmp_path, variables)
 
     return run
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
-from conftest import COMMAND, Run, golden
+from conftest import COMMAND, FIXTURE, Run, golden
 
 from gatenorm_stream.cli import compare, explain, families, main, prune, push, score, verify
 from gatenorm_stream.report import progress
@@ -103,6 +103,15 @@ def test_help_and_version_name_the_commands(run: Run) -> None:
 
 def test_options_may_stand_before_the_model(run: Run, llama: Path) -> None:
     assert run("--dry-run", llama).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [["score", FIXTURE], ["score", "nowhere"], ["--nonsense"]])
+def test_a_run_that_was_started_before_is_like_one_from_nothing(
+    run: Run, tmp_path: Path, arguments: list[str]
+) -> None:
+    ours = run(*arguments)
+    done = subprocess.run(ours.args, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (ours.returncode, ours.stdout, ours.stderr)
 
 
 def test_a_closed_pipe_is_no_error(llama: Path) -> None:

@@ -83,6 +83,7 @@ def test_ctrl_c_and_sigterm(large: Path, tmp_path: Path, number: int, code: int,
     gatenorm_stream.verify(out, against=large)
 
 
+@pytest.mark.slow
 def test_kill_at_random_moments(large: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     before = {p.name: (p.stat().st_size, p.stat().st_mtime_ns) for p in large.iterdir()}

@@ -11,10 +11,10 @@ import pytest
 sys.path.append(str(Path(__file__).parent))
 
 from checkpoints import llama_config
-from conftest import COMMAND
 from hub_repository import Repository
 from hub_runs import FIXTURE, Done, Run, contents, environment
 from hub_server import Hub
+from started import COMMAND, Started
 
 
 @pytest.fixture
@@ -35,17 +35,9 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def run(hub: Hub, tmp_path: Path) -> Run:
+def run(started: Started, hub: Hub, tmp_path: Path) -> Run:
     def run(*args: object, **changes: str) -> Done:
-        return subprocess.run(
-            [COMMAND, *map(str, args)],
-            cwd=tmp_path,
-            env=environment(hub, tmp_path, **changes),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        return started.run([*map(str, args)], tmp_path, environment(hub, tmp_path, **changes))
 
     return run
 

@@ -24,6 +24,7 @@ def environment(hub: Hub, folder: Path, **changes: str) -> dict[str, str]:
         "HF_HOME": str(folder / "hf-home"),
         "HF_HUB_DOWNLOAD_TIMEOUT": "1",
         "NO_COLOR": "1",
+        "PYTHONUTF8": "1",
         **changes,
     }
 

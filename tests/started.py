@@ -1,0 +1,125 @@
+"""The installed command, already started: a process that has loaded its modules forks for every run.
+
+Each run is a process of its own, with its own arguments, environment, directory, output and exit code, and ends as
+the interpreter ends. Only the loading is shared, most of a short run's time; huggingface_hub, which reads the
+environment while it loads, is left to each run. What the interpreter itself reads of the environment (PYTHON...) is
+the server's: a run that wants another starts from nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
+SECONDS = 60
+UTF8 = {"PYTHONUTF8": "1"}
+
+Done = subprocess.CompletedProcess[str]
+
+
+class Started:
+    """Holds the server; `close` ends it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            env={**os.environ, **UTF8},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+        self._connection = ours.makefile("rwb")
+        ours.close()
+
+    def run(self, arguments: list[str], directory: Path, environment: Mapping[str, str]) -> Done:
+        """What the command printed and its exit code: -14 if it took more than SECONDS."""
+        command = [COMMAND, *arguments]
+        if _of_the_interpreter(environment) != _of_the_interpreter({**os.environ, **UTF8}):
+            return _from_nothing(command, directory, environment)
+        with TemporaryDirectory() as folder:
+            self._connection.write(
+                json.dumps([command, str(directory), dict(environment), folder]).encode() + b"\n"
+            )
+            self._connection.flush()
+            code = int(self._connection.readline())
+            out, err = (Path(folder, name).read_text("utf-8") for name in ("out", "err"))
+        return subprocess.CompletedProcess(command, code, out, err)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._server.wait(SECONDS)
+
+
+def _of_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith("PYTHON")}
+
+
+def _from_nothing(command: list[str], directory: Path, environment: Mapping[str, str]) -> Done:
+    return subprocess.run(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+def _load() -> None:
+    """Imports what runs import, by making one, and what huggingface_hub imports in its turn."""
+    from gatenorm_stream.__main__ import main
+
+    for name in ("httpx2", "tqdm", "yaml"):
+        with suppress(ImportError):
+            importlib.import_module(name)
+    sys.argv = [COMMAND, str(Path(__file__).parents[1] / "fixtures" / "sotu-5m"), "--dry-run"]
+    with suppress(SystemExit), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        main()
+
+
+def _serve(connection: socket.socket) -> None:
+    """Answers each request with the exit code of a child; returns in each child, set up to be that run."""
+    with connection.makefile("rwb") as stream:
+        for line in stream:
+            command, directory, environment, folder = json.loads(line)
+            child = os.fork()
+            if child == 0:
+                break
+            _, status = os.waitpid(child, 0)
+            stream.write(b"%d\n" % os.waitstatus_to_exitcode(status))
+            stream.flush()
+        else:
+            sys.exit()
+    signal.alarm(SECONDS)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = command
+
+
+if __name__ == "__main__":
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    _load()
+    gc.collect()
+    gc.freeze()
+    _serve(connection)
+    from gatenorm_stream.__main__ import main
+
+    main()
