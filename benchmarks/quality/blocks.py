@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from intervals import Interval, cluster_interval, t_interval
 from runs import COUNTS, DEFAULT, PRIMARY, Model, by_kind, table
 
-SIZE = 12
-"""Models of block A, and of block B."""
+SIZES = {"A": 12, "B": 12, "C": 8}
+"""Models of each block."""
+LARGER = ("mha-12x768", "gqa-24x512")
 SEES_TEXT = ("cosine", "ratio", "single", "greedy")
 
 
 def blocks(models: Sequence[Model]) -> dict[str, list[Model]]:
-    """By seed: 0 to 2 are block A, 3 to 5 block B."""
-    found = {"A": [m for m in models if m.seed < 3], "B": [m for m in models if 3 <= m.seed < 6]}
+    """Larger kinds are block C; of the others seeds 0 to 2 are block A, 3 to 5 block B."""
+    small = [m for m in models if m.kind not in LARGER]
+    found = {
+        "A": [m for m in small if m.seed < 3],
+        "B": [m for m in small if 3 <= m.seed < 6],
+        "C": [m for m in models if m.kind in LARGER],
+    }
     return {name: block for name, block in found.items() if block}
 
 
@@ -35,21 +41,32 @@ def primary(found: dict[str, list[Model]]) -> str:
         verdict, follows = "is worse than chance at this scale", "the docs and the command have to warn of it"
     else:
         verdict, follows = "is not shown to be better than chance", "it stays the default, being the paper's"
-    parts = {**found, **({"A and B": [m for block in found.values() for m in block]} if "B" in found else {})}
+    parts = dict(found)
+    for names in ("AB", "ABC"):
+        if set(names) <= set(found):
+            parts[", ".join(names)] = [m for name in names for m in found[name]]
     rows = [(n, len(ms), f"{against_random(ms)}", f"{clustered(ms)}", beaten(ms)) for n, ms in parts.items()]
-    missing = [f"{len(ms)} of {SIZE} of block {n}" for n, ms in found.items() if len(ms) < SIZE]
+    missing = [f"{len(ms)} of {SIZES[n]} of block {n}" for n, ms in found.items() if len(ms) < SIZES[n]]
+    larger_too = ""
+    if "C" in found:
+        own = against_random(found["C"])
+        larger_too = (
+            f"**On the {own.n} larger models of block C alone it is {told_apart(own)} chance: {own}**; all blocks "
+            f"together: {against_random([m for block in found.values() for m in block])}. "
+        )
     state = f"Not yet all models are done: {', '.join(missing)}. " if missing else ""
     head = ("block", "models", "mean of d, paired t", "bootstrap over kinds and seeds", "better than random's mean")
     return (
         f"**`{DEFAULT}` {verdict}**, and by the protocol {follows}: the mean of d over the {interval.n} models of "
-        f"block A is **{interval}** nats per token (95 % interval). {state}d is the loss rise of `{DEFAULT}` at "
-        f"k = {PRIMARY} minus the mean rise of 20 random choices; negative is better than chance.\n\n"
+        f"block A is **{interval}** nats per token (95 % interval). {larger_too}{state}d is the loss rise "
+        f"of `{DEFAULT}` at k = {PRIMARY} minus the mean rise of 20 random choices; negative is better than "
+        "chance.\n\n"
         f"{table(head, rows)}\n\n{each_model([m for block in found.values() for m in block])}"
     )
 
 
-def beaten(models: Sequence[Model]) -> str:
-    return f"{sum(m.against_random(DEFAULT, PRIMARY) < 0 for m in models)} of {len(models)}"
+def beaten(models: Sequence[Model], criterion: str = DEFAULT) -> str:
+    return f"{sum(m.against_random(criterion, PRIMARY) < 0 for m in models)} of {len(models)}"
 
 
 def each_model(models: Sequence[Model]) -> str:
@@ -85,15 +102,56 @@ def judged(found: dict[str, list[Model]]) -> str:
     text += f"{against_random(found['A'], name)}."
     if "B" not in found:
         return f"{text} Block B, which judges it, has not been run."
-    own, default = against_random(found["B"], name), [m.value(DEFAULT, PRIMARY) for m in found["B"]]
-    against_default = t_interval([m.value(name, PRIMARY) - d for m, d in zip(found["B"], default, strict=True)])
-    said = "better than" if own.high < 0 else "worse than" if own.low > 0 else "not told apart from"
+    own = against_random(found["B"], name)
     return (
-        f"{text} **On block B it is {said} chance: {own}** (bootstrap {clustered(found['B'], name)}); against "
-        f"`{DEFAULT}` on the same models {against_default}. It is no reading of the command yet. "
+        f"{text} **On block B it is {told_apart(own)} chance: {own}** (bootstrap {clustered(found['B'], name)}); "
+        f"against `{DEFAULT}` on the same models {against(found['B'], name, DEFAULT)}. "
         f"`first`, which looks at nothing, has {against_random(found['B'], 'first')} there, so depth may explain "
         "much of it."
     )
+
+
+def larger(found: dict[str, list[Model]]) -> str:
+    """The comparisons that the protocol named before block C was run."""
+    if "C" not in found:
+        return "Block C has not been run."
+    models, name = found["C"], chosen(found["A"])
+    random = {criterion: against_random(models, criterion) for criterion in (DEFAULT, name)}
+    rows = [
+        (f"`{criterion}`", "random", f"{interval}", beaten(models, criterion))
+        for criterion, interval in random.items()
+    ]
+    for one, other in ((name, DEFAULT), (name, "first"), (DEFAULT, "first")):
+        lower = sum(m.value(one, PRIMARY) < m.value(other, PRIMARY) for m in models)
+        equal = sum(m.value(one, PRIMARY) == m.value(other, PRIMARY) for m in models)
+        count = f"{lower} of {len(models)}" + (f", {equal} equal" if equal else "")
+        rows.append((f"`{one}`", f"`{other}`", f"{against(models, one, other)}", count))
+    depth = against(models, name, "first")
+    head = ("criterion", "against", f"difference of loss rise at {PRIMARY}", "models on which it is lower")
+    return (
+        f"On the {len(models)} larger models `{DEFAULT}` is {told_apart(random[DEFAULT])} chance. `{name}` is "
+        f"{told_apart(random[name])} chance, {told_apart(against(models, name, DEFAULT))} `{DEFAULT}` and "
+        f"{told_apart(depth)} `first`, which looks at nothing. The last row was not named in advance.\n\n"
+        f"{table(head, rows)}\n\n"
+        f"**That holds while few go.** Where more do, the same criteria are no better than chance or worse, by the "
+        f"loss rise minus random's (not named in advance): {further(models, (DEFAULT, name))}."
+    )
+
+
+def further(models: Sequence[Model], criteria: Sequence[str]) -> str:
+    return "; ".join(
+        f"`{criterion}` at {count} {t_interval([m.against_random(criterion, count) for m in models])}"
+        for criterion in criteria
+        for count in ("L/3", "L/2")
+    )
+
+
+def against(models: Sequence[Model], name: str, other: str) -> Interval:
+    return t_interval([m.value(name, PRIMARY) - m.value(other, PRIMARY) for m in models])
+
+
+def told_apart(difference: Interval) -> str:
+    return "better than" if difference.high < 0 else "worse than" if difference.low > 0 else "not told apart from"
 
 
 def main_table(models: list[Model]) -> str:

@@ -1,12 +1,10 @@
-"""Means with their intervals, and rank correlation."""
+"""Means with their intervals."""
 
 import math
 import random
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 BOOTSTRAP = 10_000
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -45,14 +43,3 @@ def cluster_interval(groups: Iterable[Sequence[float]]) -> Interval:
     values = [value for group in lists for value in group]
     low, high = means[int(0.025 * BOOTSTRAP)], means[int(0.975 * BOOTSTRAP) - 1]
     return Interval(statistics.mean(values), low, high, len(values))
-
-
-def ranks(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 0, equal values sharing their mean."""
-    array = np.asarray(values, dtype=float)
-    return ((array[:, None] > array).sum(1) + ((array[:, None] == array).sum(1) - 1) / 2).astype(float)
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    x, y = ranks(a), ranks(b)
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else math.nan

@@ -17,8 +17,8 @@ from gatenorm_stream.report.svg import svg
 CAUTION = """\
 **Measure this model on your task before you use it.** Its layers were chosen from the weights alone. The paper
 (arXiv 2512.20636) reports 8 to 16 of 40 attention sublayers of 13B LLaMA models removed within 2 % of their
-accuracy. The tool's own measurements, on small models, did not show the choice to be better than chance, and on
-some it was worse. Nobody has measured this output."""
+accuracy. The tool's own measurements did not show the choice to be better than chance on 24 models of 20 M
+parameters, and showed it on 8 of 80 to 91 M; on some it was worse. Nobody has measured this output."""
 
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time
