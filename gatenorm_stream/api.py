@@ -20,19 +20,22 @@ from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.containers import lay_out, open_model
 from gatenorm_stream.containers import verify as verify_output
 from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.projections import Pair
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
 from gatenorm_stream.hub.source import HubSource
+from gatenorm_stream.pairs import pairs
 from gatenorm_stream.partial import open_partial
 from gatenorm_stream.plans import Plan, check_plan_fits, read_plan
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.rewrite import write_output
 from gatenorm_stream.scores import LayerScore
-from gatenorm_stream.scoring import Progress, score_model
+from gatenorm_stream.scoring import WHOLE, Progress, score_pairs
 from gatenorm_stream.selection import Choice, select
 from gatenorm_stream.sources import open_source
 from gatenorm_stream.target import check_place, check_space
@@ -203,13 +206,24 @@ def verify(
 def scored(
     model: Model, reading: Reading, *, threads: int | None = None, progress: Progress | None = None
 ) -> tuple[LayerScore, ...]:
-    """`score_model`; where that reads q and k more than once, a remote model's stay in a temporary directory."""
-    source = model.checkpoint.source
-    if reading == "per-head" or not isinstance(source, HubSource) or source.keeps:
-        return score_model(model, reading, threads=threads, progress=progress)
+    """`score_model`; a remote model's projections that are read more than once stay in a temporary directory."""
+    return scored_pairs(model.checkpoint.source, pairs(model, reading), reading, threads=threads, progress=progress)
+
+
+def scored_pairs(
+    source: Source,
+    layers: Sequence[Pair],
+    reading: Reading,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[LayerScore, ...]:
+    """The same, of some layers of the model in `source`."""
+    if reading not in WHOLE or not isinstance(source, HubSource) or source.keeps:
+        return score_pairs(source, layers, reading, threads=threads, progress=progress)
     with TemporaryDirectory(prefix="gatenorm-") as folder:
         source.keep_in(Path(folder))
-        return score_model(model, reading, threads=threads, progress=progress)
+        return score_pairs(source, layers, reading, threads=threads, progress=progress)
 
 
 def make_plan(

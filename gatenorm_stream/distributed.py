@@ -1,8 +1,8 @@
 """Scores a model on a dask.distributed cluster that is there already, one layer a task.
 
 What travels to a worker is where a layer's tensors stand: the headers are read once, by the caller. The worker
-opens the source itself (the same path, or the Hub), reads that layer's query and key projections, and sends back
-its scores. Tasks of a worker that dies are run by another.
+opens the source itself (the same path, or the Hub), reads that layer's two projections, and sends back its scores.
+Tasks of a worker that dies are run by another.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from gatenorm_stream.api import scored
+from gatenorm_stream.api import scored_pairs
 from gatenorm_stream.checkpoint.open import Shard
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import CheckpointError, GateNormError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.projections import Pair
+from gatenorm_stream.pairs import pairs
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.scores import LayerScore
 from gatenorm_stream.scoring import Progress
@@ -40,20 +42,20 @@ def score_on_cluster(
         distributed: Any = import_module("distributed")
     except ImportError as error:
         raise GateNormError("--dask needs dask.distributed; pip install 'gatenorm-stream[dask]'") from error
-    total = sum(a.bytes for a in model.attention)
+    source, layers = model.checkpoint.source, pairs(model, reading)
+    total = sum(pair.bytes for pair in layers)
     done, scores = 0, {}
     try:
         with distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False) as client:
             tasks = {
-                client.submit(_score_layer, _packed(model, a.layer), reading, pure=False): a
-                for a in model.attention
+                client.submit(_score_layer, _packed(source, pair), reading, pure=False): pair for pair in layers
             }
             for task, score in distributed.as_completed(tasks, loop=client.loop, with_results=True):
-                attention = tasks[task]
-                scores[attention.layer] = score
-                done += attention.bytes
+                pair = tasks[task]
+                scores[pair.layer] = score
+                done += pair.bytes
                 if progress:
-                    progress("scoring", done, total, attention.key.weight.tensor.shard.name)
+                    progress("scoring", done, total, pair.right.weight.tensor.shard.name)
     except distributed.KilledWorker as error:
         raise GateNormError(f"workers of {scheduler} died over the same layer again and again: {error}") from error
     except ModuleNotFoundError as error:
@@ -62,24 +64,21 @@ def score_on_cluster(
         ) from error
     except OSError as error:
         raise GateNormError(f"{scheduler} can't be reached: {error}; is that the scheduler's address?") from error
-    return tuple(scores[a.layer] for a in model.attention)
+    return tuple(scores[pair.layer] for pair in layers)
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A model with one layer; `content` is its pickle, in which source and files are only named."""
+    """`content` is the pickle of its projections, in which files are only named."""
 
     source: str
     revision: str | None
     content: bytes
 
 
-def _packed(model: Model, layer: int) -> _Layer:
-    source = model.checkpoint.source
-    attention = tuple(a for a in model.attention if a.layer == layer)
-    checkpoint = replace(model.checkpoint, config={}, shards=(), tensors={}, index_metadata=None)
+def _packed(source: Source, pair: Pair) -> _Layer:
     content = io.BytesIO()
-    _Pickler(content).dump(replace(model, checkpoint=checkpoint, attention=attention))
+    _Pickler(content).dump(pair)
     where = (
         source.title if source.directory is None else os.path.abspath(source.directory.joinpath(*source.gguf[:1]))
     )
@@ -90,8 +89,8 @@ def _score_layer(layer: _Layer, reading: Reading) -> LayerScore:
     """On the worker."""
     source = open_source(layer.source, revision=layer.revision)
     try:
-        model: Model = _Unpickler(io.BytesIO(layer.content), source).load()
-        (score,) = scored(model, reading, threads=1)
+        pair: Pair = _Unpickler(io.BytesIO(layer.content), source).load()
+        (score,) = scored_pairs(source, (pair,), reading, threads=1)
         return score
     finally:
         source.close()
@@ -102,8 +101,6 @@ class _Pickler(pickle.Pickler):
         match value:
             case Shard(name, file, header):
                 return name, file.identity, replace(header, tensors=(), metadata={})
-            case _ if hasattr(value, "connections") and hasattr(value, "directory"):
-                return "source"
         return None
 
 
@@ -113,8 +110,6 @@ class _Unpickler(pickle.Unpickler):
         self._source = source
 
     def persistent_load(self, known: Any) -> Any:
-        if known == "source":
-            return self._source
         name, identity, header = known
         file = self._source.open(name)
         if file.identity != identity:

@@ -21,27 +21,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from gatenorm_stream.floats import FloatArray
+from gatenorm_stream.head_products import (
+    UNFOLDED,
+    Fold,
+    Head,
+    RowHead,
+    Side,
+    gram,
+    in_range,
+    inner_products,
+    product_norm,
+    scaled,
+    squared_norm,
+    well_conditioned,
+)
 from gatenorm_stream.heads import Heads
 
 HeadOf: TypeAlias = Callable[[int], FloatArray]
 """Head h of a projection, shape (head_dim, hidden); the array is valid until the next call."""
 
-Float64Array: TypeAlias = npt.NDArray[np.float64]
-
-_CANCELS = 0.05
-"""An inner product of Gram matrices under this share of the product of their norms is computed again."""
 _VANISHES = 1e-5
 """A sum of squared dot products under this share of the product of the squared norms is computed again."""
 _SUM_CANCELS = 0.01
 """A sum of heads whose squared norm is under this share of theirs is added up in float64."""
-_SAFE = (1e-28, 1e28)
-"""Squares of float32 numbers within these bounds neither underflow nor overflow when they are multiplied."""
 _TILE = 1024
 MEMORY = 32 << 20
 """Bytes that a reading of whole projections may hold at once, unless told otherwise."""
@@ -50,31 +57,21 @@ _QUIET = np.errstate(over="ignore", invalid="ignore")
 """Overflow is expected and looked for in the results, not warned of."""
 
 
-class NotFiniteError(ValueError):
-    """A projection holds inf or nan; `projection` says which: "query" or "key"."""
-
-    def __init__(self, projection: Literal["query", "key"]) -> None:
-        self.projection = projection
-        super().__init__(f"the {projection} projection holds inf or nan")
+def rows(head_of: HeadOf, side: Side, fold: Fold = UNFOLDED) -> Callable[[int], Head]:
+    """Heads that are there as arrays, for `per_head`."""
+    return lambda head: RowHead(head_of(head), side, fold)
 
 
 @_QUIET
-def per_head(query: HeadOf, key: HeadOf, heads: Heads, key_head: int) -> tuple[float, ...]:
+def per_head(
+    query: Callable[[int], Head], key: Callable[[int], Head], heads: Heads, key_head: int
+) -> tuple[float, ...]:
     """||Q_h^T K_g||_F for each query head h that uses key head g = `key_head`.
 
     The layer's score is the square root of the sum of the squares over all its heads. Raises NotFiniteError.
     """
     k = key(key_head)
-    gram_k = _gram(k)
-    norms = []
-    for h in range(key_head * heads.group, (key_head + 1) * heads.group):
-        q = query(h)
-        squared, queries, keys = _inner_products(_gram(q), gram_k).tolist()
-        if _well_conditioned(squared, queries, keys):
-            norms.append(math.sqrt(squared))
-        else:
-            norms.append(_narrow_product_norm(q, k))
-    return tuple(norms)
+    return tuple(product_norm(query(h), k) for h in range(key_head * heads.group, (key_head + 1) * heads.group))
 
 
 @_QUIET
@@ -91,11 +88,11 @@ def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> flo
     sums = np.zeros(3)
     for block in _blocks(heads.keys, key(0), memory // 2):
         q, k = _stacked(total, block), _stacked(key, block)
-        sums += _inner_products(_gram(q), _gram(k))
+        sums += inner_products(gram(q), gram(k))
         for g in range(block.stop, heads.keys):
-            sums += 2 * _inner_products(_gram(q, total(g)), _gram(k, key(g)))
+            sums += 2 * inner_products(gram(q, total(g)), gram(k, key(g)))
     squared, queries, keys = sums.tolist()
-    if _well_conditioned(squared, queries, keys):
+    if well_conditioned(squared, queries, keys):
         return math.sqrt(squared)
 
     def exact(g: int) -> FloatArray:
@@ -114,15 +111,15 @@ def stored(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> tu
     for block in _blocks(heads.queries, query(0), memory):
         q = _stacked(query, block)
         by_head = q.reshape(len(block), -1, q.shape[1])
-        queries = [_squared_norm(head) for head in by_head]
+        queries = [squared_norm(head) for head in by_head]
         parts: list[list[float]] = [[] for _ in block]
         for g in range(heads.keys):
             k = key(g)
-            keys = _squared_norm(k)
+            keys = squared_norm(k)
             products = (q @ k.T).astype(np.float64, copy=False).reshape(len(block), -1)
             squares = np.einsum("hi,hi->h", products, products)
             for part, head, norm, squared in zip(parts, by_head, queries, squares.tolist(), strict=True):
-                if _in_range(norm, keys) and squared >= _VANISHES * norm * keys:
+                if in_range(norm, keys) and squared >= _VANISHES * norm * keys:
                     part.append(math.sqrt(squared))
                 else:
                     part.append(_outer_product_norm(head, k))
@@ -152,12 +149,12 @@ def _sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
     if len(which) == 1:
         return first
     total = first.copy()
-    squares = _squared_norm(first)
+    squares = squared_norm(first)
     for h in which[1:]:
         head = head_of(h)
-        squares += _squared_norm(head)
+        squares += squared_norm(head)
         total += head
-    if _squared_norm(total) >= _SUM_CANCELS * squares:
+    if squared_norm(total) >= _SUM_CANCELS * squares:
         return total
     return _exact_sum_of_heads(head_of, which).astype(total.dtype)
 
@@ -173,43 +170,19 @@ def _exact_sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
     return total
 
 
-def _gram(a: FloatArray, b: FloatArray | None = None) -> Float64Array:
-    """A B^T, in float64; of A A^T, BLAS computes one half."""
-    return (a @ (a if b is None else b).T).astype(np.float64, copy=False)
-
-
-def _inner_products(a: Float64Array, b: Float64Array) -> Float64Array:
-    """<A, B>, <A, A> and <B, B>."""
-    return np.array([np.vdot(a, b), np.vdot(a, a), np.vdot(b, b)])
-
-
-def _squared_norm(x: FloatArray) -> float:
-    return float(np.einsum("ij,ij->", x, x))
-
-
 def _outer_product_norm(q: FloatArray, k: FloatArray) -> float:
     """||Q K^T||_F in float64."""
-    q, scale_q = _scaled(q, "query")
-    k, scale_k = _scaled(k, "key")
+    q, scale_q = scaled(q, "left")
+    k, scale_k = scaled(k, "right")
     return float(np.linalg.norm(q @ k.T)) * scale_q * scale_k
-
-
-def _narrow_product_norm(q: FloatArray, k: FloatArray) -> float:
-    """||Q^T K||_F in float64 without squaring: with Q^T = U R and K^T = V T (QR), it is ||R T^T||_F."""
-    q, scale_q = _scaled(q, "query")
-    k, scale_k = _scaled(k, "key")
-    if not scale_q or not scale_k:
-        return 0.0
-    r, t = (np.asarray(np.linalg.qr(x.T, mode="r")) for x in (q, k))
-    return float(np.linalg.norm(r @ t.T)) * scale_q * scale_k
 
 
 def _wide_product_norm(blocks: Callable[[], Iterator[tuple[FloatArray, FloatArray]]]) -> float:
     """||sum over blocks of Q_b^T K_b||_F in float64, one tile of the product at a time."""
     scale_q = scale_k = 0.0
     for q, k in blocks():
-        scale_q = max(scale_q, _scaled(q, "query")[1])
-        scale_k = max(scale_k, _scaled(k, "key")[1])
+        scale_q = max(scale_q, scaled(q, "left")[1])
+        scale_k = max(scale_k, scaled(k, "right")[1])
     if not scale_q or not scale_k:
         return 0.0
     q_tiles, k_tiles = (
@@ -224,20 +197,3 @@ def _wide_product_norm(blocks: Callable[[], Iterator[tuple[FloatArray, FloatArra
             )
             squared += float(np.vdot(product, product))
     return math.sqrt(squared) * scale_q * scale_k
-
-
-def _well_conditioned(inner: float, squared_a: float, squared_b: float) -> bool:
-    """Whether <A, B>, of matrices with these squared norms, keeps enough digits."""
-    return _in_range(squared_a, squared_b) and inner >= _CANCELS * (squared_a * squared_b) ** 0.5
-
-
-def _in_range(*squared_norms: float) -> bool:
-    return all(_SAFE[0] < n < _SAFE[1] for n in squared_norms)
-
-
-def _scaled(x: FloatArray, projection: Literal["query", "key"]) -> tuple[Float64Array, float]:
-    """`x` in float64 over its largest magnitude, and that magnitude (0 only if all of `x` is 0)."""
-    peak = float(np.max(np.abs(x), initial=0.0))
-    if not math.isfinite(peak):
-        raise NotFiniteError(projection)
-    return x.astype(np.float64) / (peak or 1.0), peak

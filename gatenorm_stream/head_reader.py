@@ -1,9 +1,9 @@
-"""The heads of a projection as arrays: read by their byte ranges and widened, in memory that is used again."""
+"""A projection's numbers as arrays: read by their byte ranges and widened, in memory that is used again."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from threading import Event
 from typing import Any, TypeAlias
@@ -13,13 +13,16 @@ import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.local import LocalFile
 from gatenorm_stream.checkpoint.ranges import coalesce
-from gatenorm_stream.families.projections import Latent, Projection, Weight
+from gatenorm_stream.families.projections import Latent, Norm, Projection, Weight
 from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
+from gatenorm_stream.head_products import UNFOLDED, Fold, RowBlocks, fold_of
 
 REQUEST_BYTES = 4 << 20
 """A remote file is read in requests of about this size."""
 CACHED_BYTES = 1 << 19
 """Stored bytes that are read and widened at once, so that they are still in the processor's own cache."""
+BLOCK_BYTES = 4 << 20
+"""Of a matrix that is read whole, widened rows that are held at once."""
 APART = 16
 """Numbers between two rows: rows a multiple of 4096 bytes apart would compete for the same lines of the cache."""
 HUGE_BYTES = 4 << 20
@@ -47,16 +50,24 @@ class HeadReader:
     The array may stand in `memory`: it is valid until the next call. Of a remote file, neighbouring heads up to
     `stop` are read together, REQUEST_BYTES or one head at once, and kept for the next call. Heads of a latent come
     in an orthonormal basis of the latent's rows instead of the hidden state's: norms of products are the same in
-    both. Raises CancelledError once `cancelled` is set.
+    both; `fold` is in it. Raises CancelledError once `cancelled` is set.
     """
 
     def __init__(
-        self, projection: Projection, stop: int, cancelled: Event, memory: Memory, *, remote: bool
+        self,
+        projection: Projection,
+        stop: int,
+        cancelled: Event,
+        memory: Memory,
+        *,
+        remote: bool,
+        fold: Fold = UNFOLDED,
     ) -> None:
         self._projection = projection
         self._stop = stop
         self._cancelled = cancelled
         self._remote = remote
+        self._fold = fold
         self._rows = _Rows(projection.weight, _new if projection.transposed else memory.take)
         self._whole: FloatArray | None = None
         self._latent: tuple[FloatArray, FloatArray] | None = None
@@ -74,17 +85,9 @@ class HeadReader:
         if p.latent is None:
             return rows
         if self._latent is None:
-            self._latent = _basis(p.latent)
+            self._latent = _basis(p.latent, self._fold)
         latent, shared = self._latent
         return np.vstack([(rows @ latent).astype(np.float32), shared])
-
-    def expect(self, heads: range) -> None:
-        """Has the system begin to read these heads, if they are local, so that the disk works while we do."""
-        p = self._projection
-        file = p.weight.tensor.shard.file
-        if isinstance(file, LocalFile) and not p.transposed:
-            for where in coalesce(p.weight.rows(p.starts[h], p.starts[h] + p.dim) for h in heads):
-                file.expect(where)
 
     def _read_to(self, head: int) -> int:
         """The row up to which heads stand side by side and fit in one request."""
@@ -95,6 +98,41 @@ class HeadReader:
                 break
             last += 1
         return p.starts[last] + p.dim
+
+
+def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowBlocks:
+    """Passes over all rows of the stored matrix, about BLOCK_BYTES at once; they raise CancelledError, too."""
+    weight = projection.weight
+    rows = _Rows(weight, memory.take)
+    count, columns = weight.tensor.shape
+    step = max(1, BLOCK_BYTES // (columns * np.dtype(widened(weight.tensor.dtype)).itemsize))
+
+    def blocks() -> Iterator[tuple[int, FloatArray]]:
+        for first in range(0, count, step):
+            if cancelled.is_set():
+                raise CancelledError
+            yield first, rows(first, min(first + step, count))
+
+    return blocks
+
+
+def expect(projection: Projection, heads: range) -> None:
+    """Has the system begin to read these heads, if they are local, so that the disk works while we do."""
+    weight, file = projection.weight, projection.weight.tensor.shard.file
+    if isinstance(file, LocalFile):
+        places = [(s, s + projection.dim) for s in (projection.starts[h] for h in heads)]
+        ranges = [weight.tensor.range] if projection.transposed else [weight.rows(*place) for place in places]
+        for where in coalesce(ranges):
+            file.expect(where)
+
+
+def read_fold(norm: Norm | None) -> Fold:
+    """Raises NotFiniteError."""
+    if norm is None:
+        return UNFOLDED
+    tensor = norm.tensor
+    weight = widen(tensor.shard.file.read(tensor.range), tensor.dtype, tensor.shape)
+    return fold_of(weight.astype(np.float64) + norm.offset)
 
 
 def _new(count: int) -> Bytes:
@@ -156,12 +194,13 @@ def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
     return lambda start, stop: grid[np.arange(start, stop) // down][:, across]
 
 
-def _basis(latent: Latent) -> tuple[FloatArray, FloatArray]:
+def _basis(latent: Latent, fold: Fold) -> tuple[FloatArray, FloatArray]:
     """The rows of `down` (those of the latent, those that heads share) in an orthonormal basis of their span.
 
     With down^T = U R (QR), the rows of R^T are down's in the basis of U's columns.
     """
-    rows = latent.down.tensor.shape[0]
-    r = np.asarray(np.linalg.qr(_Rows(latent.down, _new)(0, rows).astype(np.float64).T, mode="r"))
-    rank = rows - latent.shared
-    return r.T[:rank], r.T[rank:].astype(np.float32)
+    down = _Rows(latent.down, _new)(0, latent.rank + latent.shared).astype(np.float64)
+    if fold.weight is not None:
+        down *= fold.weight
+    r = np.asarray(np.linalg.qr(down.T, mode="r"))
+    return r.T[: latent.rank], r.T[latent.rank :].astype(np.float32)

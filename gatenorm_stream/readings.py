@@ -1,8 +1,9 @@
-"""The three readings of the Gate-Norm formula; `gate_norm` defines and computes them."""
+"""The names of the readings: three of the Gate-Norm formula, and one that is no Gate-Norm."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-Reading = Literal["per-head", "joint", "stored"]
+Reading = Literal["per-head", "joint", "stored", "value-output-product"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
+EXPERIMENTAL: Reading = "value-output-product"

@@ -1,4 +1,4 @@
-"""A model's Gate-Norm scores: reads q and k by their byte ranges, shares the heads out over threads.
+"""A model's scores: reads two projections a layer by their byte ranges, shares the heads out over threads.
 
 Each thread holds a few head-sized arrays and uses them again, so the memory needed does not grow with the model.
 BLAS should run one thread for each of ours (the command sets OPENBLAS_NUM_THREADS=1 and its like before numpy is
@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from threading import Event
 from typing import TypeAlias
 
-from gatenorm_stream import gate_norm
-from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.checkpoint.open import Tensor
+from gatenorm_stream.checkpoint.source import Source
+from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.sublayers import Attention
-from gatenorm_stream.gate_norm import NotFiniteError
-from gatenorm_stream.head_reader import REQUEST_BYTES, HeadReader, Memory
+from gatenorm_stream.families.projections import Pair, Projection
+from gatenorm_stream.gate_norm import joint, per_head, rows, stored
+from gatenorm_stream.head_products import ColumnHeads, Fold, Head, NotFiniteError, Side
+from gatenorm_stream.head_reader import REQUEST_BYTES, HeadReader, Memory, expect, read_fold, row_blocks
+from gatenorm_stream.pairs import pairs
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.scores import LayerScore
 
 Progress: TypeAlias = Callable[[str, int, int, str], None]
 """Called as progress(what, bytes done, bytes in all, file)."""
 
+WHOLE = ("joint", "stored")
+"""Readings that need whole projections, and so read them more than once."""
 TASK_BYTES = 8 << 20
 """Of a local model, a task scores about as much: little to start, and enough tasks to share out evenly."""
 
@@ -37,54 +42,59 @@ def score_model(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
-    """Scores every attention sublayer, in order. Reads the query and key projections, nothing else.
+    """Scores every attention sublayer, in order. Reads the projections that the reading multiplies, nothing else.
 
-    Raises CheckpointError, naming the tensor, if a projection holds inf or nan, and UnsupportedModelError for the
-    reading `stored` of a model that stores no key projection (MLA).
+    Raises CheckpointError, naming the tensor, if a projection holds inf or nan, and what `pairs` raises.
     """
-    source = model.checkpoint.source
-    if reading == "stored" and model.family.latent:
-        raise UnsupportedModelError(
-            f"{source.title} computes its keys from a latent, so there is no stored key projection to read; use "
-            "--reading per-head or joint"
-        )
-    parts = [(a, heads) for a in model.attention for heads in _parts(a, reading, source.remote)]
-    total = sum(a.bytes for a in model.attention)
+    return score_pairs(model.checkpoint.source, pairs(model, reading), reading, threads=threads, progress=progress)
+
+
+def score_pairs(
+    source: Source,
+    layers: Sequence[Pair],
+    reading: Reading,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[LayerScore, ...]:
+    """Scores `layers` of the model in `source`. Raises CheckpointError as `score_model` does."""
+    parts = [(pair, heads) for pair in layers for heads in _parts(pair, reading, source.remote)]
+    total = sum(pair.bytes for pair in layers)
     done = 0
     found: dict[tuple[int, int], Sequence[float]] = {}
     cancelled, memories = Event(), (Memory(), Memory())
     with ThreadPoolExecutor(source.connections if source.remote else threads or available_threads()) as pool:
-        tasks: dict[Future[Sequence[float]], tuple[Attention, range]] = {
-            pool.submit(_score_part, model, attention, reading, part, memories, cancelled): (attention, part)
-            for attention, part in parts
+        tasks: dict[Future[Sequence[float]], tuple[Pair, range]] = {
+            pool.submit(_score_part, source, pair, reading, part, memories, cancelled): (pair, part)
+            for pair, part in parts
         }
         try:
             for task in as_completed(tasks):
-                attention, part = tasks[task]
-                found[attention.layer, part.start] = task.result()
-                done += attention.bytes * len(part) // attention.heads.keys
+                pair, part = tasks[task]
+                found[pair.layer, part.start] = task.result()
+                done += pair.bytes * len(part) // pair.heads.keys
                 if progress:
-                    progress("scoring", done, total, attention.key.weight.tensor.shard.name)
+                    progress("scoring", done, total, pair.right.weight.tensor.shard.name)
         except BaseException:
             cancelled.set()
             source.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    norms: dict[int, list[float]] = {a.layer: [] for a in model.attention}
-    for attention, part in parts:
-        norms[attention.layer] += found[attention.layer, part.start]
+    norms: dict[int, list[float]] = {pair.layer: [] for pair in layers}
+    for pair, part in parts:
+        norms[pair.layer] += found[pair.layer, part.start]
     return tuple(
         LayerScore(layer, math.hypot(*heads), () if reading == "joint" else tuple(heads))
         for layer, heads in norms.items()
     )
 
 
-def _parts(attention: Attention, reading: Reading, remote: bool) -> list[range]:
+def _parts(pair: Pair, reading: Reading, remote: bool) -> list[range]:
     """The key heads that one task scores: all of them where heads mix or share what is read."""
-    keys = attention.heads.keys
-    if reading != "per-head" or attention.query.transposed or attention.key.latent:
+    keys, sides = pair.heads.keys, (pair.left, pair.right)
+    if reading in WHOLE or any(p.transposed for p in sides) or pair.right.latent:
         return [range(keys)]
-    at_once, each = (REQUEST_BYTES, attention.query.bytes) if remote else (TASK_BYTES, attention.bytes)
+    at_once, each = (REQUEST_BYTES, pair.left.bytes) if remote else (TASK_BYTES, pair.bytes)
     size = max(1, at_once * keys // each)
     return [range(g, min(g + size, keys)) for g in range(0, keys, size)]
 
@@ -98,31 +108,49 @@ def available_threads() -> int:
 
 
 def _score_part(
-    model: Model,
-    attention: Attention,
+    source: Source,
+    pair: Pair,
     reading: Reading,
     part: range,
     memories: tuple[Memory, Memory],
     cancelled: Event,
 ) -> Sequence[float]:
-    source, heads = model.checkpoint.source, attention.heads
-    query = HeadReader(attention.query, part.stop * heads.group, cancelled, memories[0], remote=source.remote)
-    key = HeadReader(attention.key, part.stop, cancelled, memories[1], remote=source.remote)
+    heads = pair.heads
+    left_heads = range(part.start * heads.group, part.stop * heads.group)
     try:
-        if reading == "per-head":
-            key.expect(part)
-            query.expect(range(part.start * heads.group, part.stop * heads.group))
-            return [norm for g in part for norm in gate_norm.per_head(query, key, heads, g)]
-        if source.remote:
-            for tensor, where in (*attention.query.ranges, *attention.key.ranges):
-                tensor.shard.file.read(where)  # comes at one go, and is kept
-        if reading == "joint":
-            return (gate_norm.joint(query, key, heads),)
-        return gate_norm.stored(query, key, heads)
+        if reading in WHOLE:
+            if source.remote:
+                for tensor, where in (*pair.left.ranges, *pair.right.ranges):
+                    tensor.shard.file.read(where)  # comes at one go, and is kept
+            left = HeadReader(pair.left, left_heads.stop, cancelled, memories[0], remote=source.remote)
+            right = HeadReader(pair.right, part.stop, cancelled, memories[1], remote=source.remote)
+            return (joint(left, right, heads),) if reading == "joint" else stored(left, right, heads)
+        expect(pair.right, part)
+        expect(pair.left, left_heads)
+        left_of = _heads(pair.left, "left", left_heads.stop, cancelled, memories[0], source.remote)
+        right_of = _heads(pair.right, "right", part.stop, cancelled, memories[1], source.remote)
+        return [norm for g in part for norm in per_head(left_of, right_of, heads, g)]
     except NotFiniteError as error:
-        projection = attention.query if error.projection == "query" else attention.key
-        names = " or ".join(t.name for t in projection.tensors)
+        names = " or ".join(t.name for t in _tensors(pair, error.side))
         remedy = "fetch it anew (into an --out: with --restart)" if source.remote else "restore the checkpoint"
         raise CheckpointError(
             f"{names} in {source.title} holds inf or nan; its score would mean nothing: {remedy}"
         ) from error
+
+
+def _heads(
+    projection: Projection, side: Side, stop: int, cancelled: Event, memory: Memory, remote: bool
+) -> Callable[[int], Head]:
+    fold = read_fold(projection.norm)
+    if projection.transposed:
+        blocks = row_blocks(projection, cancelled, memory)
+        return ColumnHeads(blocks, projection.starts, projection.dim, side, fold)
+    reader = HeadReader(projection, stop, cancelled, memory, remote=remote, fold=fold)
+    return rows(reader, side, Fold(peak=fold.peak) if projection.latent else fold)
+
+
+def _tensors(pair: Pair, side: Side) -> Iterable[Tensor]:
+    """That are read for the side which holds inf or nan."""
+    if side == "norm":
+        return (pair.right.norm.tensor,) if pair.right.norm else ()
+    return (pair.left if side == "left" else pair.right).tensors

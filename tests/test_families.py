@@ -57,13 +57,12 @@ def test_layouts_are_those_of_the_stock_reshapes(group: int, keys: int, dim: int
     heads = Heads(group * keys, keys, dim)
     fused = np.arange((heads.queries + 2 * keys) * dim)
 
-    q, k, _ = np.split(fused, [heads.queries * dim, (heads.queries + keys) * dim])
-    blocks = q.reshape(-1, dim), k.reshape(-1, dim)
+    q, k, v = np.split(fused, [heads.queries * dim, (heads.queries + keys) * dim])
+    blocks = [part.reshape(-1, dim) for part in (q, k, v)]
     grouped = fused.reshape(keys, group + 2, dim)
-    groups = grouped[:, :-2].reshape(-1, dim), grouped[:, -2]
-    for packing, (queries, key_rows) in (("blocks", blocks), ("groups", groups)):
-        found = starts(heads, packing)
-        assert found == (tuple(queries[:, 0].tolist()), tuple(key_rows[:, 0].tolist()))
+    groups = [grouped[:, :-2].reshape(-1, dim), grouped[:, -2], grouped[:, -1]]
+    for packing, parts in (("blocks", blocks), ("groups", groups)):
+        assert starts(heads, packing) == tuple(tuple(part[:, 0].tolist()) for part in parts)
         assert rows(heads, packing) == (len(fused), len(fused))
 
     gated = np.arange(heads.queries * dim * 2).reshape(heads.queries, 2, dim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatenorm_stream import gate_norm
-from gatenorm_stream.gate_norm import NotFiniteError
+from gatenorm_stream.gate_norm import rows
+from gatenorm_stream.head_products import UNFOLDED, ColumnHeads, Fold, NotFiniteError, fold_of
 from gatenorm_stream.heads import Heads
 
 
@@ -27,15 +29,30 @@ def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
     }
 
 
+def value_output_product(
+    v: np.ndarray, o: np.ndarray, norm: np.ndarray, heads: Heads, dim: int | None = None
+) -> list[float]:
+    """Each query head's ||O_h V_g diag(n)||_F, for `v` (keys * dim, hidden) and `o` (hidden, queries * dim)."""
+    dim = dim or heads.dim
+    v, o, norm = (x.astype(np.float64) for x in (v, o, norm))
+    norms = []
+    for h in range(heads.queries):
+        g = h // heads.group
+        value = v[g * dim : (g + 1) * dim] * norm
+        norms.append(float(np.linalg.norm(o[:, h * dim : (h + 1) * dim] @ value)))
+    return norms
+
+
 def computed(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
-    def rows(x: np.ndarray) -> gate_norm.HeadOf:
+    def of(x: np.ndarray) -> gate_norm.HeadOf:
         return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
 
-    per_head = [gate_norm.per_head(rows(q), rows(k), heads, g) for g in range(heads.keys)]
+    left, right = rows(of(q), "left"), rows(of(k), "right")
+    per_head = [gate_norm.per_head(left, right, heads, g) for g in range(heads.keys)]
     return {
         "per-head": math.hypot(*(norm for group in per_head for norm in group)),
-        "joint": gate_norm.joint(rows(q), rows(k), heads),
-        "stored": math.hypot(*gate_norm.stored(rows(q), rows(k), heads)),
+        "joint": gate_norm.joint(of(q), of(k), heads),
+        "stored": math.hypot(*gate_norm.stored(of(q), of(k), heads)),
     }
 
 
@@ -106,7 +123,7 @@ def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
         stored = gate_norm.stored(reusing(q), reusing(k), heads, memory)
         assert joint == pytest.approx(expected["joint"], rel=1e-5)
         assert math.hypot(*stored) == pytest.approx(expected["stored"], rel=1e-5)
-    per_head = [gate_norm.per_head(reusing(q), reusing(k), heads, g) for g in range(5)]
+    per_head = [gate_norm.per_head(rows(reusing(q), "left"), rows(reusing(k), "right"), heads, g) for g in range(5)]
     assert math.hypot(*(n for group in per_head for n in group)) == pytest.approx(expected["per-head"], rel=1e-5)
 
 
@@ -140,6 +157,90 @@ def test_zero_projections_score_zero(zero: str) -> None:
     assert computed(q, k, Heads(2, 2, 2)) == {"per-head": 0.0, "joint": 0.0, "stored": 0.0}
 
 
+def columns(stored: np.ndarray, dim: int, rows_at_once: int, fold: Fold = UNFOLDED) -> ColumnHeads:
+    """Of a stored (hidden, heads * dim); the same array is used again for each block, as the reader does."""
+    memory = np.empty((rows_at_once, stored.shape[1]), stored.dtype)
+
+    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+        for first in range(0, len(stored), rows_at_once):
+            block = memory[: len(stored) - first]
+            block[:] = stored[first : first + rows_at_once]
+            yield first, block
+
+    return ColumnHeads(blocks, range(0, stored.shape[1], dim), dim, "left", fold)
+
+
+@settings(max_examples=400, deadline=None)
+@given(projections(), st.integers(1, 30), st.integers(-25, 25), st.booleans())
+def test_heads_that_are_columns(
+    case: tuple[np.ndarray, np.ndarray, Heads], rows_at_once: int, power: int, folds_columns: bool
+) -> None:
+    """Outputs against values, and the other way round with the norm in what is stored as columns (GPT-2)."""
+    q, v, heads = case
+    norm = np.random.default_rng(abs(power)).standard_normal(q.shape[1]) * 10.0**power
+    fold, o = fold_of(norm), np.ascontiguousarray(q.T)
+    if folds_columns:
+        left, right = columns(o, heads.dim, rows_at_once, fold), rows(_heads(v, heads), "right")
+    else:
+        left, right = columns(o, heads.dim, rows_at_once), rows(_heads(v, heads), "right", fold)
+    found = [n for g in range(heads.keys) for n in gate_norm.per_head(left, right, heads, g)]
+    expected = []
+    for h in range(heads.queries):
+        mine, theirs = (_heads(x, heads)(n).astype(np.float64) for x, n in ((q, h), (v, h // heads.group)))
+        mine, theirs = (mine * norm, theirs) if folds_columns else (mine, theirs * norm)
+        floor = 1e-7 * float(np.linalg.norm(mine) * np.linalg.norm(theirs))
+        expected.append(pytest.approx(np.linalg.norm(mine.T @ theirs), rel=1e-5, abs=1e-5 * floor))
+    assert found == expected
+
+
+def _heads(x: np.ndarray, heads: Heads) -> gate_norm.HeadOf:
+    return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
+
+
+@pytest.mark.parametrize("power", [-44, -40, 37])
+@pytest.mark.parametrize("norm_power", [-30, 0, 30])
+def test_a_norm_whose_product_leaves_float32(power: int, norm_power: int) -> None:
+    """Finite weights times a finite norm are an ordinary score, where float32 has only inf, 0 or few digits."""
+    heads, rng = Heads(2, 1, 3), np.random.default_rng(4)
+    with np.errstate(under="ignore"):
+        v = (rng.standard_normal((3, 8)) * 10.0**power).astype(np.float32)
+    assert v.any()
+    o, norm = rng.standard_normal((8, 6)).astype(np.float32), rng.standard_normal(8) * 10.0**norm_power
+    right = rows(_heads(v, heads), "right", fold_of(norm))
+    found = gate_norm.per_head(columns(o, 3, 3), right, heads, 0)
+    assert list(found) == pytest.approx(value_output_product(v, o, norm, heads), rel=1e-5)
+
+
+def test_ordinary_columns_are_read_once() -> None:
+    passes = []
+    rng = np.random.default_rng(5)
+    stored = rng.standard_normal((64, 8)).astype(np.float32)
+
+    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+        passes.append(len(passes))
+        yield 0, stored
+
+    heads, v = Heads(2, 2, 4), rng.standard_normal((8, 64)).astype(np.float32)
+    left, right = ColumnHeads(blocks, (0, 4), 4, "left"), rows(_heads(v, heads), "right")
+    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, g))
+    assert len(passes) == 1
+    stored *= 1e-30
+    left = ColumnHeads(blocks, (0, 4), 4, "left")
+    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, g))
+    assert len(passes) == 3
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("where", ["left", "right", "norm"])
+def test_inf_and_nan_in_outputs_values_and_norms(value: float, where: str) -> None:
+    o, v, norm = np.ones((6, 4), np.float32), np.ones((2, 6), np.float32), np.ones(6)
+    {"left": o, "right": v, "norm": norm[None]}[where][-1, 1] = value
+    heads = Heads(2, 1, 2)
+    with pytest.raises(NotFiniteError) as caught:
+        gate_norm.per_head(columns(o, 2, 4), rows(_heads(v, heads), "right", fold_of(norm)), heads, 0)
+    assert caught.value.side == where
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("projection", ["query", "key"])
 @pytest.mark.parametrize("reading", ["per-head", "joint", "stored"])
@@ -148,10 +249,10 @@ def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projectio
     (q if projection == "query" else k)[1, 3] = value
     heads = Heads(2, 1, 2)
     compute = {
-        "per-head": lambda *args: gate_norm.per_head(*args, 0),
+        "per-head": lambda q, k, heads: gate_norm.per_head(rows(q, "left"), rows(k, "right"), heads, 0),
         "joint": gate_norm.joint,
         "stored": gate_norm.stored,
     }[reading]
     with pytest.raises(NotFiniteError) as caught:
         compute(lambda h: q[2 * h : 2 * h + 2], lambda h: k[2 * h : 2 * h + 2], heads)
-    assert caught.value.projection == projection
+    assert caught.value.side == {"query": "left", "key": "right"}[projection]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from checkpoints import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gate_norm import brute_force
+from test_gate_norm import brute_force, value_output_product
 
 import gatenorm_stream
 from gatenorm_stream.checkpoint.local import LocalFile, LocalSource
@@ -40,31 +41,41 @@ from gatenorm_stream.scoring import score_model
 HEADS_ = Heads(HEADS, KV_HEADS, HEAD_DIM)
 
 
-def projections(model: Model) -> list[Tensor]:
-    return [
-        model.checkpoint.tensors[f"model.layers.{n}.self_attn.{p}_proj.weight"] for n in range(LAYERS) for p in "qk"
-    ]
+PARTS = {p: f"self_attn.{p}_proj" for p in "qkvo"} | {"n": "input_layernorm"}
+
+
+def name(layer: int, part: str) -> str:
+    return f"model.layers.{layer}.{PARTS[part]}.weight"
+
+
+def names(parts: str) -> list[str]:
+    return [name(layer, part) for layer in range(LAYERS) for part in parts]
+
+
+def read_by(model: Model, reading: str) -> list[Tensor]:
+    parts = "von" if reading == "value-output-product" else "qk"
+    return [model.checkpoint.tensors[name] for name in names(parts)]
 
 
 def expected(tensors: dict[str, np.ndarray], dtypes: dict[str, str], layer: int) -> dict[str, float]:
-    q, k = (
-        decode(encode(tensors[name], dtypes[name]), dtypes[name], tensors[name].shape)
-        for name in (f"model.layers.{layer}.self_attn.{p}_proj.weight" for p in "qk")
+    q, k, v, o, n = (
+        decode(encode(tensors[t], dtypes[t]), dtypes[t], tensors[t].shape)
+        for t in (name(layer, p) for p in "qkvon")
     )
-    return brute_force(q, k, HEADS_)
+    written = float(np.linalg.norm(value_output_product(v, o, n, HEADS_)))
+    return brute_force(q, k, HEADS_) | {"value-output-product": written}
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     shards=st.integers(1, 5),
-    dtypes=st.lists(st.sampled_from(["F64", "F32", "F16", "BF16"]), min_size=2 * LAYERS, max_size=2 * LAYERS),
+    dtypes=st.lists(st.sampled_from(["F64", "F32", "F16", "BF16"]), min_size=5 * LAYERS, max_size=5 * LAYERS),
     threads=st.integers(1, 4),
 )
 def test_any_dtype_shard_and_order(seed: int, shards: int, dtypes: list[str], threads: int) -> None:
     tensors = random_tensors(llama_shapes(), seed)
-    projections = [f"model.layers.{n}.self_attn.{p}_proj.weight" for n in range(LAYERS) for p in "qk"]
-    chosen = dict(zip(projections, dtypes, strict=True))
+    chosen = dict(zip(names("qkvon"), dtypes, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         root = write_checkpoint(
             Path(folder) / "m", tensors, llama_config(), shards=shards, dtypes=chosen, seed=seed
@@ -111,7 +122,7 @@ def test_every_number_of_a_narrow_dtype_is_widened_exactly(dtype: str, finite: b
 def test_a_file_cut_short_after_opening_is_an_error(llama: Path) -> None:
     with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
-        last = max((t for t in projections(model)), key=lambda t: t.range.stop)
+        last = max(read_by(model, "per-head"), key=lambda t: t.range.stop)
         with open(llama / last.shard.name, "r+b") as file:
             file.truncate(last.range.stop - 1)
         with pytest.raises(CheckpointError, match="was cut short; restore it"):
@@ -122,8 +133,8 @@ def test_extreme_but_finite_bf16_weights(tmp_path: Path) -> None:
     """Squares beyond float32 in both directions; subnormal numbers included."""
     tensors = random_tensors(llama_shapes())
     for layer, power in enumerate([1e37, 1e-37, 1e-39, 1.0]):
-        for p in "qk":
-            tensors[f"model.layers.{layer}.self_attn.{p}_proj.weight"] *= power
+        for part in "qkvo":
+            tensors[name(layer, part)] *= power
     root = write_checkpoint(tmp_path / "m", tensors, llama_config())
     dtypes = dict.fromkeys(tensors, "BF16")
     for reading in READINGS:
@@ -133,18 +144,22 @@ def test_extreme_but_finite_bf16_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
-@pytest.mark.parametrize("reading", READINGS)
-def test_inf_and_nan_name_the_tensor(tmp_path: Path, value: float, dtype: str, reading: str) -> None:
-    tensors = random_tensors(llama_shapes())
-    name = "model.layers.2.self_attn.k_proj.weight"
-    tensors[name][3, 5] = value
+@pytest.mark.parametrize(
+    ("reading", "part"),
+    [("per-head", "k"), ("joint", "k"), ("stored", "k"), *(("value-output-product", part) for part in "von")],
+)
+def test_inf_and_nan_name_the_tensor(tmp_path: Path, value: float, dtype: str, reading: Reading, part: str) -> None:
+    tensors, damaged = random_tensors(llama_shapes()), name(2, part)
+    tensors[damaged].reshape(-1)[5] = value
     root = write_checkpoint(tmp_path / "m", tensors, llama_config(), dtype=dtype)
-    with pytest.raises(CheckpointError, match=f"{name} in .* holds inf or nan"):
+    with pytest.raises(CheckpointError, match=f"^{re.escape(damaged)} in .* holds inf or nan"):
         gatenorm_stream.score(root, reading=reading)
 
 
-def test_the_same_whatever_the_number_of_threads(llama: Path) -> None:
-    assert gatenorm_stream.score(llama, threads=1) == gatenorm_stream.score(llama, threads=7)
+@pytest.mark.parametrize("reading", READINGS)
+def test_the_same_whatever_the_number_of_threads(llama: Path, reading: Reading) -> None:
+    one, seven = (gatenorm_stream.score(llama, reading=reading, threads=n) for n in (1, 7))
+    assert one == seven
 
 
 def ranges_read(
@@ -171,30 +186,37 @@ def ranges_read(
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_reads_q_and_k_and_nothing_else(llama: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading) -> None:
+def test_reads_its_projections_and_nothing_else(
+    llama: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading
+) -> None:
     read: dict[str, set[int]] = {}
     with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
         for file, where in ranges_read(model, reading, monkeypatch):
             read.setdefault(file, set()).update(range(where.start, where.stop))
         wanted: dict[str, set[int]] = {}
-        for tensor in projections(model):
+        for tensor in read_by(model, reading):
             wanted.setdefault(tensor.shard.name, set()).update(range(tensor.range.start, tensor.range.stop))
     assert read == wanted
 
 
-def test_per_head_reads_each_byte_once(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reading", ["per-head", "value-output-product"])
+def test_each_byte_is_read_once(llama: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading) -> None:
     with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
-        count = sum(len(where) for _, where in ranges_read(model, "per-head", monkeypatch))
-    assert count == sum(len(t.range) for t in projections(model))
+        count = sum(len(where) for _, where in ranges_read(model, reading, monkeypatch))
+    assert count == sum(len(t.range) for t in read_by(model, reading))
 
 
-def test_what_is_read_ahead_is_what_will_be_read(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reading", ["per-head", "value-output-product"])
+def test_what_is_read_ahead_is_what_will_be_read(
+    llama: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading
+) -> None:
     with open_checkpoint(LocalSource(llama)) as checkpoint:
         model = read_model(checkpoint)
-        ahead = ranges_read(model, "per-head", monkeypatch, ("expect",))
-        assert sorted(ahead) == sorted((t.shard.name, t.range) for t in projections(model))
+        ahead = ranges_read(model, reading, monkeypatch, ("expect",))
+        wanted = [t for t in read_by(model, reading) if len(t.shape) == 2]
+        assert sorted(ahead) == sorted((t.shard.name, t.range) for t in wanted)
 
 
 def test_progress_reaches_the_total(llama: Path) -> None:

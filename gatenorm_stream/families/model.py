@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 from gatenorm_stream.checkpoint.open import Checkpoint
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
+from gatenorm_stream.families.projections import Pair
 from gatenorm_stream.families.sizes import size
-from gatenorm_stream.families.sublayers import Attention, Place, read_attention
+from gatenorm_stream.families.sublayers import Attention, read_attention, read_value_output
 from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.families.weights import Place
 from gatenorm_stream.families.wrappers import WRAPPERS
 from gatenorm_stream.heads import Heads
 
@@ -91,6 +93,19 @@ def read_model(checkpoint: Checkpoint) -> Model:
     if not attention:
         raise CheckpointError(f"{checkpoint.source.title} has no layer with softmax attention; restore it")
     return Model(checkpoint, family, text, prefix, layers, hidden, attention)
+
+
+def value_output(model: Model) -> tuple[Pair, ...]:
+    """The output and value projections of its attention. Raises as `read_model` does if they are not there."""
+    row, checkpoint = model.family, model.checkpoint
+    return tuple(
+        read_value_output(
+            Place(checkpoint, model.text, checkpoint.config_where, f"{model.prefix}{a.layer}.{row.attention}."),
+            row,
+            a.layer,
+        )
+        for a in model.attention
+    )
 
 
 def layers_prefix(names: Iterable[str], family: Family) -> str:

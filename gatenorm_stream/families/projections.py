@@ -1,8 +1,10 @@
-"""Where the heads of a query or key projection stand in the tensors that hold them."""
+"""Where the heads of a projection stand in the tensors that hold them, and which two a reading multiplies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.open import Tensor
 from gatenorm_stream.checkpoint.ranges import ByteRange, coalesce
@@ -28,10 +30,23 @@ class Weight:
 
 @dataclass(frozen=True)
 class Latent:
-    """`down`, (rank + shared, hidden), makes the latent; its last `shared` rows are in every head as they are."""
+    """The first `rank` rows of `down`, (out, hidden), make the latent; the next `shared` are in every head."""
 
     down: Weight
+    rank: int
     shared: int = 0
+
+    @property
+    def range(self) -> ByteRange:
+        return self.down.rows(0, self.rank + self.shared)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm's stored weight, (hidden,), and what is added to it before it multiplies."""
+
+    tensor: Tensor
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,8 @@ class Projection:
     """Head h is the `dim` rows of `weight` from `starts[h]` on (columns if `transposed`).
 
     With `latent`, these rows act on the latent instead of the hidden state, and a head is they times the latent's
-    rank rows, then its shared rows.
+    rank rows, then its shared rows. With `norm`, a head's numbers are multiplied by the norm's weight, each
+    column of (dim, hidden) by its own.
     """
 
     weight: Weight
@@ -47,10 +63,11 @@ class Projection:
     dim: int
     transposed: bool = False
     latent: Latent | None = None
+    norm: Norm | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that is read for it."""
+        """All that is read for it, the norm aside."""
         weights = (self.weight, self.latent.down) if self.latent else (self.weight,)
         return tuple(t for w in weights for t in (w.tensor, w.scale) if t)
 
@@ -61,22 +78,49 @@ class Projection:
         own: tuple[ByteRange, ...] = (weight.range,)
         if not self.transposed:
             own = coalesce([self.weight.rows(start, start + self.dim) for start in self.starts])
-        return (*((weight, r) for r in own), *((t, t.range) for t in self.tensors if t is not weight))
+        parts = [(weight, r) for r in own]
+        if self.latent:
+            parts.append((self.latent.down.tensor, self.latent.range))
+        whole = [w.scale for w in (self.weight, self.latent.down if self.latent else None) if w]
+        whole.append(self.norm.tensor if self.norm else None)
+        return (*parts, *((t, t.range) for t in whole if t))
 
     @property
     def bytes(self) -> int:
         return sum(len(r) for _, r in self.ranges)
 
 
-def starts(heads: Heads, packing: Packing, gated: bool = False) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The first row of each query head and of each key head."""
+@dataclass(frozen=True)
+class Pair:
+    """Two projections of a layer whose heads a reading multiplies: `left` has a head for each query head (q, o),
+    `right` one for each key head (k, v).
+    """
+
+    layer: int
+    heads: Heads
+    left: Projection
+    right: Projection
+
+    @cached_property
+    def bytes(self) -> int:
+        """That must be read to score it."""
+        return self.left.bytes + self.right.bytes
+
+
+Starts: TypeAlias = tuple[int, ...]
+
+
+def starts(heads: Heads, packing: Packing, gated: bool = False) -> tuple[Starts, Starts, Starts]:
+    """The first row of each query head, of each key head and of each value head."""
     if packing == "groups":
         group = range(0, heads.keys * (heads.group + 2), heads.group + 2)
         queries = tuple((g + h) * heads.dim for g in group for h in range(heads.group))
-        return queries, tuple((g + heads.group) * heads.dim for g in group)
-    first_key = heads.queries if packing == "blocks" else 0
+        keys, values = (tuple((g + heads.group + n) * heads.dim for g in group) for n in (0, 1))
+        return queries, keys, values
+    firsts = (heads.queries, heads.queries + heads.keys) if packing == "blocks" else (0, 0)
     queries = tuple(h * heads.dim * (2 if gated else 1) for h in range(heads.queries))
-    return queries, tuple((first_key + g) * heads.dim for g in range(heads.keys))
+    keys, values = (tuple((first + g) * heads.dim for g in range(heads.keys)) for first in firsts)
+    return queries, keys, values
 
 
 def rows(heads: Heads, packing: Packing, gated: bool = False) -> tuple[int, int]:

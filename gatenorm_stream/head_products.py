@@ -1,0 +1,208 @@
+"""The norm of the product of two heads, whichever way they are stored, without ever forming it.
+
+A head X, (head_dim, hidden), is known by its Gram matrix X X^T, since ||X^T Y||_F^2 = <X X^T, Y Y^T>. BLAS computes
+one half of it, in the dtype of the stored numbers (float32; float64 for F64 weights), sums are float64. Where that
+inner product nearly cancels or leaves the range of float32, the triangular factor of X (QR, float64) takes the Gram
+matrix's place, which does not square the error, so that the relative error stays under 1e-5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gatenorm_stream.floats import FloatArray
+
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+Side: TypeAlias = Literal["left", "right", "norm"]
+Factor: TypeAlias = tuple[Float64Array, float]
+"""R and s with (s R)^T (s R) = X X^T."""
+RowBlocks: TypeAlias = Callable[[], Iterator[tuple[int, FloatArray]]]
+"""A pass over a stored matrix: neighbouring rows, from the given one on; an array is valid until the next."""
+
+_CANCELS = 0.05
+"""An inner product of Gram matrices under this share of the product of their norms is computed again."""
+_SAFE = (1e-28, 1e28)
+"""Squares of float32 numbers within these bounds neither underflow nor overflow when they are multiplied."""
+
+
+class NotFiniteError(ValueError):
+    """There is inf or nan: in queries or outputs ("left"), in keys or values ("right"), or in the norm's weight."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        super().__init__(f"inf or nan in {side}")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A norm's weight, (hidden,), over its largest magnitude `peak`, so that what it multiplies can't overflow.
+
+    `weight` is None where nothing is left to multiply but `peak`.
+    """
+
+    weight: Float64Array | None = None
+    peak: float = 1.0
+
+
+UNFOLDED = Fold()
+
+
+def fold_of(weight: Float64Array) -> Fold:
+    """Raises NotFiniteError."""
+    relative, peak = scaled(weight, "norm")
+    return Fold(relative, peak)
+
+
+class Head(Protocol):
+    """X, (head_dim, hidden). `gram` is X X^T / peak^2; `factor` may raise NotFiniteError."""
+
+    @property
+    def gram(self) -> Float64Array: ...
+
+    @property
+    def factor(self) -> Factor: ...
+
+    @property
+    def peak(self) -> float: ...
+
+
+class RowHead:
+    """A head that is there as an array, (head_dim, hidden): valid as long as that is."""
+
+    def __init__(self, rows: FloatArray, side: Side, fold: Fold = UNFOLDED) -> None:
+        self._rows = rows
+        self._side: Side = side
+        self._fold = fold
+        self.peak = fold.peak
+
+    @cached_property
+    def gram(self) -> Float64Array:
+        weight = self._fold.weight
+        return gram(self._rows if weight is None else self._rows * weight.astype(self._rows.dtype))
+
+    @cached_property
+    def factor(self) -> Factor:
+        rows, scale = scaled(self._rows, self._side)
+        if self._fold.weight is not None:
+            rows *= self._fold.weight
+        return _triangle(rows.T), scale * self.peak
+
+
+class ColumnHeads:
+    """Heads that are columns of a stored matrix, (hidden, out): head h is its columns from `starts[h]` on.
+
+    A head's columns are not read by themselves, since their bytes are scattered over the whole matrix: one pass
+    over its rows gives the Gram matrices of all heads and, if any head needs it, a second one all triangular
+    factors. Both are kept: (heads, head_dim, head_dim) in float64.
+    """
+
+    def __init__(
+        self, blocks: RowBlocks, starts: Sequence[int], dim: int, side: Side, fold: Fold = UNFOLDED
+    ) -> None:
+        self._blocks = blocks
+        self._starts = starts
+        self._dim = dim
+        self._side: Side = side
+        self._fold = fold
+
+    def __call__(self, head: int) -> Head:
+        return _ColumnHead(self, head)
+
+    @property
+    def peak(self) -> float:
+        return self._fold.peak
+
+    @cached_property
+    def grams(self) -> Float64Array:
+        sums = np.zeros((len(self._starts), self._dim, self._dim))
+        for first, block in self._blocks():
+            if self._fold.weight is not None:
+                block = block * self._fold.weight[first : first + len(block), None].astype(block.dtype)
+            for total, start in zip(sums, self._starts, strict=True):
+                total += gram(block[:, start : start + self._dim].T)
+        return sums
+
+    @cached_property
+    def factors(self) -> list[Factor]:
+        """Each head's rows that were read are held as their triangle, which more rows are put under."""
+        found: list[Factor] = [(np.zeros((0, self._dim)), 0.0)] * len(self._starts)
+        for first, block in self._blocks():
+            for h, start in enumerate(self._starts):
+                rows, scale = scaled(block[:, start : start + self._dim], self._side)
+                if self._fold.weight is not None:
+                    rows *= self._fold.weight[first : first + len(block), None]
+                triangle, before = found[h]
+                most = max(scale, before) or 1.0
+                found[h] = _triangle(np.vstack([triangle * (before / most), rows * (scale / most)])), most
+        return [(triangle, scale * self.peak) for triangle, scale in found]
+
+
+@dataclass(frozen=True)
+class _ColumnHead:
+    heads: ColumnHeads
+    number: int
+
+    @property
+    def gram(self) -> Float64Array:
+        gram: Float64Array = self.heads.grams[self.number]
+        return gram
+
+    @property
+    def factor(self) -> Factor:
+        return self.heads.factors[self.number]
+
+    @property
+    def peak(self) -> float:
+        return self.heads.peak
+
+
+def product_norm(x: Head, y: Head) -> float:
+    """||X^T Y||_F. Raises NotFiniteError."""
+    squared, of_x, of_y = inner_products(x.gram, y.gram).tolist()
+    if well_conditioned(squared, of_x, of_y):
+        return math.sqrt(squared) * x.peak * y.peak
+    (r, scale_x), (t, scale_y) = x.factor, y.factor
+    return float(np.linalg.norm(r @ t.T)) * scale_x * scale_y
+
+
+def gram(a: FloatArray, b: FloatArray | None = None) -> Float64Array:
+    """A B^T, in float64; of A A^T, BLAS computes one half."""
+    return (a @ (a if b is None else b).T).astype(np.float64, copy=False)
+
+
+def inner_products(a: Float64Array, b: Float64Array) -> Float64Array:
+    """<A, B>, <A, A> and <B, B>."""
+    return np.array([np.vdot(a, b), np.vdot(a, a), np.vdot(b, b)])
+
+
+def squared_norm(x: FloatArray) -> float:
+    return float(np.einsum("ij,ij->", x, x))
+
+
+def well_conditioned(inner: float, squared_a: float, squared_b: float) -> bool:
+    """Whether <A, B>, of matrices with these squared norms, keeps enough digits."""
+    return in_range(squared_a, squared_b) and inner >= _CANCELS * (squared_a * squared_b) ** 0.5
+
+
+def in_range(*squared_norms: float) -> bool:
+    return all(_SAFE[0] < n < _SAFE[1] for n in squared_norms)
+
+
+def scaled(x: FloatArray, side: Side) -> Factor:
+    """`x` in float64 over its largest magnitude, and that magnitude (0 only if all of `x` is 0)."""
+    peak = float(np.max(np.abs(x), initial=0.0))
+    if not math.isfinite(peak):
+        raise NotFiniteError(side)
+    return x.astype(np.float64) / (peak or 1.0), peak
+
+
+def _triangle(x: Float64Array) -> Float64Array:
+    """R of X = Q R."""
+    return np.asarray(np.linalg.qr(x, mode="r"))
