@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "gatenorm-stream"
-READINGS = ("per-head", "joint", "stored")
+READINGS = ("per-head", "joint", "stored", "value-output-product")
 WINDOW = 512
 BATCH = 8
 SEED = 0
@@ -143,9 +143,9 @@ def show(result: dict[str, object]) -> None:
     runs = [Run(**run) for run in result["runs"]]
     base = runs[0].loss
     print(f"{result['model']} on {result['text']}: {result['tokens']} tokens, nats per token\n")
-    print(f"{'choice':10} {'without attention in':22} {'loss':>8} {'rise':>8}")
+    print(f"{'choice':20} {'without attention in':22} {'loss':>8} {'rise':>8}")
     for run in runs:
-        print(f"{run.choice:10} {', '.join(map(str, run.layers)):22} {run.loss:8.4f} {run.loss - base:+8.4f}")
+        print(f"{run.choice:20} {', '.join(map(str, run.layers)):22} {run.loss:8.4f} {run.loss - base:+8.4f}")
     drawn = [run.loss - base for run in runs if run.choice == "random"]
     print(
         f"\n{len(drawn)} random choices rise by {min(drawn):.4f} to {max(drawn):.4f}, "

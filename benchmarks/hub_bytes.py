@@ -31,6 +31,7 @@ from hub_server import Hub
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.families.model import read_model
+from gatenorm_stream.pairs import pairs
 
 RESULTS = Path(__file__).parent / "results" / "hub_bytes.json"
 RATE = 100e6
@@ -72,7 +73,7 @@ def _bytes(hub: Hub, what: str, name: str, model: Path, work: Path) -> dict[str,
             record = json.loads((work / "out" / "gatenorm.json").read_text())
             layers = record["dropped"]
             needed += sum(p.stat().st_size for p in (work / "out").glob("*.safetensors"))
-        needed += sum(a.bytes for a in read.attention if a.layer in layers)
+        needed += sum(pair.bytes for pair in pairs(read, "per-head") if pair.layer in layers)
     shutil.rmtree(work / "out", ignore_errors=True)
     print(f"{what} {name}: {fetched} bytes fetched, {needed} needed: {fetched / needed:.4f}")
     return {"what": what, "shape": name, "fetched": fetched, "needed": needed, "peak_rss": measured.peak_rss}

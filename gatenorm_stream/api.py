@@ -66,7 +66,7 @@ def score(
     connections: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
-    """The Gate-Norm score of every layer; the lowest would be removed first.
+    """The score of every layer, by Gate-Norm unless `reading` says otherwise; the lowest would be removed first.
 
     `source` is a local directory or GGUF file, or org/name[@revision] on the Hub. Raises CheckpointError (HubError
     for what the Hub refuses) or UnsupportedModelError.

@@ -11,6 +11,13 @@ as stored (out, in), and g(h) the key head that query head h uses (grouped-query
 
 Biases, rotary embedding and norms are outside the score. Low score = weakly coupled = removed first.
 
+`per_head` also computes a reading that is no Gate-Norm, of outputs instead of queries and values instead of keys:
+
+    value-output-product   sqrt( sum_h ||O_h V_g(h) diag(n)||_F^2 )
+
+with O_h the (hidden, head_dim) columns of `o_proj.weight`, V_g the (head_dim, hidden) rows of `v_proj.weight` and n
+the weight of the norm before attention.
+
 No (hidden, hidden) product is formed: ||Q^T K||_F^2 = <Q Q^T, K K^T>, the inner product of two Gram matrices of
 the narrow side, of which BLAS computes one half. Products run in the dtype of the rows (float32; float64 for F64
 weights), sums in float64. Where the inner product nearly cancels, or leaves the range of float32, it is computed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from checkpoints import (
     HIDDEN,
     KV_HEADS,
     LAYERS,
+    decode,
     llama_config,
     llama_shapes,
     random_tensors,
@@ -23,6 +24,7 @@ from checkpoints import (
 from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
+from test_gate_norm import value_output_product
 
 import gatenorm_stream
 from gatenorm_stream.checkpoint.local import LocalSource
@@ -230,6 +232,7 @@ def latent(root: Path, **changes: Any) -> Path:
         p = f"model.layers.{n}.self_attn."
         shapes |= {f"{p}q_proj.weight": (HEADS * 6, HIDDEN), f"{p}kv_a_proj_with_mqa.weight": (10, HIDDEN)}
         shapes |= {f"{p}kv_b_proj.weight": (HEADS * 9, 8), f"{p}o_proj.weight": (HIDDEN, HEADS * 5)}
+        shapes[f"model.layers.{n}.input_layernorm.weight"] = (HIDDEN,)
     sizes = {"qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 5, "kv_lora_rank": 8, "q_lora_rank": None}
     config = llama_config(model_type="deepseek_v2", **{**sizes, **changes})
     return write_checkpoint(root, random_tensors(shapes), config)
@@ -241,6 +244,57 @@ def test_a_latent_has_no_stored_key_projection(tmp_path: Path) -> None:
     assert model.kv_bytes_per_token() == LAYERS * 2 * (8 + 2)
     with pytest.raises(UnsupportedModelError, match="--reading per-head or joint"):
         gatenorm_stream.score(root, reading="stored")
+
+
+def test_values_of_a_latent(tmp_path: Path) -> None:
+    """Value rows of kv_b_proj, times the latent's rows, times the norm; the rotary rows are in no value."""
+    root = latent(tmp_path / "m")
+    stored = {n: decode(data, dtype, shape) for n, (dtype, shape, data) in read_tensors(root).items()}
+    scores = gatenorm_stream.score(root, reading="value-output-product")
+    for s in scores:
+        p = f"model.layers.{s.layer}."
+        up, down, o, norm = (
+            stored[f"{p}{name}.weight"]
+            for name in (
+                "self_attn.kv_b_proj",
+                "self_attn.kv_a_proj_with_mqa",
+                "self_attn.o_proj",
+                "input_layernorm",
+            )
+        )
+        v = up.reshape(HEADS, 9, 8)[:, 4:].reshape(HEADS * 5, 8) @ down[:8]
+        assert s.heads == pytest.approx(value_output_product(v, o, norm, Heads(HEADS, HEADS, 5)), rel=1e-5)
+
+
+@pytest.mark.parametrize("part", ["self_attn.v_proj", "self_attn.o_proj", "input_layernorm"])
+def test_what_value_output_product_needs_is_asked_for_by_it_alone(run: Run, tmp_path: Path, part: str) -> None:
+    shapes = {n: s for n, s in llama_shapes().items() if n != f"model.layers.2.{part}.weight"}
+    root = write_checkpoint(tmp_path / "m", random_tensors(shapes), llama_config())
+    assert run("score", root).returncode == 0
+    done = run("score", root, "--reading", "value-output-product")
+    assert done.returncode == 1
+    assert f"has no model.layers.2.{part}.weight" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["self_attn.v_proj", "self_attn.o_proj", "input_layernorm"])
+def test_values_outputs_or_norms_of_another_shape(tmp_path: Path, part: str) -> None:
+    shapes = {n: (3, *s[1:]) if f"layers.1.{part}" in n else s for n, s in llama_shapes().items()}
+    root = write_checkpoint(tmp_path / "m", random_tensors(shapes), llama_config())
+    with pytest.raises(CheckpointError, match=rf"layers.1.{part}.weight in .* has shape \[3"):
+        gatenorm_stream.score(root, reading="value-output-product")
+
+
+def test_a_norm_that_is_not_of_floats(tmp_path: Path) -> None:
+    root = write_checkpoint(tmp_path / "m", random_tensors(llama_shapes()), llama_config(), shards=1)
+    file = root / "model.safetensors"
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["model.layers.0.input_layernorm.weight"]["dtype"] = "I16"
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    with pytest.raises(UnsupportedModelError, match="input_layernorm.weight in .* is stored as I16"):
+        gatenorm_stream.score(root, reading="value-output-product")
 
 
 def test_a_latent_of_another_shape(tmp_path: Path) -> None:
@@ -267,22 +321,23 @@ def test_head_dim_is_read_from_the_shape(llama: Path) -> None:
     assert read(llama).heads == Heads(HEADS, KV_HEADS, 8)
 
 
+Grid = Callable[[int], tuple[int, ...]]
 FLOAT8 = {
-    "block": ((3, 2), {"weight_block_size": [12, 16]}),
-    "row": ((32, 1), {}),
-    "tensor": ((), {}),
+    "block": (lambda rows: (-(-rows // 12), 2), {"weight_block_size": [12, 16]}),
+    "row": (lambda rows: (rows, 1), {}),
+    "tensor": (lambda rows: (), {}),
 }
 
 
-@pytest.mark.parametrize(("shape", "config"), FLOAT8.values(), ids=FLOAT8.keys())
+@pytest.mark.parametrize(("grid", "config"), FLOAT8.values(), ids=FLOAT8.keys())
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
-def test_the_scale_of_8_bit_floats(tmp_path: Path, shape: tuple[int, ...], config: dict, dtype: str) -> None:
-    """Scaling a tensor's scale by 2 doubles the score, and a grid of another shape is refused."""
+def test_the_scale_of_8_bit_floats(tmp_path: Path, grid: Grid, config: dict, dtype: str) -> None:
+    """Scaling one tensor's scale by 2 doubles the score, and a grid of another shape is refused."""
     import struct
 
     from checkpoints import write_shard
 
-    def write(name: str, factor: float, grid: tuple[int, ...]) -> Path:
+    def write(name: str, factor: float, grid: Grid) -> Path:
         root = tmp_path / name
         root.mkdir()
         rng = np.random.default_rng(0)
@@ -290,18 +345,22 @@ def test_the_scale_of_8_bit_floats(tmp_path: Path, shape: tuple[int, ...], confi
         for n, s in llama_shapes().items():
             numbers = rng.integers(0, 0x70, np.prod(s), dtype=np.uint8)
             stored[n] = (dtype, s, numbers.tobytes())
-            if n.endswith("q_proj.weight"):
-                values = [factor] * int(np.prod(grid))
-                stored[f"{n}_scale_inv"] = ("F32", grid, struct.pack(f"<{len(values)}f", *values))
+            if n.endswith("norm.weight"):
+                stored[n] = ("F32", s, np.ones(s, "<f4").tobytes())
+            if n.endswith(("q_proj.weight", "v_proj.weight", "o_proj.weight")):
+                values = [factor] * int(np.prod(grid(s[0])))
+                stored[f"{n}_scale_inv"] = ("F32", grid(s[0]), struct.pack(f"<{len(values)}f", *values))
         write_shard(root / "model.safetensors", stored)
         (root / "config.json").write_text(json.dumps(llama_config(quantization_config=config)))
         return root
 
-    one, two = (gatenorm_stream.score(write(str(f), f, shape)) for f in (1.0, 2.0))
-    for a, b in zip(one, two, strict=True):
-        assert b.score == pytest.approx(2 * a.score, rel=1e-6)
+    roots = [write(str(f), f, grid) for f in (1.0, 2.0)]
+    for reading, factor in (("per-head", 2), ("value-output-product", 4)):
+        one, two = (gatenorm_stream.score(root, reading=reading) for root in roots)
+        for a, b in zip(one, two, strict=True):
+            assert b.score == pytest.approx(factor * a.score, rel=1e-6)
     with pytest.raises(UnsupportedModelError, match="no known kind of scale"):
-        read(write("bad", 1.0, (7, 3)))
+        read(write("bad", 1.0, lambda _: (7, 3)))
 
 
 def test_the_command_lists_every_row(run: Run) -> None:

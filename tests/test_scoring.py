@@ -200,6 +200,20 @@ def test_reads_its_projections_and_nothing_else(
     assert read == wanted
 
 
+@pytest.mark.parametrize("block_bytes", [1, 700])
+def test_outputs_are_read_in_blocks_of_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    """Of one row and of five of the 32; one layer's outputs are so small that they are read twice."""
+    tensors = random_tensors(llama_shapes())
+    tensors[name(1, "o")] *= 1e-30
+    root = write_checkpoint(tmp_path / "m", tensors, llama_config())
+    monkeypatch.setattr("gatenorm_stream.head_reader.BLOCK_BYTES", block_bytes)
+    for s in gatenorm_stream.score(root, reading="value-output-product"):
+        wanted = expected(tensors, dict.fromkeys(tensors, "BF16"), s.layer)["value-output-product"]
+        assert s.score == pytest.approx(wanted, rel=1e-5)
+
+
 @pytest.mark.parametrize("reading", ["per-head", "value-output-product"])
 def test_each_byte_is_read_once(llama: Path, monkeypatch: pytest.MonkeyPatch, reading: Reading) -> None:
     with open_checkpoint(LocalSource(llama)) as checkpoint:

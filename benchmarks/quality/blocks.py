@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 from intervals import Interval, cluster_interval, t_interval
 from runs import COUNTS, DEFAULT, PRIMARY, Model, by_kind, table
+from tables import spearman
 
 SIZES = {"A": 12, "B": 12, "C": 8}
 """Models of each block."""
 LARGER = ("mha-12x768", "gqa-24x512")
+READINGS = {"value-output product": "value-output-product"}
+"""Criteria of criteria.py that became readings of the command since."""
 SEES_TEXT = ("cosine", "ratio", "single", "greedy")
 
 
@@ -105,9 +108,10 @@ def judged(found: dict[str, list[Model]]) -> str:
     own = against_random(found["B"], name)
     return (
         f"{text} **On block B it is {told_apart(own)} chance: {own}** (bootstrap {clustered(found['B'], name)}); "
-        f"against `{DEFAULT}` on the same models {against(found['B'], name, DEFAULT)}. "
+        f"against `{DEFAULT}` on the same models {against(found['B'], name, DEFAULT)}.{offered(name)} "
         f"`first`, which looks at nothing, has {against_random(found['B'], 'first')} there, so depth may explain "
-        "much of it."
+        f"much of it: from layer 1 on, the rank correlation of `{name}` with depth is {depth(found, name)} on the "
+        "models of all blocks."
     )
 
 
@@ -152,6 +156,22 @@ def against(models: Sequence[Model], name: str, other: str) -> Interval:
 
 def told_apart(difference: Interval) -> str:
     return "better than" if difference.high < 0 else "worse than" if difference.low > 0 else "not told apart from"
+
+
+def offered(name: str) -> str:
+    reading = READINGS.get(name)
+    return (
+        f" It is the command's experimental reading `{reading}`."
+        if reading
+        else " The command has no such reading."
+    )
+
+
+def depth(found: dict[str, list[Model]], name: str) -> str:
+    """The lowest and highest Spearman correlation of a score with the layer's number."""
+    scores = [m.final["scores"][name][1:] for block in found.values() for m in block]
+    values = [spearman(s, range(len(s))) for s in scores]
+    return f"{min(values):+.2f} to {max(values):+.2f}"
 
 
 def main_table(models: list[Model]) -> str:

@@ -32,6 +32,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 COMMAND = "gatenorm-stream"
 READINGS = ("per-head", "joint", "stored")
+BECAME_READING = "value-output product"
 DEFAULT = "per-head"
 DRAWS = 20
 PRIMARY = "L/5"
@@ -46,9 +47,12 @@ def command(*arguments: object) -> str:
 
 
 def readings() -> dict[str, tuple[str, ...]]:
-    """Every reading that the installed command offers, with its options."""
+    """Every reading that the installed command offers, with its options; what was a criterion keeps its name."""
     plain = {reading: ("--reading", reading) for reading in READINGS}
-    if "--fold-norm" not in command("score", "--help"):
+    told = command("score", "--help")
+    if "value-output-product" in told:
+        plain[BECAME_READING] = ("--reading", "value-output-product")
+    if "--fold-norm" not in told:
         return plain
     return plain | {f"{reading} folded": (*options, "--fold-norm") for reading, options in plain.items()}
 
@@ -82,6 +86,15 @@ def scored(directory: Path, asked: Sequence[int]) -> dict[str, list[float]]:
     return scores
 
 
+def checked(by_command: list[float] | None, in_memory: list[float]) -> list[float]:
+    """The command's scores, if it has them. Raises RuntimeError if bfloat16 does not explain how they differ."""
+    if by_command is None:
+        return in_memory
+    if any(abs(a / b - 1) > 0.02 for a, b in zip(by_command, in_memory, strict=True)):
+        raise RuntimeError(f"{BECAME_READING}: the command has {by_command}, in memory {in_memory}")
+    return by_command
+
+
 def single_rises(evaluation: Evaluation, layers: int) -> list[float]:
     base = evaluation.heldout_loss()
     return [evaluation.heldout_loss((layer,)) - base for layer in range(layers)]
@@ -108,11 +121,12 @@ def measure(directory: Path, rows: Rows, tokens: Tokens, device: str, seed: int)
     wanted = counts(layers)
     cosine, ratio = on_data(model, rows.calibration)
     calibration = evaluation.calibration_loss()
-    scores = scored(directory, [wanted[PRIMARY], wanted["L/2"]]) | {
+    by_command = scored(directory, [wanted[PRIMARY], wanted["L/2"]])
+    scores = by_command | {
         "last": last(layers),
         "first": first(layers),
         "value-output": value_output(model),
-        "value-output product": value_output_product(model),
+        BECAME_READING: checked(by_command.get(BECAME_READING), value_output_product(model)),
         "folded in memory": folded(model),
         "cosine": cosine,
         "ratio": ratio,

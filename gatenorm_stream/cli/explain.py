@@ -32,7 +32,7 @@ def explain(
         typer.echo(f"{name:<11}{value}")
     typer.echo("\nWhy these layers\n")
     for sentence in why(plan):
-        typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False))
+        typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))
     typer.echo()
     typer.echo(score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode()))
     typer.echo("\nAgain\n")

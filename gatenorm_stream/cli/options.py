@@ -35,7 +35,11 @@ ConnectionsOption = Annotated[
     ),
 ]
 ReadingOption = Annotated[
-    Reading, typer.Option(metavar="READING", help="How the formula is read: per-head, joint or stored.")
+    Reading,
+    typer.Option(
+        metavar="READING",
+        help="How layers are scored: per-head, joint or stored; or, experimental, value-output-product.",
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads to use; all processors by default.")

@@ -33,7 +33,7 @@ from gatenorm_stream.cli.options import (
 from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
-from gatenorm_stream.readings import Reading
+from gatenorm_stream.readings import Reading, called
 
 if TYPE_CHECKING:
     from gatenorm_stream.checkpoint.source import Source
@@ -231,7 +231,7 @@ def _show_plan(model: Model, plan: Plan, form: FormatChoice, layout: Layout, cho
     from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
     typer.echo(folded(model_line(model)))
-    typer.echo(f"Gate-Norm, reading {plan.reading}\n")
+    typer.echo(folded(called(plan.reading)) + "\n")
     show_scores(plan.scores, plan.dropped, choice)
     typer.echo()
     for line in plan_lines(plan, form):

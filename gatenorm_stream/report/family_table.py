@@ -11,6 +11,7 @@ from gatenorm_stream.families.wrappers import Wrapper
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.transformers import TRANSFORMERS
 from gatenorm_stream.formats.zeroed import ZEROED
+from gatenorm_stream.readings import READINGS
 
 WRAPPER_FORMATS = (TRANSFORMERS.name, ZEROED.name)
 NAME, MODEL_TYPE = 22, 18
@@ -30,7 +31,7 @@ def family_json(row: Family) -> dict[str, Any]:
         "name": row.name,
         "model_type": row.model_type,
         "architecture": row.architecture,
-        "readings": ["per-head", "joint"] if row.latent else ["per-head", "joint", "stored"],
+        "readings": [r for r in READINGS if not (row.latent and r == "stored")],
         "formats": list(formats_of(row)),
         "note": row.note,
     }
@@ -48,7 +49,7 @@ def wrapper_json(wrapper: Wrapper) -> dict[str, Any]:
         "name": wrapper.name,
         "model_type": wrapper.model_type,
         "architecture": wrapper.architecture,
-        "readings": ["per-head", "joint", "stored"],
+        "readings": list(READINGS),
         "formats": list(WRAPPER_FORMATS),
         "note": "multimodal: its text part is scored and pruned",
     }

@@ -6,6 +6,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
 from gatenorm_stream.layout import CARD, PICTURE, Layout
 from gatenorm_stream.plans import Plan
+from gatenorm_stream.readings import EXPERIMENTAL, called
 from gatenorm_stream.report.card_metadata import front_matter
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.quantities import layer_list
@@ -17,8 +18,15 @@ from gatenorm_stream.report.svg import svg
 CAUTION = """\
 **Measure this model on your task before you use it.** Its layers were chosen from the weights alone. The paper
 (arXiv 2512.20636) reports 8 to 16 of 40 attention sublayers of 13B LLaMA models removed within 2 % of their
-accuracy. The tool's own measurements did not show the choice to be better than chance on 24 models of 20 M
-parameters, and showed it on 8 of 80 to 91 M; on some it was worse. Nobody has measured this output."""
+accuracy. {}
+Nobody has measured this output."""
+EXPERIENCE = """\
+The tool's own measurements did not show the choice to be better than chance on 24 models of 20 M
+parameters, and showed it on 8 of 80 to 91 M; on some it was worse."""
+EXPERIENCE_OF_IT = """\
+That was by another score, Gate-Norm. In the tool's own measurements, on 12 models of 20 M parameters and 8 of 80 to
+91 M, the score used here chose better than chance at a fifth; but the 8 did not tell it from taking the first
+layers, which looks at nothing, and where a third or half went it was worse than chance on them."""
 
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time
@@ -47,7 +55,7 @@ Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {do
 |---|---|---|---|
 {sizes}
 
-{CAUTION}
+{CAUTION.format(EXPERIENCE_OF_IT if plan.reading == EXPERIMENTAL else EXPERIENCE)}
 
 ## How to run it
 
@@ -57,7 +65,7 @@ Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these fi
 
 ## Scores
 
-Gate-Norm, reading `{plan.reading}`; the lowest goes first. The attention of the hollow bars is {done}.
+{called(plan.reading, "`")}; the lowest goes first. The attention of the hollow bars is {done}.
 
 ![A bar for the score of each layer, hollow where its attention is {done}, and the norms of its heads]({PICTURE})
 

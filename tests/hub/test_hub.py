@@ -21,17 +21,21 @@ from hub_server import Hub
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
 from gatenorm_stream.errors import HubError
-from gatenorm_stream.families.model import read_model
 from gatenorm_stream.hub.address import HubAddress, hub_address
 from gatenorm_stream.hub.source import is_safe
+from gatenorm_stream.readings import READINGS
 
 REQUEST = 4 << 20
 
 
-def qk_bytes(folder: Path, layers: tuple[int, ...] | None = None) -> int:
+QK = ("q_proj.weight", "k_proj.weight")
+VON = ("v_proj.weight", "o_proj.weight", "input_layernorm.weight")
+
+
+def bytes_of(parts: tuple[str, ...], folder: Path, layers: tuple[int, ...] | None = None) -> int:
     with open_checkpoint(LocalSource(folder)) as checkpoint:
-        model = read_model(checkpoint)
-        return sum(a.bytes for a in model.attention if layers is None or a.layer in layers)
+        tensors = [t for name, t in checkpoint.tensors.items() if name.endswith(parts)]
+        return sum(len(t.range) for t in tensors if layers is None or int(t.name.split(".")[2]) in layers)
 
 
 def header_bytes(folder: Path) -> int:
@@ -82,7 +86,7 @@ def test_names_that_could_leave_the_directory(name: str) -> None:
     assert is_safe("sub/model.safetensors")
 
 
-@pytest.mark.parametrize("reading", ["per-head", "joint", "stored"])
+@pytest.mark.parametrize("reading", READINGS)
 def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> None:
     remote = json.loads(run("score", "org/sotu", "--json", "--reading", reading).stdout)
     local = json.loads(run("score", FIXTURE, "--json", "--reading", reading).stdout)
@@ -92,32 +96,44 @@ def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> 
 
 
 @pytest.mark.parametrize(
-    "shards", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(40, marks=pytest.mark.slow)]
+    ("shards", "reading", "parts"),
+    [
+        pytest.param(1, "per-head", QK, marks=pytest.mark.slow),
+        (3, "per-head", QK),
+        pytest.param(40, "per-head", QK, marks=pytest.mark.slow),
+        (3, "value-output-product", VON),
+    ],
 )
-def test_score_fetches_q_k_and_headers_only(run: Run, hub: Hub, tmp_path: Path, shards: int) -> None:
-    """With q and k dealt out at random, between other tensors."""
+def test_score_fetches_its_projections_and_headers_only(
+    run: Run, hub: Hub, tmp_path: Path, shards: int, reading: str, parts: tuple[str, ...]
+) -> None:
+    """With them dealt out at random, between other tensors."""
     wider = {32: 512, 16: 256}
     shapes = {n: tuple(wider.get(d, d) for d in s) for n, s in llama_shapes(12).items()}
     config = llama_config(num_hidden_layers=12, hidden_size=512)
     tensors = random_tensors(shapes)
     folder = write_checkpoint(tmp_path / "m", tensors, config, shards=shards, seed=1, tokenizer=False)
     hub.repositories["org/m"] = Repository(folder)
-    done = run("score", "org/m")
+    done = run("score", "org/m", "--reading", reading)
     assert done.returncode == 0, done.stderr
-    needed = qk_bytes(folder) + header_bytes(folder)
+    needed = bytes_of(parts, folder) + header_bytes(folder)
     fetched = sum(r.sent for r in hub.log if r.file)
     assert needed <= fetched <= 1.01 * needed
 
 
-def test_prune_fetches_each_byte_once(run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
-    done = run("org/sotu", "--out", "out")
+@pytest.mark.parametrize(("reading", "parts"), [("per-head", QK), ("value-output-product", VON)])
+def test_prune_fetches_each_byte_once(
+    run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str], reading: str, parts: tuple[str, ...]
+) -> None:
+    done = run("org/sotu", "--out", "out", "--reading", reading)
     assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "out") == pruned_locally
+    if reading == "per-head":
+        assert contents(tmp_path / "out") == pruned_locally
     record = json.loads((tmp_path / "out/gatenorm.json").read_text())
     assert (record["source"], record["revision"]) == ("org/sotu", hub.repositories["org/sotu"].commit)
     kept = sum(p.stat().st_size for p in (tmp_path / "out").glob("*.safetensors"))
     others = sum(r.sent for r in hub.log.select("hub") if r.file)
-    needed = kept + qk_bytes(FIXTURE, tuple(record["dropped"])) + header_bytes(FIXTURE) + others
+    needed = kept + bytes_of(parts, FIXTURE, tuple(record["dropped"])) + header_bytes(FIXTURE) + others
     assert sum(r.sent for r in hub.log if r.file) <= 1.01 * needed
     assert run("verify", "out", "--against", "org/sotu").returncode == 0
     assert run("verify", "out", "--against", FIXTURE).returncode == 0
