@@ -21,7 +21,7 @@ REQUEST_BYTES = 4 << 20
 """A remote file is read in requests of about this size."""
 CACHED_BYTES = 1 << 19
 """Stored bytes that are read and widened at once, so that they are still in the processor's own cache."""
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 """Of a matrix that is read whole, widened rows that are held at once."""
 APART = 16
 """Numbers between two rows: rows a multiple of 4096 bytes apart would compete for the same lines of the cache."""

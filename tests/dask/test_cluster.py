@@ -91,19 +91,17 @@ def test_the_command_prints_the_same_to_the_last_bit(cluster: Cluster, model: Pa
     assert len(json.loads(there)["layers"]) == LAYERS
 
 
-def test_every_byte_is_read_once_and_the_work_is_shared(cluster: Cluster, model: Path) -> None:
+@pytest.mark.parametrize("reading", ["per-head", "value-output-product"])
+def test_every_byte_is_read_once_and_the_work_is_shared(cluster: Cluster, model: Path, reading: Reading) -> None:
+    parts = ("v_proj", "o_proj", "input_layernorm") if reading == "value-output-product" else ("q_proj", "k_proj")
     with open_checkpoint(LocalSource(model)) as checkpoint:
-        read = read_model(checkpoint)
-        score_on_cluster(cluster.address, read)
-        wanted = {(t.shard.name, n) for a in read.attention for t, r in _ranges(a) for n in range(r.start, r.stop)}
+        score_on_cluster(cluster.address, read_model(checkpoint), reading)
+        tensors = [t for name, t in checkpoint.tensors.items() if name.split(".")[-2] in parts]
+        wanted = {(t.shard.name, n) for t in tensors for n in range(t.range.start, t.range.stop)}
     count = sum(stop - start for _, _, start, stop in cluster.reads)
     assert {(file, n) for _, file, start, stop in cluster.reads for n in range(start, stop)} == wanted
     assert count == len(wanted)
     assert len({worker for worker, *_ in cluster.reads}) == 2
-
-
-def _ranges(attention):
-    return (*attention.query.ranges, *attention.key.ranges)
 
 
 def test_a_worker_killed_midway_changes_nothing(cluster: Cluster, model: Path) -> None:
