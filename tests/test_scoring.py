@@ -14,6 +14,7 @@ import pytest
 from checkpoints import (
     HEAD_DIM,
     HEADS,
+    HIDDEN,
     KV_HEADS,
     LAYERS,
     decode,
@@ -198,6 +199,24 @@ def test_reads_its_projections_and_nothing_else(
         for tensor in read_by(model, reading):
             wanted.setdefault(tensor.shard.name, set()).update(range(tensor.range.start, tensor.range.stop))
     assert read == wanted
+
+
+def test_scale_that_moves_between_norm_values_and_outputs_changes_nothing(tmp_path: Path) -> None:
+    """By powers of two, of which bfloat16 loses nothing: another for each input, and for each number of a head."""
+    tensors = random_tensors(llama_shapes())
+    moved, rng = dict(tensors), np.random.default_rng(7)
+    for layer in range(LAYERS):
+        inputs, numbers = (2.0 ** rng.integers(-9, 9, n) for n in (HIDDEN, KV_HEADS * HEAD_DIM))
+        moved[name(layer, "n")] = tensors[name(layer, "n")] / inputs
+        moved[name(layer, "v")] = tensors[name(layer, "v")] * inputs / numbers[:, None]
+        by_query = np.repeat(numbers.reshape(KV_HEADS, 1, HEAD_DIM), HEADS // KV_HEADS, axis=1)
+        moved[name(layer, "o")] = tensors[name(layer, "o")] * by_query.reshape(-1)
+    before, after = (
+        gatenorm_stream.score(write_checkpoint(tmp_path / n, t, llama_config()), reading="value-output-product")
+        for n, t in (("before", tensors), ("after", moved))
+    )
+    for a, b in zip(before, after, strict=True):
+        assert b.heads == pytest.approx(a.heads, rel=1e-5)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 700])
