@@ -22,8 +22,8 @@ FUZZ ?= --seconds 600
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test check test-slow test-hub test-crash test-lowest test-package test-families test-engines test-gpu \
-	test-oldest test-vllm test-sglang test-deploy test-dask fuzz hub bench evidence-report compatibility pictures docs \
-	clean
+	test-oldest test-vllm test-sglang test-deploy test-dask fuzz fuzz-guided hub bench evidence-report compatibility \
+	pictures docs clean
 
 help:
 	@echo 'make demo             prune the fixture model and verify the result'
@@ -42,6 +42,7 @@ help:
 	@echo 'make test-deploy      make GGUF, ONNX, OpenVINO and CTranslate2 of outputs'
 	@echo 'make test-dask        score on a cluster of worker processes'
 	@echo 'make fuzz             hostile checkpoints for ten minutes (FUZZ="--cases 1000000")'
+	@echo 'make fuzz-guided      the same, guided by coverage (atheris), ten minutes a reader'
 	@echo 'make hub              the stand-in Hub, serving the fixture model, to try by hand'
 	@echo 'make bench            speed and memory beside rivals (BENCH=quick: small shapes)'
 	@echo 'make evidence-report  docs/evidence.md from the stored results'
@@ -83,6 +84,9 @@ test-package:
 fuzz: $(VENV)/.dev
 	$(BIN)/python tests/fuzz/giants.py
 	$(BIN)/python tests/fuzz/run.py $(FUZZ)
+
+fuzz-guided: .venv-fuzz/.run
+	.venv-fuzz/bin/python tests/fuzz/guided.py $(FUZZ)
 
 hub: $(VENV)/.run
 	$(BIN)/python tests/hub/hub_server.py $(MODEL)

@@ -31,6 +31,7 @@ from gatenorm_stream.hub.source import HubSource
 from gatenorm_stream.pairs import pairs
 from gatenorm_stream.partial import open_partial
 from gatenorm_stream.plans import Plan, check_plan_fits, read_plan
+from gatenorm_stream.publication import remove_emptied
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.rewrite import write_output
@@ -159,6 +160,7 @@ def prune(
         check_plan_fits(plan, model)
         choice = choose_format(model, plan.dropped, plan.format, plan.engines)
         layout = lay_out(plan, model)
+        remove_emptied(Path(out))
         check_place(opened, Path(out), force=force)
         check_space(layout, Path(out))
         with open_partial(Path(out), restart=restart) as partial:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from gatenorm_stream.errors import OutputError
+from gatenorm_stream.journal import JOURNAL
+from gatenorm_stream.partial import open_partial
 from gatenorm_stream.record import RECORD, record_path
 from gatenorm_stream.synced import sync_directory
 
@@ -40,3 +43,11 @@ def publish_file(partial: Path, name: str, out: Path, force: bool) -> None:
     os.rename(partial / RECORD, record_path(out, single_file=True))
     os.rename(partial / name, out)
     sync_directory(out.parent)
+
+
+def remove_emptied(out: Path) -> None:
+    """Deletes the `.partial` of a run that was cut off after `publish_file`: at most its journal is left in it."""
+    if out.is_file() and out.with_name(out.name + ".partial").is_dir():
+        with suppress(OSError, OutputError), open_partial(out) as partial:
+            if {p.name for p in partial.iterdir()} <= {JOURNAL}:
+                shutil.rmtree(partial)

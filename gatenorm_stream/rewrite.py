@@ -57,6 +57,7 @@ def write_output(
         for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
             file.check_unchanged()
         write_synced(partial / RECORD, render_record(plan, journal.finished))
+        shutil.rmtree(partial / SPOOL, ignore_errors=True)
         if layout.single_file:
             _check_file(layout, partial)
             sync_tree(partial)
@@ -65,7 +66,6 @@ def write_output(
             return
         _check_shards(layout, partial)
         journal.remove()
-        shutil.rmtree(partial / SPOOL, ignore_errors=True)
         sync_tree(partial)
         publish_directory(partial, out, force)
     except DamagedSpoolError:

@@ -1,4 +1,4 @@
-"""Prints the lower bounds of pyproject.toml's dependencies as constraints, for `make test-lowest`."""
+"""Prints the lower bounds of pyproject.toml, those for pictures too, as constraints for `make test-lowest`."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-for requirement in project["dependencies"]:
+for requirement in [*project["dependencies"], *project["optional-dependencies"]["plot"]]:
     print(re.sub(r">=([^,]+).*", r"==\1", requirement))

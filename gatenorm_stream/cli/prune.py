@@ -129,6 +129,7 @@ def prune(
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last)
     from gatenorm_stream.containers import open_model
+    from gatenorm_stream.publication import remove_emptied
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources import open_source
     from gatenorm_stream.target import check_place
@@ -138,6 +139,8 @@ def prune(
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         read = stack.enter_context(open_model(source))
         target = None if dry_run else out
+        if target:
+            remove_emptied(target)
         if out:
             check_place(source, out, force=force)
         partial = _kept(source, target, restart, stack) if target else None

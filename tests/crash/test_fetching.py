@@ -39,10 +39,11 @@ def test_killed_at_every_change(fetching: Crashing) -> None:
         fetching.finish()
 
 
-def test_a_full_disk_at_every_change(fetching: Crashing) -> None:
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+def test_failing_at_every_change(fetching: Crashing, error: str) -> None:
     for nth in range(1, len(fetching.run().changes) + 1):
         fetching.clean()
-        failed = fetching.run(mode=Mode.FAIL, nth=nth, error=errno.ENOSPC)
+        failed = fetching.run(mode=Mode.FAIL, nth=nth, error=getattr(errno, error))
         if failed.code:
             said_so(failed)
         fetching.finish()

@@ -67,7 +67,7 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
                 try:
                     target.check(data)
                 except FindingError as finding:
-                    return _report(target, name, data, finding, args)
+                    return report(target, name, data, finding, args.seed)
                 done[target.name] += 1
             spent[target.name] += time.monotonic() - start
             fuzzing.watch.check_memory()
@@ -136,12 +136,12 @@ def _draw(strategy: SearchStrategy[bytes], count: int, seed: int) -> list[bytes]
     return drawn
 
 
-def _report(target: Target, name: str, data: bytes, finding: FindingError, args: argparse.Namespace) -> int:
+def report(target: Target, name: str, data: bytes, finding: FindingError, seed: int) -> int:
     SAVED.write_bytes(data)
     traceback.print_exception(finding.__cause__ or finding)
     print(f"FINDING in {target.name} ({name}, {len(data)} bytes): {finding}")
     print(f"{data[:300]!r}{'...' if len(data) > 300 else ''}")
-    print(f"again: python tests/fuzz/run.py --only {target.name} --seed {args.seed} --repeat {SAVED}")
+    print(f"again: python tests/fuzz/run.py --only '{target.name}' --seed {seed} --repeat {SAVED}")
     return 1
 
 
