@@ -7,6 +7,7 @@ ENGINES := .venv-engines
 GPU := .venv-gpu
 LOWEST := .venv-lowest
 OLDEST := .venv-oldest
+OLDER := 4.54.1 5.0.0 5.17.0
 VLLM := .venv-vllm
 SGLANG := .venv-sglang
 DEPLOY := .venv-deploy
@@ -36,7 +37,7 @@ help:
 	@echo 'make test-families    every family in transformers (1.3 GB of packages, as test-engines)'
 	@echo 'make test-engines     run outputs in transformers, llama.cpp and mlx-lm'
 	@echo 'make test-gpu         the families on a GPU in bfloat16 (5 GB; not part of CI)'
-	@echo 'make test-oldest      the oldest transformers that runs outputs'
+	@echo 'make test-oldest      older versions of transformers, down to the oldest that runs outputs'
 	@echo 'make test-vllm        run outputs in vLLM on the CPU (3.4 GB)'
 	@echo 'make test-sglang      load outputs by the code of SGLang (3.7 GB)'
 	@echo 'make test-deploy      make GGUF, ONNX, OpenVINO and CTranslate2 of outputs'
@@ -100,8 +101,9 @@ test-engines: $(ENGINES)/.run
 test-gpu: $(GPU)/.run
 	$(GPU)/bin/python -m pytest tests/gpu
 
-test-oldest: $(ENGINES)/.run $(OLDEST)/.run
-	OMP_NUM_THREADS=1 OLDEST_PYTHON=$(OLDEST)/bin/python $(ENGINES)/bin/python -m pytest tests/oldest
+test-oldest: $(ENGINES)/.run $(OLDER:%=$(OLDEST)/%/.run)
+	OMP_NUM_THREADS=1 OLDER_PYTHON=$(OLDEST)/bin/python OLDER_TRANSFORMERS="$(OLDER:%=$(CURDIR)/$(OLDEST)/%)" \
+		$(ENGINES)/bin/python -m pytest tests/oldest
 
 test-vllm: $(VLLM)/.run
 	$(VLLM)/bin/python -m pytest tests/vllm
@@ -175,9 +177,13 @@ $(DEPLOY)/.run: pyproject.toml tests/deploy/requirements.txt tests/deploy/llama_
 	@sh tests/deploy/llama_cpp_tools.sh $(DEPLOY)
 	@touch $@
 
-# too old for the package itself, which runs in $(ENGINES)
+# torch; and folders with versions of transformers too old for the package itself, which runs in $(ENGINES)
 $(OLDEST)/.run: tests/oldest/requirements.txt
 	$(call environment,-r $<)
+	@touch $@
+
+$(OLDEST)/%/.run: $(OLDEST)/.run
+	@$(OLDEST)/bin/python $(PIP) --upgrade --target $(@D) transformers==$*
 	@touch $@
 
 # torchvision and the like come for CUDA, which the CPU build of torch can't load

@@ -13,7 +13,8 @@ from pathlib import Path
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.families.wrappers import WRAPPERS
-from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.formats.engines import ENGINES, Engine
+from gatenorm_stream.formats.vllm_served import NOT_SERVED
 from gatenorm_stream.report.family_table import WRAPPER_FORMATS, formats_of
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +37,12 @@ transformers, generated text and the cache were compared too, with layer 0 gone,
 hybrid layers; on the GPU by eager and sdpa attention, sdpa's flash kernels among them.
 
 - **ok**: run and compared. **loader only**: the engine's own loading and model code ran on a CPU, not its server.
-- **–**: not run. `zeroed` outputs load wherever the source does.
+  **zeroed**: that form was run, as no other can be.
+- **no¹**: the engine loads the form `no-op`, which knows the layers of Llama only. `zeroed` outputs load wherever
+  the source does.
+- **no²**: transformers has no class for it. What the other engines compute is compared with what they compute of
+  the same model silenced or zeroed.
+- **no**: vLLM does not run it pruned, for the reason told [below](#not-in-vllm).
 - A single model of a family may meet a limit of the format `no-op` ([engines](engines.md)); a plan says which.
 """
 WRAPPED = """
@@ -46,6 +52,14 @@ The text part is scored and pruned, the rest is copied. Each was run with text a
 generated text and cache compared as above, and `zeroed` too. Of models that are not listed but have a `text_config`
 of a family above, only `zeroed` outputs are written. In other engines than transformers none was run.
 """
+NOT_IN_VLLM = """
+## Not in vLLM
+
+Pruned by the format `transformers`, through the plugin.
+"""
+VERSIONS = """
+## Versions
+"""
 
 
 def results() -> list[dict]:
@@ -53,7 +67,19 @@ def results() -> list[dict]:
 
 
 def document(entries: list[dict]) -> str:
-    return "\n".join((HEAD, *_table(entries), WRAPPED, *_wrappers(entries), "", *_versions(entries), ""))
+    return "\n".join(
+        (
+            HEAD,
+            *_table(entries),
+            WRAPPED,
+            *_wrappers(entries),
+            NOT_IN_VLLM,
+            *_not_in_vllm(),
+            VERSIONS,
+            *_versions(entries),
+            "",
+        )
+    )
 
 
 def _table(entries: list[dict]) -> Iterator[str]:
@@ -61,7 +87,7 @@ def _table(entries: list[dict]) -> Iterator[str]:
     yield "|---" * (3 + len(COLUMNS)) + "|"
     for row in FAMILIES:
         of_row = [e for e in entries if e["family"] in (row.model_type, row.architecture)]
-        cells = [_cell([e for e in of_row if e["engine"] == engine]) for engine in COLUMNS]
+        cells = [_cell([e for e in of_row if e["engine"] == engine]) or _why_not(row, engine) for engine in COLUMNS]
         yield f"| {_name(row)} | `{row.model_type}` | {', '.join(formats_of(row))} | {' | '.join(cells)} |"
 
 
@@ -77,10 +103,24 @@ def _wrappers(entries: list[dict]) -> Iterator[str]:
 
 def _cell(entries: list[dict]) -> str:
     if not entries:
-        return "–"
+        return ""
     worst = max(e["largest_difference"] for e in entries)
     kinds = {e["cell"] for e in entries}
     return f"{'ok' if kinds == {'ok'} else ', '.join(sorted(kinds - {'ok'}))}, {worst:.0e}"
+
+
+def _why_not(row: Family, engine: str) -> str:
+    if engine in (Engine.LLAMA_CPP, Engine.MLX_LM, Engine.SGLANG):
+        return "not run" if row.llama_shaped else "no¹"
+    if not row.stock:
+        return "no²"
+    return "no" if row.architecture in NOT_SERVED else "not run"
+
+
+def _not_in_vllm() -> Iterator[str]:
+    yield "| architecture | why not |"
+    yield "|---|---|"
+    yield from (f"| {architecture} | {reason} |" for architecture, reason in NOT_SERVED.items())
 
 
 def _name(row: Family) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from started import COMMAND, Done, Started
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,6 +41,20 @@ def run(started: Started, tmp_path: Path) -> Run:
         return started.run([*map(str, args)], tmp_path, variables)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def sotu() -> Path:
+    """The fixture model: a trained Llama of 12 layers, in three shards."""
+    return FIXTURE
+
+
+@pytest.fixture(scope="session")
+def tokenizer(sotu: Path) -> PreTrainedTokenizerFast:
+    """The fixture model's, as transformers reads it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(sotu)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,20 @@
 
 import compatibility
 
+from gatenorm_stream.formats.vllm_served import SERVED
+
 
 def test_the_document_is_made_from_the_results() -> None:
     assert compatibility.DOCUMENT.read_text("utf-8") == compatibility.document(compatibility.results())
+
+
+def test_every_architecture_is_served_by_vllm_or_has_a_reason() -> None:
+    assert {row.architecture for row in compatibility.FAMILIES} == {*SERVED, *compatibility.NOT_SERVED}
+    assert not set(SERVED) & compatibility.NOT_SERVED.keys()
+
+
+def test_every_cell_of_the_families_is_filled() -> None:
+    assert "not run" not in compatibility.document(compatibility.results())
 
 
 def test_every_result_is_of_a_known_family() -> None:

@@ -14,7 +14,7 @@ from gatenorm_stream.families.wrappers import WRAPPERS, Wrapper
 from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.formats.travelling_file import AUTO_MAP, AUTO_MAP_MULTIMODAL, removed, travelling_file
-from gatenorm_stream.formats.vllm_served import SERVED
+from gatenorm_stream.formats.vllm_served import NOT_SERVED, SERVED
 
 MODEL_TYPE = "gatenorm"
 ARCHITECTURE = "GateNormForCausalLM"
@@ -29,7 +29,7 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
     reason = "only transformers runs its file"
     found = [Obstacle(others, "the form", reason, notice=True)]
     if not served:
-        reason = "vLLM's plugin does not serve it (docs/engines.md)"
+        reason = NOT_SERVED.get(architecture, "vLLM's plugin does not serve it")
         found.append(Obstacle(frozenset({Engine.VLLM}), f"architecture {architecture}", reason, notice=True))
     if not model.family.stock:
         reason = "transformers has no class of its own for it"

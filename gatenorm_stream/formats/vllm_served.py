@@ -34,3 +34,19 @@ SERVED = (
     "Starcoder2ForCausalLM",
 )
 """Stock architectures whose pruned form has been compared with transformers (tests/vllm)."""
+
+NOT_SERVED = {
+    "MinistralForCausalLM": "vLLM has no class for it",
+    "PhimoeForCausalLM": "vLLM has no class of this name",
+    "Qwen3NextForCausalLM": "untried: its other layers keep a state beside the KV cache",
+    "GraniteMoeHybridForCausalLM": "untried: its other layers keep a state beside the KV cache",
+    "JambaForCausalLM": "untried: its other layers keep a state beside the KV cache",
+    "Lfm2ForCausalLM": "untried: its other layers keep a state beside the KV cache",
+    "FalconForCausalLM": "untried",
+    "GptOssForCausalLM": "untried",
+    "Llama4ForCausalLM": "untried",
+    "DeepseekV2ForCausalLM": "vLLM's CPU attention differs from transformers' even unpruned",
+    "DeepseekV3ForCausalLM": "vLLM's CPU attention differs from transformers' even unpruned",
+    "InternLM2ForCausalLM": "transformers has no class for it",
+}
+"""Why vLLM does not run the others' pruned form."""

@@ -20,26 +20,19 @@ collect_ignore_glob = [] if find_spec("ctranslate2") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
-def pruned(tmp_path_factory) -> Path:
+def pruned(tmp_path_factory, sotu) -> Path:
     """A directory in which MODEL is the fixture model, after the recipe `Prune`, with two texts."""
-    directory = places.pruned(tmp_path_factory.mktemp("pruned"), places.FIXTURE)
+    directory = places.pruned(tmp_path_factory.mktemp("pruned"), sotu)
     places.add_texts(directory)
     return directory
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory) -> Path:
+def whole(tmp_path_factory, sotu) -> Path:
     """A directory in which what the recipes call `pruned` and `zeroed` is the fixture model itself."""
-    directory = places.whole(tmp_path_factory.mktemp("whole"), places.FIXTURE)
+    directory = places.whole(tmp_path_factory.mktemp("whole"), sotu)
     places.add_texts(directory)
     return directory
-
-
-@pytest.fixture(scope="session")
-def tokenizer():
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(places.FIXTURE)
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +49,11 @@ def reference(pruned):
 
 
 @pytest.fixture(scope="session")
-def whole_reference():
+def whole_reference(sotu):
     """The stock transformers model, unpruned."""
     import stock
 
-    return stock.load(places.FIXTURE)
+    return stock.load(sotu)
 
 
 @pytest.fixture(scope="session")

@@ -91,12 +91,12 @@ def test_llama_bench_runs_it(told):
     assert re.search(r"\| +tg32 \|", said)
 
 
-def test_blocks_of_256_fit_where_rows_do(tmp_path):
+def test_blocks_of_256_fit_where_rows_do(sotu, tmp_path):
     """A random model of hidden size 512: every matrix of every layer gets a K-quant."""
     torch.manual_seed(0)
     shape = {"hidden_size": 512, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 8}
     LlamaForCausalLM(LlamaConfig(**shape, vocab_size=3072)).save_pretrained(tmp_path / "MODEL")
-    for file in places.FIXTURE.glob("tokenizer*"):
+    for file in sotu.glob("tokenizer*"):
         shutil.copy(file, tmp_path / "MODEL")
     Block("sh", "gatenorm-stream MODEL --out pruned --layers 2 --format no-op").run(tmp_path)
     convert, quantise, *_ = blocks("GGUF")

@@ -13,8 +13,8 @@ PERPLEXITY = "llama-perplexity -m {} -f heldout.txt -c 256 -b 256"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = places.whole(tmp_path_factory.mktemp("gguf"), places.FIXTURE)
+def folder(tmp_path_factory, sotu) -> Path:
+    folder = places.whole(tmp_path_factory.mktemp("gguf"), sotu)
     places.add_texts(folder)
     convert, quantise, *_ = blocks("GGUF")
     for block in (convert, quantise):

@@ -1,13 +1,11 @@
 """Checkpoints pruned by the installed command, each made once a session.
 
 The engines are in requirements.txt; where they are not installed, nothing here is collected.
-GATENORM_TEST_MODEL names another model to prune instead of fixtures/sotu-5m; it must have 12 layers.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -21,7 +19,6 @@ from case import Case
 
 collect_ignore_glob = [] if find_spec("xllamacpp") else ["test_*.py"]
 
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
 CASES = [
     ("sotu", (1,)),
     ("sotu", (6,)),
@@ -31,12 +28,6 @@ CASES = [
     ("biased_llama", (3,)),
     ("qwen2", (1, 2)),
 ]
-
-
-@pytest.fixture(scope="session")
-def sotu() -> Path:
-    """The fixture model: a trained Llama of 12 layers, in three shards."""
-    return Path(os.environ.get("GATENORM_TEST_MODEL", FIXTURE))
 
 
 @pytest.fixture(scope="session")
@@ -81,13 +72,6 @@ def pruned(sotu, prune) -> Case:
     """The fixture model without three of its twelve attention sublayers."""
     layers = (1, 6, 11)
     return Case(sotu, layers, prune(sotu, layers, "--format", "no-op"))
-
-
-@pytest.fixture(scope="session")
-def tokenizer(sotu):
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(sotu)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""The file that travels along, in the oldest transformers that it is known to run in: check.py runs there.
+"""The file that travels along, in older transformers: the oldest that it is known to run in, and some between.
 
-OLDEST_PYTHON is the interpreter of that environment (make test-oldest). The models are those of tests/families that
-this version knows.
+OLDER_TRANSFORMERS names folders with one version each, called by its number, and OLDER_PYTHON an interpreter with
+torch, by which check.py runs with each of them (make test-oldest). The models are those of tests/families that the
+oldest knows.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "families"))
-PYTHON = os.environ.get("OLDEST_PYTHON")
-COMMAND = Path(sys.executable).with_name("gatenorm-stream")
+PYTHON = os.environ.get("OLDER_PYTHON")
+VERSIONS = [Path(folder) for folder in os.environ.get("OLDER_TRANSFORMERS", "").split()]
 KNOWN = (
     "llama",
     "mistral-window",
@@ -37,33 +38,57 @@ KNOWN = (
     "gpt2",
     "starcoder2",
     "deepseek_v3",
+    "llava-llama",
+    "gemma3-gemma3_text",
+    "idefics3-llama",
+    "qwen2_5_vl-qwen2",
 )
 
-pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="make test-oldest sets OLDEST_PYTHON")]
+pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="make test-oldest sets OLDER_PYTHON")]
 
 
-@pytest.mark.parametrize("layers", ["1,2", "0,3"])
-@pytest.mark.parametrize("name", KNOWN)
-def test_pruned_equals_silenced(name: str, layers: str, tmp_path: Path) -> None:
-    import tiny
+@pytest.fixture(scope="module", params=KNOWN)
+def case(request):
+    import wrapper_cases
     from cases import CASES
 
-    case = next(case for case in CASES if str(case) == name)
-    source, out = tmp_path / "source", tmp_path / "out"
-    tiny.make(case).save_pretrained(source)
-    with_older_keys(source / "config.json")
-    command = [COMMAND, source, "--out", out, "--layers", layers, "--format", "transformers"]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
-    check = [PYTHON, HERE / "check.py", source, out, layers, case.implementation]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    return next(case for case in (*CASES, *wrapper_cases.CASES) if str(case) == request.param)
+
+
+@pytest.fixture(scope="module")
+def source(case, tmp_path_factory) -> Path:
+    import tiny
+
+    path = tmp_path_factory.mktemp("source") / "source"
+    tiny.make(case).save_pretrained(path)
+    with_older_keys(path / "config.json")
+    return path
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda folder: folder.name)
+def test_pruned_equals_silenced(version, case, source, prune, cell, tmp_path):
+    pruned = [prune(source, layers, "--format", "transformers") for layers in [(1, 2), (0, 3)]]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(version),
+        "HF_HUB_OFFLINE": "1",
+        "HF_MODULES_CACHE": str(tmp_path),
+    }
+    check = [PYTHON, HERE / "check.py", source, case.auto, case.implementation, *pruned]
     done = subprocess.run(check, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("ok")
+    ran, difference = done.stdout.split()
+    assert ran == version.name
+    family = getattr(case, "wrapper", case.family)
+    cell("transformers", ran, family, f"{case}, layers (1, 2) and (0, 3)", float(difference))
 
 
 def with_older_keys(path: Path) -> None:
-    """As the config of a model published in that time: newer versions write another key."""
+    """As the config of a model published in that time: newer versions write other keys."""
     config = json.loads(path.read_text())
     if config["model_type"] == "qwen3_moe":
         config["num_experts"] = config.pop("num_local_experts")
+    if config["model_type"] == "qwen2_5_vl":
+        rope = config["text_config"].pop("rope_parameters")
+        config["text_config"]["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
     path.write_text(json.dumps(config))

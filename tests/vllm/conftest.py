@@ -27,12 +27,6 @@ else:
     collect_ignore_glob = ["test_*.py"]
 
 
-@pytest.fixture(scope="session")
-def sotu() -> Path:
-    """The fixture model: a trained Llama of 12 layers, in three shards."""
-    return HERE.parents[1] / "fixtures" / "sotu-5m"
-
-
 @pytest.fixture
 def record(cell) -> Callable[[str, str, float], None]:
     """record(family, case, difference)"""

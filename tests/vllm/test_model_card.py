@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-COMMAND = Path(sys.executable).with_name("gatenorm-stream")
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
+from conftest import COMMAND, FIXTURE
 
 
 @pytest.mark.parametrize("format", ["no-op", "zeroed"])
