@@ -25,17 +25,24 @@ from gatenorm_stream.formats.vllm_served import SERVED
 from gatenorm_stream.runtime.vllm_backend import PrunedBackend
 from gatenorm_stream.runtime.vllm_configs import pruned_name
 
+NAMED_OTHERWISE = {"GptOssForCausalLM": "attn"}
+"""What vLLM's class calls a layer's attention, where transformers' has another name for it."""
+RETURN_PAIRS = ("FalconForCausalLM",)
+"""Whose attention returns its bias, to be added later, beside its output."""
+
 
 class NoAttention(torch.nn.Module):
     """Zeros in the shape of the hidden states, which it takes from where the attention that it replaces does."""
 
-    def __init__(self, replaced: torch.nn.Module):
+    def __init__(self, replaced: torch.nn.Module, pair: bool):
         super().__init__()
+        self.pair = pair
         self.position = list(inspect.signature(replaced.forward).parameters).index("hidden_states")
 
-    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         hidden_states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[self.position]
-        return torch.zeros_like(hidden_states)
+        zeros = torch.zeros_like(hidden_states)
+        return (zeros, None) if self.pair else zeros
 
 
 class NoNorm(torch.nn.Module):
@@ -53,8 +60,10 @@ class Pruned:
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         form = vllm_config.model_config.hf_config.gatenorm
-        attention, input_norm = form["attention"], form["input_norm"]
-        with _left_out(vllm_config, form["layers"], attention, form["pruned_layers"]):
+        architecture, input_norm = form["architecture"], form["input_norm"]
+        attention = NAMED_OTHERWISE.get(architecture, form["attention"])
+        pair = architecture in RETURN_PAIRS
+        with _left_out(vllm_config, form["layers"], attention, form["pruned_layers"], pair):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
         layers = self.get_submodule(form["layers"])
         for index in form["pruned_layers"]:
@@ -62,15 +71,15 @@ class Pruned:
             if isinstance(layer, PPMissingLayer):
                 continue
             if not isinstance(getattr(layer, attention, None), NoAttention):
-                raise RuntimeError(
-                    f"this vLLM builds {form['architecture']} in a way that gatenorm-stream can't prune"
-                )
+                raise RuntimeError(f"this vLLM builds {architecture} in a way that gatenorm-stream can't prune")
             if input_norm is not None:
                 setattr(layer, input_norm, NoNorm())
 
 
 @contextmanager
-def _left_out(vllm_config: VllmConfig, layers: str, attention: str, pruned: list[int]) -> Iterator[None]:
+def _left_out(
+    vllm_config: VllmConfig, layers: str, attention: str, pruned: list[int], pair: bool
+) -> Iterator[None]:
     """While it lasts, attention modules of the pruned layers are replaced at the moment they become a layer's part.
 
     vLLM's attention layers enter themselves, by their full names, in the compilation config's
@@ -87,7 +96,7 @@ def _left_out(vllm_config: VllmConfig, layers: str, attention: str, pruned: list
             return None
         for kernel in kernels:
             del known[kernel]
-        return NoAttention(module)
+        return NoAttention(module, pair)
 
     hook = register_module_module_registration_hook(replace)
     try:

@@ -34,9 +34,9 @@ def test_vllm_finds_it_and_may_load_it_again():
 
 
 def test_an_architecture_that_is_not_served_is_named(tmp_path):
-    form = {"model_type": "llama", "architecture": "FalconForCausalLM"}
+    form = {"model_type": "llama", "architecture": "DeepseekV3ForCausalLM"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gatenorm", "auto_map": {}, "gatenorm": form}))
-    with pytest.raises(ValueError, match="does not run a pruned FalconForCausalLM"):
+    with pytest.raises(ValueError, match="does not run a pruned DeepseekV3ForCausalLM"):
         AutoConfig.from_pretrained(tmp_path)
 
 

@@ -29,17 +29,38 @@ CONFIGS = {
     "CohereForCausalLM": GROUPED,
     "Cohere2ForCausalLM": WINDOWED | {"sliding_window": 64},  # vLLM's window is one token wider than transformers'
     "Exaone4ForCausalLM": WINDOWED | ALTERNATING,
+    "FalconForCausalLM": LAYERS | {"new_decoder_architecture": True, "num_kv_heads": 2},
     "GemmaForCausalLM": GROUPED | {"head_dim": 32},
     "Gemma2ForCausalLM": WINDOWED,
     "Gemma3ForCausalLM": WINDOWED | ALTERNATING,
     "GlmForCausalLM": GROUPED | {"head_dim": 32},
     "Glm4ForCausalLM": GROUPED | {"head_dim": 32},
+    "GptOssForCausalLM": WIDE_HEADS | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 64},
     "GPT2LMHeadModel": GPT2 | {"initializer_range": 0.08},
     "GPTJForCausalLM": GPT2 | {"rotary_dim": 16, "initializer_range": 0.08},
     "GPTNeoXForCausalLM": LAYERS | {"intermediate_size": 256},
     "GraniteForCausalLM": GROUPED
     | {"residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 2.0},
+    "GraniteMoeHybridForCausalLM": GROUPED
+    | {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "layer_types": ["attention", "mamba", "attention", "attention"],
+        "mamba_n_heads": 4,
+        "mamba_d_state": 16,
+        "mamba_d_head": 64,
+        "shared_intermediate_size": 64,
+    },
     "GraniteMoeForCausalLM": GROUPED | {"num_local_experts": 4, "residual_multiplier": 0.5},
+    "Llama4ForCausalLM": GROUPED
+    | {
+        "head_dim": 32,
+        "intermediate_size_mlp": 256,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "attention_chunk_size": 128,
+        "use_qk_norm": False,
+    },
     "LlamaForCausalLM": GROUPED,
     "Ministral3ForCausalLM": WINDOWED,
     "MistralForCausalLM": WINDOWED,
