@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from gatenorm_stream.checkpoint.header import DTYPE_BITS, TensorInfo, build_header, place
+from gatenorm_stream.checkpoint.header import BLOCK, DTYPE_BITS, TensorInfo, build_header, place
 from gatenorm_stream.checkpoint.open import (
     CONFIG,
     FOREIGN_WEIGHTS,
@@ -74,14 +75,29 @@ def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit
     if tensors == shard.header.tensors and not edit.zero & {t.name for t in tensors}:
         return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
     placed = place(tensors)
-    header = build_header(placed, shard.header.metadata)
+    header = build_header(placed, shard.header.metadata, data_at=_shared_place(shard, tensors, placed, edit))
     return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), placed)
+
+
+def _new(edit: Edit) -> frozenset[str]:
+    return edit.zero | {new.name for new in edit.add}
+
+
+def _shared_place(
+    shard: Shard, tensors: tuple[TensorInfo, ...], placed: tuple[TensorInfo, ...], edit: Edit
+) -> int | None:
+    """Where in a block the data have to begin for most of the bytes that stay to stand as in the source."""
+    new, places = _new(edit), Counter[int]()
+    for before, after in zip(tensors, placed, strict=True):
+        if before.name not in new:
+            places[(Tensor(before, shard).range.start - after.data.start) % BLOCK] += len(after.data)
+    return max(places, key=places.__getitem__, default=None)
 
 
 def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:
     """Runs of kept bytes as one piece each."""
     run: list[ByteRange] = []
-    zeros = edit.zero | {new.name for new in edit.add}
+    zeros = _new(edit)
 
     def flush() -> Iterator[Piece]:
         yield from (Copied(shard.file, r) for r in coalesce(run))

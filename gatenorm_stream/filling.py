@@ -6,112 +6,37 @@ The digest is of what was read from the source, so that a later check covers the
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import File
+from gatenorm_stream.chunks import CHUNK, Local, Pieces, Readahead, Remote, chunks
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.journal import Journal
-from gatenorm_stream.layout import Copied, Interleaved, Piece, Zeros
-from gatenorm_stream.record import MarkedDigest
+from gatenorm_stream.layout import Copied, Interleaved
+from gatenorm_stream.record import FileDigest, MarkedDigest
 from gatenorm_stream.synced import boot_id
 
-CHUNK = 8 << 20
-REQUEST = 4 << 20
-"""Bytes that one request for remote bytes asks for."""
 SYNC_BYTES = 64 << 20
-"""After so many fetched bytes they are made safe from a loss of power; from a killed process, all are."""
+"""After so many bytes they are sent to the disk. Fetched ones are safe from a loss of power then; from a killed
+process, all are."""
+BEHIND = 8
+"""Chunks that the digest may be behind the writing."""
 
-
-@dataclass(frozen=True)
-class Remote:
-    """Bytes of `file` that have to be fetched."""
-
-    file: File
-    range: ByteRange
-
-    def __len__(self) -> int:
-        return len(self.range)
-
-
-@dataclass(frozen=True)
-class Local:
-    """Bytes of `file` that `descriptor` holds at the same offsets."""
-
-    file: File
-    range: ByteRange
-    descriptor: int
-
-    def __len__(self) -> int:
-        return len(self.range)
+Advance: TypeAlias = Callable[[int, str], None]
 
 
 class DamagedSpoolError(CheckpointError):
     """Bytes that were kept from scoring may be damaged, and then scores and plan are too."""
-
-
-Chunk: TypeAlias = bytes | Local | Remote | Interleaved
-Pieces: TypeAlias = tuple[Piece | bytes, ...]
-Advance: TypeAlias = Callable[[int, str], None]
-
-
-def chunks(pieces: Pieces, start: int) -> Iterator[Chunk]:
-    """The bytes from `start` on, in portions of at most CHUNK."""
-    for piece in pieces:
-        skipped = min(start, len(piece))
-        start -= skipped
-        match piece:
-            case Copied(file, whole):
-                for segment, descriptor in file.segments(whole.part(skipped, len(whole))):
-                    for part in segment.chunks(REQUEST if descriptor is None else CHUNK):
-                        yield Remote(file, part) if descriptor is None else Local(file, part, descriptor)
-            case Zeros(count):
-                yield from (bytes(len(part)) for part in ByteRange(skipped, count).chunks(CHUNK))
-            case Interleaved():
-                if skipped < len(piece):  # a run never stops within one
-                    yield piece
-            case _:
-                yield piece[skipped:]
-
-
-class Readahead:
-    """Fetches the remote chunks of all files in the order in which they will be taken, `connections` at once.
-
-    At most that many chunks are in memory.
-    """
-
-    def __init__(self, connections: int) -> None:
-        self._connections = connections
-        self._pool = ThreadPoolExecutor(connections)
-        self._coming: Iterator[Remote] = iter(())
-        self._fetched: deque[tuple[Remote, Future[memoryview]]] = deque()
-
-    def expect(self, coming: Iterable[Remote]) -> None:
-        self._coming = iter(coming)
-        for _ in range(self._connections):
-            self._fetch_next()
-
-    def take(self, chunk: Remote) -> memoryview:
-        expected, data = self._fetched.popleft()
-        assert expected == chunk
-        try:
-            return data.result()
-        finally:
-            self._fetch_next()
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def _fetch_next(self) -> None:
-        if (chunk := next(self._coming, None)) is not None:
-            self._fetched.append((chunk, self._pool.submit(chunk.file.fetch, chunk.range)))
 
 
 @dataclass(frozen=True)
@@ -124,6 +49,32 @@ class Filling:
     start: int = 0
 
 
+class Follower:
+    """Does what is to follow the writing of a chunk (its digest, sending it to the disk) in a thread of its own,
+    in order.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def then(self, act: Callable[[], None]) -> None:
+        """Raises what an earlier act raised."""
+        if len(self._pending) >= BEHIND:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(act))
+
+    def wait(self) -> None:
+        while self._pending:
+            self._pending.popleft().result()
+
+
 def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead, advance: Advance) -> None:
     """Writes the file in `folder` from byte `start` on and enters it in the journal.
 
@@ -132,8 +83,8 @@ def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead,
     name, start = filling.name, filling.start
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest, size, synced = MarkedDigest(filling.places), start, start
-    with open(_opened(path), "r+b", buffering=0) as target:
+    digest, size, synced = Digest(filling), start, start
+    with open(_opened(path), "r+b", buffering=0) as target, Follower() as follower:
         for part in ByteRange(0, start).chunks(CHUNK):
             digest.update(_reread(target, part))
         target.truncate(start)
@@ -143,30 +94,66 @@ def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead,
             match chunk:
                 case Local(file, where, _):
                     _copy(chunk, target)
-                    digest.update(file.read(where))
+                    follower.then(partial(digest.read, file, where))
                 case Remote():
                     data = readahead.take(chunk)
                     _write_all(target, data)
-                    digest.update(data)
+                    follower.then(partial(digest.update, data))
                 case _:
                     data = memoryview(chunk.read() if isinstance(chunk, Interleaved) else chunk)
                     _write_all(target, data)
-                    digest.update(data)
+                    follower.then(partial(digest.update, data))
             size += len(chunk)
             advance(len(chunk), name)
+            due = size - synced >= SYNC_BYTES
             if isinstance(chunk, Remote):
                 boot = boot_id()
-                if boot is None or size - synced >= SYNC_BYTES:
+                if boot is None or due:
                     os.fdatasync(target.fileno())
                     synced, boot = size, None
                 journal.add_part(name, size, boot)
+            elif due:
+                follower.then(partial(os.fdatasync, target.fileno()))
+                synced = size
+        follower.wait()
         os.fsync(target.fileno())
-    result = digest.result()
-    _check_whole(path, filling.pieces, result.sha256)
+    digest.check(path)
     for piece in filling.pieces:
         if isinstance(piece, Copied):
             piece.file.check_unchanged()
-    journal.add(name, result)
+    journal.add(name, digest.result())
+
+
+class Digest:
+    """Of what a file is filled with; also the one that the source vouches for, if the file is taken whole."""
+
+    def __init__(self, filling: Filling) -> None:
+        self._own = MarkedDigest(filling.places)
+        self._whole = next((p for p in filling.pieces if isinstance(p, Copied) and len(p) == p.file.size), None)
+        vouched = self._whole and self._whole.file.sha256
+        self._vouched = hashlib.sha256() if vouched else None
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._own.update(data)
+        if self._vouched:
+            self._vouched.update(data)
+
+    def read(self, file: File, where: ByteRange) -> None:
+        self.update(file.read(where))
+
+    def result(self) -> FileDigest:
+        return self._own.result()
+
+    def check(self, path: Path) -> None:
+        """Raises CheckpointError (DamagedSpoolError) if what `path` was filled with is not what is vouched for."""
+        piece = self._whole
+        if not piece or not self._vouched or self._vouched.hexdigest() == piece.file.sha256:
+            return
+        path.unlink()
+        damaged = f"{piece.file.where} came damaged: its sha256 is not the Hub's"
+        if any(descriptor is not None for _, descriptor in piece.file.segments(piece.range)):
+            raise DamagedSpoolError(f"{damaged}; run the same command again, it starts over")
+        raise CheckpointError(f"{damaged}; run the same command again, it fetches that file anew")
 
 
 def _opened(path: Path) -> int:
@@ -179,17 +166,6 @@ def _reread(target: FileIO, part: ByteRange) -> bytes:
     if len(data) < len(part):
         raise OSError(errno.EIO, "it was cut short while it was read", target.name)
     return data
-
-
-def _check_whole(path: Path, pieces: Pieces, sha256: str) -> None:
-    """Where a file was taken whole and its source vouches for a digest, it must be that."""
-    for piece in pieces:
-        if isinstance(piece, Copied) and len(piece) == piece.file.size and piece.file.sha256 not in (None, sha256):
-            path.unlink()
-            damaged = f"{piece.file.where} came damaged: its sha256 is not the Hub's"
-            if any(descriptor is not None for _, descriptor in piece.file.segments(piece.range)):
-                raise DamagedSpoolError(f"{damaged}; run the same command again, it starts over")
-            raise CheckpointError(f"{damaged}; run the same command again, it fetches that file anew")
 
 
 def _write_all(target: FileIO, data: memoryview) -> None:

@@ -18,7 +18,7 @@ from gatenorm_stream.record import RECORD, FileDigest
 from gatenorm_stream.synced import boot_id, sync_directory, write_synced
 
 JOURNAL = f"{OWN_PREFIX}journal"
-SCHEMA = 2
+SCHEMA = 3
 """Of the journal's lines; one written in another schema is not continued."""
 
 
@@ -93,8 +93,8 @@ class Journal:
         match said:
             case {"written": int(written)} if written <= size and said.get("boot") in (None, boot_id()):
                 self._written[name] = written
-            case {"size": int(whole), "sha256": str(sha256), "marks": [*marks]} if whole == size:
-                self.finished[name] = FileDigest(size, sha256, tuple(map(str, marks)))
+            case {"size": int(whole), "blake3": str(digest), "marks": [*marks]} if whole == size:
+                self.finished[name] = FileDigest(size, digest, tuple(map(str, marks)))
 
     def _lines(self) -> list[Any]:
         """What stands in the lines that are whole."""

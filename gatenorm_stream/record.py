@@ -6,13 +6,14 @@ off while the shard's own digest was computed. The first mark that doesn't fit n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.errors import VerificationError
@@ -23,7 +24,7 @@ from gatenorm_stream.spelling import did_you_mean
 RECORD = "gatenorm.json"
 MARK_DIGITS = 12
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_BLAKE3 = re.compile(r"[0-9a-f]{64}")
 _MARKS = re.compile(rf"[0-9a-f]{{{MARK_DIGITS}}}( [0-9a-f]{{{MARK_DIGITS}}})*")
 
 
@@ -32,15 +33,15 @@ class FileDigest:
     """`marks` are the beginnings of the digests of the file's first bytes, up to certain places in it."""
 
     size: int
-    sha256: str
+    blake3: str
     marks: tuple[str, ...] = ()
 
 
 class MarkedDigest:
-    """The sha256 of what it is fed, and a mark at each of `places`, which rise and count from the first byte."""
+    """The BLAKE3 digest of what it is fed, and a mark at each of `places`, which rise and count from byte 0."""
 
     def __init__(self, places: Iterable[int] = ()) -> None:
-        self._sha256 = hashlib.sha256()
+        self._digest = blake3()
         self._coming = iter(places)
         self._next = next(self._coming, None)
         self._size = 0
@@ -51,15 +52,15 @@ class MarkedDigest:
         while self._next is not None and self._next <= self._size + len(view):
             before = self._next - self._size
             self._feed(view[:before])
-            self.marks.append(self._sha256.hexdigest()[:MARK_DIGITS])
+            self.marks.append(self._digest.hexdigest()[:MARK_DIGITS])
             self._next, view = next(self._coming, None), view[before:]
         self._feed(view)
 
     def result(self) -> FileDigest:
-        return FileDigest(self._size, self._sha256.hexdigest(), tuple(self.marks))
+        return FileDigest(self._size, self._digest.hexdigest(), tuple(self.marks))
 
     def _feed(self, view: memoryview) -> None:
-        self._sha256.update(view)
+        self._digest.update(view)
         self._size += len(view)
 
 
@@ -74,7 +75,7 @@ def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
         **plan.to_json(),
         "files": {name: _entry(f) for name, f in sorted(files.items())},
     }
-    return _text({**content, "sha256": _digest(content)})
+    return _text({**content, "blake3": _digest(content)})
 
 
 def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:
@@ -102,7 +103,7 @@ def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
         content = parse_json(text.encode("utf-8"))
     except ValueError:
         raise damaged from None
-    if not isinstance(content, dict) or content.pop("sha256", None) != _digest(content):
+    if not isinstance(content, dict) or content.pop("blake3", None) != _digest(content):
         raise damaged
     plan = plan_from_json(content, f"{where}/{RECORD}")
     listed = content.get("files")
@@ -112,7 +113,7 @@ def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
         if not is_safe(name):
             raise VerificationError(where, [f"{RECORD} lists a file called {name!r}, which could be anywhere"])
     files = {
-        name: FileDigest(entry["size"], entry["sha256"], tuple((entry.get("marks") or "").split()))
+        name: FileDigest(entry["size"], entry["blake3"], tuple((entry.get("marks") or "").split()))
         for name, entry in listed.items()
     }
     if render_record(plan, files) != text:
@@ -121,21 +122,21 @@ def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
 
 
 def _entry(file: FileDigest) -> dict[str, Any]:
-    entry: dict[str, Any] = {"size": file.size, "sha256": file.sha256}
+    entry: dict[str, Any] = {"size": file.size, "blake3": file.blake3}
     return entry | {"marks": " ".join(file.marks)} if file.marks else entry
 
 
 def _is_entry(entry: Any) -> bool:
     match entry:
-        case {"size": int(size), "sha256": str(sha256), **rest}:
+        case {"size": int(size), "blake3": str(digest), **rest}:
             marks = rest.get("marks")
             fits = marks is None or (isinstance(marks, str) and _MARKS.fullmatch(marks))
-            return bool(size >= 0 and _SHA256.fullmatch(sha256) and fits)
+            return bool(size >= 0 and _BLAKE3.fullmatch(digest) and fits)
     return False
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_text(content).encode("utf-8")).hexdigest()
+    return blake3(_text(content).encode("utf-8")).hexdigest()
 
 
 def _text(content: Mapping[str, Any]) -> str:

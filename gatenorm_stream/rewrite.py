@@ -19,9 +19,10 @@ from threading import Event, Lock
 
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.source import Source
+from gatenorm_stream.chunks import Readahead, Remote, chunks
 from gatenorm_stream.errors import CheckpointError, OutputError, VerificationError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.filling import DamagedSpoolError, Filling, Readahead, Remote, chunks, fill
+from gatenorm_stream.filling import DamagedSpoolError, Filling, fill
 from gatenorm_stream.gguf.open import open_gguf
 from gatenorm_stream.journal import Journal
 from gatenorm_stream.layout import Copied, Interleaved, Layout, Zeros

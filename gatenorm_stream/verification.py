@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.local import LocalSource
@@ -75,15 +76,15 @@ def _file_problems(
             return f"{name} is missing"
         if path.stat().st_size != expected.size:
             return f"{name} is {path.stat().st_size} bytes long instead of {expected.size}"
-        digest = hashlib.sha256()
+        digest = blake3()
         with open(path, "rb", buffering=0) as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 advance(len(chunk), name)
-        if digest.hexdigest() == expected.sha256:
+        if digest.hexdigest() == expected.blake3:
             return None
         place = _damaged_part(path, expected.marks)
-        return f"{name} was changed: its sha256 differs" + (f", first in {place}" if place else "")
+        return f"{name} was changed: its BLAKE3 digest differs" + (f", first in {place}" if place else "")
 
     with ThreadPoolExecutor(available_threads()) as pool:
         yield from (problem for problem in pool.map(check, files) if problem)
@@ -100,7 +101,7 @@ def _damaged_part(path: Path, marks: tuple[str, ...]) -> str | None:
     """
     if not marks:
         return None
-    digest = hashlib.sha256()
+    digest = blake3()
     with open(path, "rb", buffering=0) as file:
 
         def fits(mark: str, count: int) -> bool:

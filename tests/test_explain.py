@@ -82,7 +82,7 @@ def dropped(record: Path) -> list[int]:
 
 
 def digests(record: Path) -> dict[str, str]:
-    return {name: file["sha256"] for name, file in json.loads(record.read_text())["files"].items()}
+    return {name: file["blake3"] for name, file in json.loads(record.read_text())["files"].items()}
 
 
 def test_a_record_without_what_was_asked_for(run: Run, model: str, tmp_path: Path) -> None:

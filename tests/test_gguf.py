@@ -349,7 +349,7 @@ def test_any_damage_is_found_and_named(pruned: Path) -> None:
     header = parse_header(whole, len(whole), "pruned").header
     for t in header.tensors[::7]:
         damaged_at(pruned, header.data_start + t.data.start + len(t.data) // 2)
-        with pytest.raises(VerificationError, match=rf"its sha256 differs, first in {t.name}"):
+        with pytest.raises(VerificationError, match=rf"its BLAKE3 digest differs, first in {t.name}"):
             gatenorm_stream.verify(pruned)
         pruned.write_bytes(whole)
     rng = np.random.default_rng(0)
@@ -374,7 +374,7 @@ def test_lies_with_a_fitting_record_are_found(pruned: Path, model: Path, tmp_pat
     lying = json.loads(other.with_suffix(".gatenorm.json").read_text())
     lying["dropped"] = said["dropped"]
     digest = lying["files"]["model.gguf"]
-    digest = FileDigest(digest["size"], digest["sha256"], tuple(digest["marks"].split()))
+    digest = FileDigest(digest["size"], digest["blake3"], tuple(digest["marks"].split()))
     text = render_record(plan_from_json(lying, "x"), {"model.gguf": digest})
     other.with_suffix(".gatenorm.json").write_text(text)
     with pytest.raises(VerificationError, match=r"layer \d has (no )?attention tensors, against the plan"):

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from gatenorm_stream.checkpoint.header import (
+    BLOCK,
     DTYPE_BITS,
     Header,
     TensorInfo,
@@ -73,6 +74,15 @@ def test_the_reference_reads_what_was_built(
     for t in placed:
         assert bytes(read[t.name]["data"]) == data[len(head) + t.data.start : len(head) + t.data.stop]
     assert parse(data).metadata == metadata
+
+
+@given(st.integers(0, 9999))
+def test_data_begin_where_they_are_asked_to(place: int) -> None:
+    info = TensorInfo("a", "U8", (4,), ByteRange(0, 4))
+    head = build_header([info], {}, data_at=place)
+    assert len(head) % 8 == 0
+    assert place % 8 or len(head) % BLOCK == place % BLOCK
+    assert parse(head + bytes(4)).tensors == (info,)
 
 
 def test_golden_bytes() -> None:

@@ -159,7 +159,7 @@ def cut_off(source: Path, out: Path) -> Path:
 
 @pytest.mark.parametrize(
     "torn",
-    ['{"name": "config.js', "3\n[]\nnull\n", '{"name": "../../x", "size": 0, "sha256": "", "marks": []}\n', "\xff"],
+    ['{"name": "config.js', "3\n[]\nnull\n", '{"name": "../../x", "size": 0, "blake3": "", "marks": []}\n', "\xff"],
 )
 def test_a_torn_or_strange_journal_line_is_forgotten(llama: Path, tmp_path: Path, torn: str) -> None:
     partial = cut_off(llama, tmp_path / "out")

@@ -29,6 +29,14 @@ def test_chunks_cover_the_range(whole: ByteRange, size: int) -> None:
     assert all(0 < len(c) <= size for c in chunks)
 
 
+@given(ranges, st.integers(1, 30), st.integers(1, 30))
+def test_blocks_begin_where_blocks_do(whole: ByteRange, size: int, align: int) -> None:
+    blocks = list(whole.blocks(size * align, align))
+    assert bytes_of(blocks) == bytes_of([whole])
+    assert all(0 < len(b) <= size * align for b in blocks)
+    assert all(b.start % align == 0 for b in blocks[1:])
+
+
 def test_parts_stay_within() -> None:
     assert ByteRange(10, 20).part(2, 5) == ByteRange(12, 15)
     with pytest.raises(ValueError, match="not within"):

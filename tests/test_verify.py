@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from checkpoints import llama_config, llama_shapes, random_tensors, read_tensors, write_checkpoint, write_shard
 from conftest import Run
 from hypothesis import HealthCheck, given, settings
@@ -107,10 +108,9 @@ def test_damage_is_named(run: Run, copy: Path, damage: Callable[[Path], object],
 
 def resign(out: Path) -> None:
     """Writes a gatenorm.json that fits the files as they are: what a buggy or lying writer would leave."""
-    import hashlib
 
     files = {
-        p.relative_to(out).as_posix(): FileDigest(p.stat().st_size, hashlib.sha256(p.read_bytes()).hexdigest())
+        p.relative_to(out).as_posix(): FileDigest(p.stat().st_size, blake3(p.read_bytes()).hexdigest())
         for p in all_files(out)
         if p.name != "gatenorm.json"
     }
@@ -234,7 +234,7 @@ def test_the_damaged_tensor_is_named(copy: Path) -> None:
                 with pytest.raises(VerificationError) as caught:
                     gatenorm_stream.verify(copy / "out")
                 assert caught.value.problems == (
-                    f"{shard.name} was changed: its sha256 differs, first in {name or 'its header'}",
+                    f"{shard.name} was changed: its BLAKE3 digest differs, first in {name or 'its header'}",
                 )
         shard.write_bytes(original)
 

@@ -23,6 +23,8 @@ from gatenorm_stream.checkpoint.ranges import ByteRange, aligned
 from gatenorm_stream.errors import HeaderError
 
 PREFIX_BYTES = 8
+BLOCK = 4096
+"""File systems share the bytes of files in blocks of this size, where they stand alike in both."""
 
 DTYPE_BITS = {
     "BOOL": 8,
@@ -132,10 +134,13 @@ def parse_header(text: bytes, file_size: int, where: str) -> Header:
     return Header(tuple(tensors), metadata, data_start)
 
 
-def build_header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> bytes:
+def build_header(
+    tensors: Iterable[TensorInfo], metadata: Mapping[str, str], *, data_at: int | None = None
+) -> bytes:
     """Length prefix and JSON for tensors that stand in the order of their bytes.
 
-    Padded with spaces to a multiple of 8, so that the data begin aligned.
+    Padded with spaces, so that the data begin at a multiple of 8, with `data_at`, if that is one too, at that place
+    modulo BLOCK.
     """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for t in tensors:
@@ -146,6 +151,8 @@ def build_header(tensors: Iterable[TensorInfo], metadata: Mapping[str, str]) -> 
         }
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
+    if data_at is not None and data_at % 8 == 0:
+        text += b" " * ((data_at - PREFIX_BYTES - len(text)) % BLOCK)
     return struct.pack("<Q", len(text)) + text
 
 

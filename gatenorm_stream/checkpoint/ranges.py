@@ -31,6 +31,12 @@ class ByteRange:
         for start in range(self.start, self.stop, size):
             yield ByteRange(start, min(start + size, self.stop))
 
+    def blocks(self, size: int, align: int) -> Iterator[ByteRange]:
+        """As `chunks`, after a first piece that ends at a multiple of `align`."""
+        first = ByteRange(self.start, min(aligned(self.start, align), self.stop))
+        yield from (first,) if first else ()
+        yield from ByteRange(first.stop, self.stop).chunks(size)
+
 
 def aligned(position: int, align: int) -> int:
     """The first multiple of `align` from `position` on."""

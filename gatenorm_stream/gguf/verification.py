@@ -42,7 +42,7 @@ def verify_gguf(out: Path, against: Source | None = None, *, progress: Progress 
     except CheckpointError as error:
         raise VerificationError(str(out), [f"its header was changed: {error}"]) from error
     with checkpoint:
-        problems = list(_changed(checkpoint, files[MODEL].size, files[MODEL].sha256, files[MODEL].marks, progress))
+        problems = list(_changed(checkpoint, files[MODEL].size, files[MODEL].blake3, files[MODEL].marks, progress))
         if not problems:
             problems += _contradictions(checkpoint, plan)
         if not problems and against:
@@ -53,7 +53,7 @@ def verify_gguf(out: Path, against: Source | None = None, *, progress: Progress 
 
 
 def _changed(
-    checkpoint: GgufCheckpoint, size: int, sha256: str, marks: tuple[str, ...], progress: Progress | None
+    checkpoint: GgufCheckpoint, size: int, digest_then: str, marks: tuple[str, ...], progress: Progress | None
 ) -> Iterator[str]:
     (shard,) = checkpoint.shards
     if shard.file.size != size:
@@ -66,11 +66,11 @@ def _changed(
         digest.update(shard.file.read(part))
         if progress:
             progress("verifying", part.stop, size, shard.name)
-    if digest.result().sha256 != sha256:
+    if digest.result().blake3 != digest_then:
         differing = (
             what for (what, _), mine, theirs in zip(parts, digest.marks, marks, strict=False) if mine != theirs
         )
-        yield f"it was changed: its sha256 differs, first in {next(differing, 'its last bytes')}"
+        yield f"it was changed: its BLAKE3 digest differs, first in {next(differing, 'its last bytes')}"
 
 
 def _contradictions(checkpoint: GgufCheckpoint, plan: Plan) -> Iterator[str]:

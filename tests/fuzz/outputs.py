@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from mutate import mutate
 
 LISTED = (
@@ -42,7 +42,7 @@ def _spoil_record(record: dict[str, Any], rng: random.Random) -> None:
         return
     match rng.randrange(5):
         case 0:
-            files[rng.choice(LISTED)] = {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+            files[rng.choice(LISTED)] = {"size": 0, "blake3": blake3(b"").hexdigest()}
         case 1:
             entry = files[rng.choice(sorted(files))]
             entry[rng.choice(sorted(entry))] = rng.choice([None, -1, 1.5, "x", [], {}, "0" * 64, 10**30, True])
@@ -62,10 +62,10 @@ def resign(out: Path, record: dict[str, Any]) -> None:
             path = out / name
             inside = name in {p.relative_to(out).as_posix() for p in out.rglob("*")}
             if inside and path.is_file() and isinstance(entry, dict) and isinstance(entry.get("size"), int):
-                entry |= {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+                entry |= {"size": path.stat().st_size, "blake3": blake3(path.read_bytes()).hexdigest()}
         record["files"] = dict(sorted(record["files"].items()))
-    record.pop("sha256", None)
+    record.pop("blake3", None)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    record["sha256"] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    record["blake3"] = blake3(text.encode("utf-8", "surrogatepass")).hexdigest()
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (out / "gatenorm.json").write_bytes(text.encode("utf-8", "surrogatepass"))

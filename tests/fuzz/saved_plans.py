@@ -36,7 +36,7 @@ FIELDS: dict[str, Any] = {
     "choice": st.one_of(choices, values),
     "tool_version": st.one_of(names, values),
     "files": values,
-    "sha256": values,
+    "blake3": values,
 }
 
 
