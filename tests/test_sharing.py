@@ -50,7 +50,7 @@ def wide(root: Path, mlp: int) -> Path:
 
 
 def test_most_bytes_stand_where_they_stood_in_a_block(run: Run, tmp_path: Path) -> None:
-    source = wide(tmp_path / "wide", 64)
+    source = wide(tmp_path / "wide", 256)
     for layers, form in (("2", "no-op"), ("1,2", "no-op"), ("1,3", "zeroed"), ("1,3", "transformers")):
         assert run(source, "--out", "out", "--layers", layers, "--format", form, "--force").returncode == 0
         with open_checkpoint(LocalSource(source)) as a, open_checkpoint(LocalSource(tmp_path / "out")) as b:
