@@ -337,3 +337,10 @@ def test_a_record_or_second_index_in_the_source_does_not_travel(run: Run, llama:
     assert "left out: MODEL.safetensors.index.json" in done.stdout
     assert json.loads((tmp_path / "out" / "gatenorm.json").read_text())["tool"] == "gatenorm-stream"
     assert run("verify", "out", "--against", llama).returncode == 0
+
+
+@pytest.mark.parametrize(("layers", "cautioned"), [("1", False), ("1,3", True)])
+def test_a_caution_where_more_than_a_quarter_goes(run: Run, llama: Path, layers: str, cautioned: bool) -> None:
+    done = run(llama, "--out", "out", "--layers", layers)
+    assert done.returncode == 0
+    assert ("more than a quarter goes" in done.stdout + done.stderr) == cautioned
