@@ -19,7 +19,7 @@ from gatenorm_stream.gguf.layout import MODEL, lay_out_gguf
 from gatenorm_stream.gguf.model import ARCHITECTURE, LAYERS, read_gguf_model
 from gatenorm_stream.gguf.open import GgufCheckpoint, open_gguf
 from gatenorm_stream.plans import Plan, check_plan_fits
-from gatenorm_stream.record import MarkedDigest, read_record
+from gatenorm_stream.record import FileDigest, MarkedDigest, read_record
 from gatenorm_stream.scoring import Progress
 from gatenorm_stream.verification import Verified
 
@@ -42,7 +42,7 @@ def verify_gguf(out: Path, against: Source | None = None, *, progress: Progress 
     except CheckpointError as error:
         raise VerificationError(str(out), [f"its header was changed: {error}"]) from error
     with checkpoint:
-        problems = list(_changed(checkpoint, files[MODEL].size, files[MODEL].blake3, files[MODEL].marks, progress))
+        problems = list(_changed(checkpoint, files[MODEL], progress))
         if not problems:
             problems += _contradictions(checkpoint, plan)
         if not problems and against:
@@ -52,23 +52,23 @@ def verify_gguf(out: Path, against: Source | None = None, *, progress: Progress 
     return Verified(plan, 1, len(checkpoint.tensors), files[MODEL].size, against.title if against else None)
 
 
-def _changed(
-    checkpoint: GgufCheckpoint, size: int, digest_then: str, marks: tuple[str, ...], progress: Progress | None
-) -> Iterator[str]:
+def _changed(checkpoint: GgufCheckpoint, expected: FileDigest, progress: Progress | None) -> Iterator[str]:
     (shard,) = checkpoint.shards
-    if shard.file.size != size:
-        yield f"it is {shard.file.size} bytes long instead of {size}"
+    if shard.file.size != expected.size:
+        yield f"it is {shard.file.size} bytes long instead of {expected.size}"
         return
     parts = [("its header", shard.header.data_start)]
     parts += [(t.name, shard.header.data_start + t.data.stop) for t in shard.header.tensors]
     digest = MarkedDigest([end for _, end in parts])
-    for part in ByteRange(0, size).chunks(CHUNK):
+    for part in ByteRange(0, expected.size).chunks(CHUNK):
         digest.update(shard.file.read(part))
         if progress:
-            progress("verifying", part.stop, size, shard.name)
-    if digest.result().blake3 != digest_then:
+            progress("verifying", part.stop, expected.size, shard.name)
+    if digest.result().blake3 != expected.blake3:
         differing = (
-            what for (what, _), mine, theirs in zip(parts, digest.marks, marks, strict=False) if mine != theirs
+            what
+            for (what, _), mine, theirs in zip(parts, digest.marks, expected.marks, strict=False)
+            if mine != theirs
         )
         yield f"it was changed: its BLAKE3 digest differs, first in {next(differing, 'its last bytes')}"
 
