@@ -208,7 +208,7 @@ def verify(
 def scored(
     model: Model, reading: Reading, *, threads: int | None = None, progress: Progress | None = None
 ) -> tuple[LayerScore, ...]:
-    """`score_model`; a remote model's projections that are read more than once stay in a temporary directory."""
+    """Scores every attention sublayer. Raises as `score_pairs` and `pairs` do."""
     return scored_pairs(model.checkpoint.source, pairs(model, reading), reading, threads=threads, progress=progress)
 
 
@@ -220,7 +220,7 @@ def scored_pairs(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
-    """The same, of some layers of the model in `source`."""
+    """`score_pairs`; a remote model's projections that are read more than once stay in a temporary directory."""
     if reading not in WHOLE or not isinstance(source, HubSource) or source.keeps:
         return score_pairs(source, layers, reading, threads=threads, progress=progress)
     with TemporaryDirectory(prefix="gatenorm-") as folder:

@@ -36,7 +36,7 @@ def score_on_cluster(
 
     A worker runs as many layers at once as it has threads. Bit for bit the same if its numpy and its kind of
     processor are. Raises GateNormError if the scheduler can't be reached or the workers can't do it, and what
-    `score_model` raises.
+    `scored` raises.
     """
     try:
         distributed: Any = import_module("distributed")

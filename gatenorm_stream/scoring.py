@@ -17,12 +17,10 @@ from typing import TypeAlias
 from gatenorm_stream.checkpoint.open import Tensor
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Pair, Projection
 from gatenorm_stream.gate_norm import joint, per_head, rows, stored
 from gatenorm_stream.head_products import ColumnHeads, Fold, Head, NotFiniteError, Side
 from gatenorm_stream.head_reader import REQUEST_BYTES, HeadReader, Memory, expect, read_fold, row_blocks
-from gatenorm_stream.pairs import pairs
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.scores import LayerScore
 
@@ -35,20 +33,6 @@ TASK_BYTES = 8 << 20
 """Of a local model, a task scores about as much: little to start, and enough tasks to share out evenly."""
 
 
-def score_model(
-    model: Model,
-    reading: Reading = "per-head",
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[LayerScore, ...]:
-    """Scores every attention sublayer, in order. Reads the projections that the reading multiplies, nothing else.
-
-    Raises CheckpointError, naming the tensor, if a projection holds inf or nan, and what `pairs` raises.
-    """
-    return score_pairs(model.checkpoint.source, pairs(model, reading), reading, threads=threads, progress=progress)
-
-
 def score_pairs(
     source: Source,
     layers: Sequence[Pair],
@@ -57,7 +41,10 @@ def score_pairs(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
-    """Scores `layers` of the model in `source`. Raises CheckpointError as `score_model` does."""
+    """Scores `layers` of the model in `source`, in order. Reads the projections of each pair, nothing else.
+
+    Raises CheckpointError, naming the tensor, if a projection holds inf or nan.
+    """
     parts = [(pair, heads) for pair in layers for heads in _parts(pair, reading, source.remote)]
     total = sum(pair.bytes for pair in layers)
     done = 0

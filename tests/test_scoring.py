@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from test_gate_norm import brute_force, value_output_product
 
 import gatenorm_stream
+from gatenorm_stream.api import scored
 from gatenorm_stream.checkpoint.local import LocalFile, LocalSource
 from gatenorm_stream.checkpoint.open import Tensor, open_checkpoint
 from gatenorm_stream.checkpoint.ranges import ByteRange
@@ -37,7 +38,6 @@ from gatenorm_stream.families.model import Model, read_model
 from gatenorm_stream.floats import widen
 from gatenorm_stream.heads import Heads
 from gatenorm_stream.readings import READINGS, Reading
-from gatenorm_stream.scoring import score_model
 
 HEADS_ = Heads(HEADS, KV_HEADS, HEAD_DIM)
 
@@ -127,7 +127,7 @@ def test_a_file_cut_short_after_opening_is_an_error(llama: Path) -> None:
         with open(llama / last.shard.name, "r+b") as file:
             file.truncate(last.range.stop - 1)
         with pytest.raises(CheckpointError, match="was cut short; restore it"):
-            score_model(model)
+            scored(model, "per-head")
 
 
 def test_extreme_but_finite_bf16_weights(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def ranges_read(
     with monkeypatch.context() as patched:
         for name in methods:
             patched.setattr(LocalFile, name, recorded(getattr(LocalFile, name)))
-        score_model(model, reading)
+        scored(model, reading)
     return seen
 
 

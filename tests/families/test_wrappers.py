@@ -84,14 +84,11 @@ def compared(stock, model, case: WrapperCase, layers: tuple[int, ...]) -> float:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_pruned_equals_silenced(case, checkpoint, prune, cell, caplog):
+def test_pruned_equals_silenced(case, checkpoint, prune, cell, load_pruned):
     source, layers = checkpoint(case), droppable(case)
     out = prune(source, layers, "--format", "transformers")
     stock = tiny.load(source, case)
-    caplog.clear()
-    model = tiny.load(out, case, trust_remote_code=True)
-    assert not caplog.records, caplog.text
-    assert isinstance(model, type(stock))
+    model = load_pruned(out, case, stock)
     assert_attention_is_absent(model, case, layers)
     difference = compared(stock, model, case, layers)
     cell("transformers", transformers.__version__, case.wrapper, f"{case}, layers {layers}", difference)

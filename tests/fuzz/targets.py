@@ -25,7 +25,7 @@ from safetensors.numpy import save
 from watch import FindingError, Watch
 
 import gatenorm_stream
-from gatenorm_stream.api import choose_format, lay_out, make_plan, model_card
+from gatenorm_stream.api import choose_format, lay_out, make_plan, model_card, scored
 from gatenorm_stream.checkpoint.header import header_range, parse_header
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
@@ -36,7 +36,6 @@ from gatenorm_stream.gguf.header import IncompleteError
 from gatenorm_stream.gguf.header import parse_header as parse_gguf_header
 from gatenorm_stream.plans import check_plan_fits, read_plan
 from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
-from gatenorm_stream.scoring import score_model
 from gatenorm_stream.selection import Choice
 from gatenorm_stream.sources import open_source
 
@@ -208,7 +207,7 @@ class Fuzzing:
         """All that happens before the first byte is written, and what is shown of it."""
         with open_checkpoint(LocalSource(self._source)) as checkpoint:
             model = read_model(checkpoint)
-            scores = score_model(model, threads=1)
+            scores = scored(model, "per-head", threads=1)
             plan, choice = make_plan(model, scores, Choice(), "per-head", "auto", ())
             layout = lay_out(plan, model)
             texts = [model_line(model), size_table(model, plan, layout), *plan_lines(plan, choice)]
@@ -222,7 +221,7 @@ class Fuzzing:
 
     def _decide_gguf(self) -> None:
         with open_model(open_source(self._gguf)) as model:
-            scores = score_model(model, threads=1)
+            scores = scored(model, "per-head", threads=1)
             plan, choice = make_plan(model, scores, Choice(drop=1, protect_first=0), "per-head", "auto", ())
             layout = lay_out(plan, model)
             for text in (model_line(model), size_table(model, plan, layout), *plan_lines(plan, choice)):
