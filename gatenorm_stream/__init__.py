@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         verify,
     )
 
+    __version__: str
+
 __all__ = [
     "GateNormError",
     "LayerScore",
@@ -47,8 +49,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from gatenorm_stream.version import VERSION
+
+        return VERSION
     if name in __all__:
         from gatenorm_stream import api
 
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -32,7 +32,7 @@ from gatenorm_stream.pairs import pairs
 from gatenorm_stream.partial import open_partial
 from gatenorm_stream.plans import Plan, check_plan_fits, read_plan
 from gatenorm_stream.publication import remove_emptied
-from gatenorm_stream.readings import Reading
+from gatenorm_stream.readings import Reading, check_reading
 from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.rewrite import write_output
 from gatenorm_stream.scores import LayerScore
@@ -78,6 +78,7 @@ def score(
         >>> lowest.layer, round(lowest.score, 2), len(lowest.heads)
         (9, 10.49, 6)
     """
+    check_reading(reading)
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
         return scored(model, reading, threads=threads, progress=progress)
 
@@ -124,6 +125,7 @@ def plan(
         >>> read_plan(Path(folder, "plan.json")).dropped
         (9, 10)
     """
+    check_reading(reading)
     choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
         if scores is None:

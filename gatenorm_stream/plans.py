@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,8 +62,9 @@ class Plan:
         }
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: str | PathLike[str]) -> Plan:
     """A plan saved by `--dry-run --json`, or the gatenorm.json of an output. Raises PlanError."""
+    path = Path(path)
     if path.exists() and not path.is_file():
         raise PlanError(f"{path} is not a regular file; give a gatenorm.json")
     try:

@@ -37,6 +37,8 @@ def select(scores: Sequence[LayerScore], choice: Choice) -> tuple[int, ...]:
 
     Raises SelectionError if the choice can't be met, or would leave no attention at all.
     """
+    if [choice.drop, choice.share, choice.layers].count(None) < 2:
+        raise SelectionError("drop, share and layers exclude each other; give one")
     count = len(scores)
     first = DEFAULT_PROTECT_FIRST if choice.protect_first is None else choice.protect_first
     if choice.layers is not None:

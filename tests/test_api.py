@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import doctest
 import os
+import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import COMMAND, FIXTURE
@@ -33,6 +36,27 @@ def test_it_offers_what_it_says() -> None:
         gatenorm_stream.prunes  # noqa: B018
 
 
+def test_help_shows_the_functions() -> None:
+    shown = pydoc.plain(pydoc.render_doc(gatenorm_stream))
+    assert "prune(plan: 'Plan'" in shown
+    assert "__getattr__" not in shown
+    assert f"VERSION\n    {gatenorm_stream.__version__}" in shown
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        ({"reading": "perhead"}, "there is no reading perhead; give one of per-head, joint"),
+        ({"format": "noop"}, "there is no format noop; give auto, no-op"),
+        ({"engines": ["lama.cpp"]}, "there is no engine lama.cpp; give some of transformers, llama.cpp"),
+        ({"drop": 2, "share": 0.2}, "drop, share and layers exclude each other"),
+    ],
+)
+def test_a_word_that_means_nothing(mistake: dict[str, Any], says: str) -> None:
+    with pytest.raises(gatenorm_stream.GateNormError, match=re.escape(says)):
+        gatenorm_stream.plan(FIXTURE, **mistake)
+
+
 def test_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plan = gatenorm_stream.plan(FIXTURE)
     gatenorm_stream.prune(plan, tmp_path / "out")
@@ -53,7 +77,7 @@ def test_others_see_the_types() -> None:
 def test_sweep(tmp_path: Path) -> None:
     done = _example("sweep.py", FIXTURE, tmp_path / "plans")
     assert [line.split()[0] for line in done.splitlines()] == [str(n) for n in range(1, 11)]
-    plan = gatenorm_stream.read_plan(tmp_path / "plans" / "drop-3.json")
+    plan = gatenorm_stream.read_plan(str(tmp_path / "plans" / "drop-3.json"))
     assert plan == gatenorm_stream.plan(FIXTURE, drop=3)
     subprocess.run(
         [COMMAND, FIXTURE, "--dry-run", "--plan", tmp_path / "plans" / "drop-3.json"],

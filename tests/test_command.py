@@ -93,7 +93,7 @@ def test_nothing_but_results_on_stdout_in_a_pipe(run: Run, llama: Path) -> None:
 
 
 def test_help_and_version_name_the_commands(run: Run) -> None:
-    for args in ((), ("--help",)):
+    for args in ((), ("--help",), ("-h",)):
         shown = run(*args).stdout
         assert "score" in shown
         assert "verify" in shown
@@ -119,6 +119,20 @@ def test_a_closed_pipe_is_no_error(llama: Path) -> None:
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
     assert done.stdout == '{\n "m'
     assert done.stderr == ""
+
+
+def test_closed_streams(llama: Path, tmp_path: Path) -> None:
+    """They lead nowhere, and no file takes their place."""
+    for line in ("--help", "families", f"score {llama}", f"{llama} --out out"):
+        subprocess.run(["sh", "-c", f"{COMMAND} {line} <&- >&- 2>&-"], cwd=tmp_path, check=True)
+    subprocess.run([COMMAND, "verify", "out", "--against", llama], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("line", ["--help", "--version", "families"])
+def test_a_full_disk_behind_standard_output(line: str) -> None:
+    done = subprocess.run(["sh", "-c", f"{COMMAND} {line} >/dev/full"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*No space left on device\n", done.stderr)
 
 
 def test_progress_on_a_terminal_only(llama: Path, tmp_path: Path) -> None:
@@ -191,7 +205,7 @@ def test_every_option_says_what_it_takes(run: Run) -> None:
     """In words of ours, not in the names of Python's types."""
     for command in ("prune", "score", "compare", "verify", "explain", "push", "families"):
         for line in run(command, "--help").stdout.splitlines():
-            if match := re.match(r"  (-q, )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
+            if match := re.match(r"  (-[hq], )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
                 assert match[4] or len(line) < 30, line
             else:
                 assert not line.startswith("  -"), line

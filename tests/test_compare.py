@@ -36,6 +36,13 @@ def test_in_ascii_where_names_are_too_long(run: Run, tmp_path: Path) -> None:
     assert "of the 4 that would go, 4 in common" in done.stdout
 
 
+def test_ranks_and_bars_in_40_columns(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sotu-5m").symlink_to(FIXTURE)
+    done = run("compare", "sotu-5m", "--other-reading", "stored", COLUMNS="40")
+    golden("compare-40.txt", done.stdout)
+    assert max(map(len, done.stdout.splitlines())) <= 40
+
+
 def test_json(run: Run, llama: Path) -> None:
     other = write_checkpoint(llama.parent / "other", random_tensors(llama_shapes(), seed=1), llama_config())
     report = json.loads(run("compare", llama, other, "--json", "--drop", "2").stdout)

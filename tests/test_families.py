@@ -366,8 +366,9 @@ def test_the_scale_of_8_bit_floats(tmp_path: Path, grid: Grid, config: dict, dty
 def test_the_command_lists_every_row(run: Run) -> None:
     rows_ = json.loads(run("families", "--json").stdout)
     assert [r["model_type"] for r in rows_] == [known.model_type for known in (*FAMILIES, *WRAPPERS.values())]
-    table = run("families")
-    assert table.returncode == 0
-    assert all(len(line) <= 80 for line in table.stdout.splitlines())
-    for known in (*FAMILIES, *WRAPPERS.values()):
-        assert known.name in table.stdout
+    for columns in (80, 40):
+        table = run("families", COLUMNS=str(columns))
+        assert table.returncode == 0
+        assert all(len(line) <= columns for line in table.stdout.splitlines())
+        for known in (*FAMILIES, *WRAPPERS.values()):
+            assert known.name in table.stdout

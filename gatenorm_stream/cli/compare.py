@@ -35,7 +35,9 @@ gatenorm-stream compare A --other-reading stored    # two readings of one model
 
 @reported
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A model, as a directory or org/name[@revision].")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A model: a directory, a GGUF file, or org/name[@revision].")
+    ],
     b: Annotated[str | None, typer.Argument(metavar="B", help="Another; without it, two readings of A.")] = None,
     reading: ReadingOption = "per-head",
     other_reading: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.fold import has_unicode, table_width
+from gatenorm_stream.cli.fold import folded, has_unicode, table_width
 from gatenorm_stream.cli.options import DebugOption
 
 EXAMPLES = """
@@ -29,7 +29,7 @@ def explain(
 
     plan, files = read_record(out)
     for name, value in what(plan, files, out):
-        typer.echo(f"{name:<11}{value}")
+        typer.echo(folded(f"{name:<11}{value}", indent=11))
     typer.echo("\nWhy these layers\n")
     for sentence in why(plan):
         typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))

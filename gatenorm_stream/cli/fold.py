@@ -8,12 +8,13 @@ import textwrap
 from typing import TextIO
 
 
-def folded(line: str, stream: TextIO | None = None) -> str:
+def folded(line: str, stream: TextIO | None = None, indent: int = 2) -> str:
     """To the width of the terminal; whole where `stream` (standard output by default) is none."""
     if not (stream or sys.stdout).isatty():
         return line
     width = shutil.get_terminal_size().columns
-    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    more = " " * indent
+    return textwrap.fill(line, width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False)
 
 
 def table_width(widest: int = 100) -> int:

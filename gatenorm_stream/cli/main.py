@@ -13,9 +13,12 @@ from typer.core import TyperGroup
 from gatenorm_stream.cli import compare, explain, families, prune, push, score, verify
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.help import Command, command_help
+from gatenorm_stream.cli.streams import open_closed_streams
 from gatenorm_stream.cli.usage import check_command, options_of, usage_line
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 EXAMPLES = """
 gatenorm-stream score MODEL                   # the scores; nothing is written
@@ -34,7 +37,7 @@ class _PruneByDefault(TyperGroup):
             ctx.exit(2)
         if args and args[0] not in self.commands and args[0] not in options_of(self, ctx):
             if not args[0].startswith("-"):
-                check_command(args[0], self.commands, Path(args[0]).exists())
+                check_command(args[0], [*self.commands, "--help", "--version"], Path(args[0]).exists())
             args = ["prune", *args]
         return super().parse_args(ctx, args)
 
@@ -54,7 +57,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=EXAMPLES,
     help="Remove the attention sublayers that matter least from an LLM checkpoint: no data, no GPU, no loading of "
-    "the model.\n\nMODEL is a directory of safetensors, or org/name[@revision] on the Hugging Face Hub.",
+    "the model.\n\nMODEL is a directory of safetensors, a GGUF file, or org/name[@revision] on the Hugging "
+    "Face Hub.",
+    context_settings=HELP_OPTIONS,
 )
 for command, examples in (
     (prune.prune, prune.EXAMPLES),
@@ -65,7 +70,7 @@ for command, examples in (
     (push.push, push.EXAMPLES),
     (families.families, families.EXAMPLES),
 ):
-    app.command(cls=Command, epilog=examples)(command)
+    app.command(cls=Command, epilog=examples, context_settings=HELP_OPTIONS)(command)
 
 
 def _first_sentence(text: str) -> str:
@@ -93,10 +98,14 @@ def main() -> None:
     """Runs the command and exits: 0 done, 1 an error, 2 a command line that can't be read, 130 interrupted."""
     for name in BLAS_THREADS:
         os.environ.setdefault(name, "1")  # scoring runs threads of its own
+    open_closed_streams()
     try:
         code = app(standalone_mode=False)
     except typer.Abort:
         sys.exit(130)
+    except OSError as error:
+        typer.echo(f"error: standard output: {error.strerror}", err=True)
+        sys.exit(1)
     except Exception as error:
         if not hasattr(error, "format_message"):  # which all of typer's own have
             raise

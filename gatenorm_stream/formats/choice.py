@@ -46,10 +46,15 @@ def choose_format(
 ) -> FormatChoice:
     """The format called `name`, or for "auto" the first that expresses the model for `engines`.
 
-    Raises FormatError if the format named can't express it, with the field that stands in the way.
+    Raises FormatError if the format named can't express it, with the field that stands in the way; and for a format
+    or an engine that is not known.
     """
     passed_over: list[tuple[Format, Obstacle]] = []
     formats = formats_for(model.checkpoint)
+    if name not in ("auto", *FORMATS):
+        raise FormatError(f"there is no format {name}; give auto, {', '.join(FORMATS)}")
+    if unknown := [e for e in engines if e not in ENGINES]:
+        raise FormatError(f"there is no engine {unknown[0]}; give some of {', '.join(ENGINES)}")
     if name not in ("auto", *formats):
         raise FormatError(f"a GGUF file has no format {name}; use --format {' or '.join(formats)}")
     for format_ in formats.values() if name == "auto" else (formats[name],):

@@ -11,10 +11,12 @@ from gatenorm_stream.report.score_table import MARK, bar
 
 Names = tuple[str, str]
 GAP = 2
+WITH_SCORES = 59
+"""Columns in which the scores find room; in fewer, ranks and bars alone."""
 
 
 def comparison_table(comparison: Comparison, names: Names, *, width: int = 80, unicode: bool = True) -> str:
-    """A line for each layer, at most `width` columns (and at least 59), the names shortened to fit."""
+    """A line for each layer, at most `width` columns (and at least 35), the names shortened to fit."""
     return "\n".join(_lines(comparison, names, width, unicode))
 
 
@@ -41,20 +43,22 @@ def verdict(comparison: Comparison) -> Iterator[str]:
 
 
 def _lines(comparison: Comparison, names: Names, width: int, unicode: bool) -> Iterator[str]:
-    side = (width - 5 - 2 * GAP) // 2
-    room = max(side - 4 - 11 - 2 * GAP - len(MARK) - 1, 1)
-    side = room + 4 + 11 + 2 * GAP + len(MARK) + 1
+    score = 11 + GAP if width >= WITH_SCORES else 0
+    beside = 4 + score + GAP + 1 + len(MARK)
+    room = max((width - 5 - 2 * GAP) // 2 - beside, 1)
+    side = beside + room
     yield (" " * (5 + GAP) + (" " * GAP).join(f"{_short(name, side):<{side}}" for name in names)).rstrip()
-    head = f"{'rank':>4}{'score':>{11 + GAP}}{'':{side - 15 - GAP}}"
+    head = f"{'rank':>4}{'score' if score else '':>{score}}{'':{side - 4 - score}}"
     yield (f"{'layer':>5}" + " " * GAP + (" " * GAP).join((head, head))).rstrip()
     highest = [max(s.score for s in scores) or 1.0 for scores in comparison.scores]
     for n, pair in enumerate(zip(*comparison.scores, strict=True)):
         cells = []
         for which, s in enumerate(pair):
             rank = f"{comparison.ranks[which][n]:g}"
+            number = f"{s.score:>#{score}.5g}" if score else ""
             drawn = bar(room * s.score / highest[which], unicode)
             mark = MARK if s.layer in comparison.dropped[which] else ""
-            cells.append(f"{rank:>4}{s.score:>#{11 + GAP}.5g}{'':{GAP}}{drawn:<{room}} {mark:<{len(MARK)}}")
+            cells.append(f"{rank:>4}{number}{'':{GAP}}{drawn:<{room}} {mark:<{len(MARK)}}")
         yield (f"{pair[0].layer:>5}" + " " * GAP + (" " * GAP).join(cells)).rstrip()
 
 

@@ -15,6 +15,8 @@ from gatenorm_stream.readings import READINGS
 
 WRAPPER_FORMATS = (TRANSFORMERS.name, ZEROED.name)
 NAME, MODEL_TYPE = 22, 18
+WIDE = 67
+"""Columns in which the formats find room behind a name."""
 
 
 def formats_of(row: Family) -> tuple[str, ...]:
@@ -38,8 +40,8 @@ def family_json(row: Family) -> dict[str, Any]:
 
 
 def wrapper_table(wrappers: Iterable[Wrapper], width: int = 80) -> str:
-    rows = [f"{w.name:<{NAME}}{w.model_type:<{MODEL_TYPE}}{', '.join(WRAPPER_FORMATS)}" for w in wrappers]
-    head = f"{'multimodal model':<{NAME}}{'model_type':<{MODEL_TYPE}}output formats"
+    rows = [_row(w.name, w.model_type, ", ".join(WRAPPER_FORMATS), width) for w in wrappers]
+    head = _row("multimodal model", "model_type", "output formats", width)
     rest = "Others whose text_config names one of these families are read too: format zeroed."
     return "\n".join((head, *rows, "", textwrap.fill(rest, width)))
 
@@ -56,8 +58,14 @@ def wrapper_json(wrapper: Wrapper) -> dict[str, Any]:
 
 
 def _lines(rows: Iterable[Family], width: int) -> Iterator[str]:
-    yield f"{'family':<{NAME}}{'model_type':<{MODEL_TYPE}}output formats"
+    yield _row("family", "model_type", "output formats", width)
     for row in rows:
-        yield f"{row.name:<{NAME}}{row.model_type:<{MODEL_TYPE}}{', '.join(formats_of(row))}"
+        yield _row(row.name, row.model_type, ", ".join(formats_of(row)), width)
         if row.note:
             yield textwrap.fill(row.note, width, initial_indent="    ", subsequent_indent="    ")
+
+
+def _row(name: str, model_type: str, formats: str, width: int) -> str:
+    if width < WIDE:
+        return f"{name:<{NAME}}{model_type}\n    {formats}"
+    return f"{name:<{NAME}}{model_type:<{MODEL_TYPE}}{formats}"

@@ -58,10 +58,12 @@ def test_score(folder: Path, columns: int) -> None:
 def test_prune_and_verify(folder: Path, columns: int) -> None:
     check(f"prune-{columns}", screen(folder, "sotu-5m", "--out", "out", columns=columns))
     check(f"verify-{columns}", screen(folder, "verify", "out", "--against", "sotu-5m", columns=columns))
+    check(f"explain-{columns}", screen(folder, "explain", "out", columns=columns))
 
 
 MISTAKES = """\
 gatenorm-stream scroe sotu-5m
+gatenorm-stream help
 gatenorm-stream score sotu-5m --dorp 2
 gatenorm-stream score sotu-5m --out pruned
 gatenorm-stream sotu-5m
