@@ -34,15 +34,11 @@ import numpy as np
 
 from gatenorm_stream.floats import FloatArray
 from gatenorm_stream.head_products import (
-    UNFOLDED,
-    Fold,
-    Head,
-    RowHead,
-    Side,
+    HeadsOfOneSide,
     gram,
     in_range,
     inner_products,
-    product_norm,
+    product_norms,
     scaled,
     squared_norm,
     well_conditioned,
@@ -56,6 +52,8 @@ _VANISHES = 1e-5
 """A sum of squared dot products under this share of the product of the squared norms is computed again."""
 _SUM_CANCELS = 0.01
 """A sum of heads whose squared norm is under this share of theirs is added up in float64."""
+_GRAMS = 32
+"""Gram matrices of query heads that are held at once."""
 _TILE = 1024
 MEMORY = 32 << 20
 """Bytes that a reading of whole projections may hold at once, unless told otherwise."""
@@ -64,21 +62,18 @@ _QUIET = np.errstate(over="ignore", invalid="ignore")
 """Overflow is expected and looked for in the results, not warned of."""
 
 
-def rows(head_of: HeadOf, side: Side, fold: Fold = UNFOLDED) -> Callable[[int], Head]:
-    """Heads that are there as arrays, for `per_head`."""
-    return lambda head: RowHead(head_of(head), side, fold)
-
-
 @_QUIET
-def per_head(
-    query: Callable[[int], Head], key: Callable[[int], Head], heads: Heads, key_head: int
-) -> tuple[float, ...]:
-    """||Q_h^T K_g||_F for each query head h that uses key head g = `key_head`.
+def per_head(query: HeadsOfOneSide, key: HeadsOfOneSide, heads: Heads, key_heads: range) -> tuple[float, ...]:
+    """||Q_h^T K_g||_F for each query head h that uses a key head g of `key_heads`.
 
     The layer's score is the square root of the sum of the squares over all its heads. Raises NotFiniteError.
     """
-    k = key(key_head)
-    return tuple(product_norm(query(h), k) for h in range(key_head * heads.group, (key_head + 1) * heads.group))
+    step, group = max(1, _GRAMS // heads.group), heads.group
+    norms: list[float] = []
+    for start in range(key_heads.start, key_heads.stop, step):
+        stop = min(start + step, key_heads.stop)
+        norms += product_norms(query, key, range(start * group, stop * group), range(start, stop))
+    return tuple(norms)
 
 
 @_QUIET

@@ -60,36 +60,40 @@ def fold_of(weight: Float64Array) -> Fold:
     return Fold(relative, peak)
 
 
-class Head(Protocol):
-    """X, (head_dim, hidden). `gram` is X X^T / peak^2; `factor` may raise NotFiniteError."""
-
-    @property
-    def gram(self) -> Float64Array: ...
-
-    @property
-    def factor(self) -> Factor: ...
+class HeadsOfOneSide(Protocol):
+    """Heads X_h, (head_dim, hidden). `grams` are their X_h X_h^T / peak^2, (heads, head_dim, head_dim)."""
 
     @property
     def peak(self) -> float: ...
 
+    def grams(self, which: range) -> Float64Array: ...
 
-class RowHead:
-    """A head that is there as an array, (head_dim, hidden): valid as long as that is."""
+    def factor(self, head: int) -> Factor:
+        """Raises NotFiniteError."""
 
-    def __init__(self, rows: FloatArray, side: Side, fold: Fold = UNFOLDED) -> None:
-        self._rows = rows
+
+class RowHeads:
+    """Heads that `read` gives, `at_once` of them: (heads, head_dim, hidden), valid until its next call."""
+
+    def __init__(
+        self, read: Callable[[range], FloatArray], side: Side, fold: Fold = UNFOLDED, at_once: int = 1
+    ) -> None:
+        self._read = read
         self._side: Side = side
         self._fold = fold
+        self._at_once = at_once
         self.peak = fold.peak
 
-    @cached_property
-    def gram(self) -> Float64Array:
+    def grams(self, which: range) -> Float64Array:
         weight = self._fold.weight
-        return gram(self._rows if weight is None else self._rows * weight.astype(self._rows.dtype))
+        parts = []
+        for start in range(which.start, which.stop, self._at_once):
+            rows = self._read(range(start, min(start + self._at_once, which.stop)))
+            parts.append(gram(rows if weight is None else rows * weight.astype(rows.dtype)))
+        return np.concatenate(parts)
 
-    @cached_property
-    def factor(self) -> Factor:
-        rows, scale = scaled(self._rows, self._side)
+    def factor(self, head: int) -> Factor:
+        rows, scale = scaled(self._read(range(head, head + 1))[0], self._side)
         if self._fold.weight is not None:
             rows *= self._fold.weight
         return _triangle(rows.T), scale * self.peak
@@ -111,16 +115,19 @@ class ColumnHeads:
         self._dim = dim
         self._side: Side = side
         self._fold = fold
+        self._grams: Float64Array | None = None
+        self.peak = fold.peak
 
-    def __call__(self, head: int) -> Head:
-        return _ColumnHead(self, head)
+    def grams(self, which: range) -> Float64Array:
+        if self._grams is None:
+            self._grams = self._all_grams()
+        return self._grams[which.start : which.stop]
 
-    @property
-    def peak(self) -> float:
-        return self._fold.peak
+    def factor(self, head: int) -> Factor:
+        triangle, scale = self._factors[head]
+        return triangle, scale * self.peak
 
-    @cached_property
-    def grams(self) -> Float64Array:
+    def _all_grams(self) -> Float64Array:
         sums = np.zeros((len(self._starts), self._dim, self._dim))
         for first, block in self._blocks():
             if self._fold.weight is not None:
@@ -130,7 +137,7 @@ class ColumnHeads:
         return sums
 
     @cached_property
-    def factors(self) -> list[Factor]:
+    def _factors(self) -> list[Factor]:
         """Each head's rows that were read are held as their triangle, which more rows are put under."""
         found: list[Factor] = [(np.zeros((0, self._dim)), 0.0)] * len(self._starts)
         for first, block in self._blocks():
@@ -141,40 +148,28 @@ class ColumnHeads:
                 triangle, before = found[h]
                 most = max(scale, before) or 1.0
                 found[h] = _triangle(np.vstack([triangle * (before / most), rows * (scale / most)])), most
-        return [(triangle, scale * self.peak) for triangle, scale in found]
+        return found
 
 
-@dataclass(frozen=True)
-class _ColumnHead:
-    heads: ColumnHeads
-    number: int
-
-    @property
-    def gram(self) -> Float64Array:
-        gram: Float64Array = self.heads.grams[self.number]
-        return gram
-
-    @property
-    def factor(self) -> Factor:
-        return self.heads.factors[self.number]
-
-    @property
-    def peak(self) -> float:
-        return self.heads.peak
-
-
-def product_norm(x: Head, y: Head) -> float:
-    """||X^T Y||_F. Raises NotFiniteError."""
-    squared, of_x, of_y = inner_products(x.gram, y.gram).tolist()
-    if well_conditioned(squared, of_x, of_y):
-        return math.sqrt(squared) * x.peak * y.peak
-    (r, scale_x), (t, scale_y) = x.factor, y.factor
-    return float(np.linalg.norm(r @ t.T)) * scale_x * scale_y
+def product_norms(left: HeadsOfOneSide, right: HeadsOfOneSide, queries: range, keys: range) -> tuple[float, ...]:
+    """||X_h^T Y_g||_F of each of `queries`; each of `keys` is used by as many of them. Raises NotFiniteError."""
+    group = len(queries) // len(keys)
+    y = right.grams(keys).reshape(len(keys), 1, -1)
+    x = left.grams(queries).reshape(len(keys), group, -1)
+    inner, of_x, of_y = np.broadcast_arrays(np.vecdot(x, y), np.vecdot(x, x), np.vecdot(y, y))
+    norms = []
+    for place, squares in enumerate(zip(inner.flat, of_x.flat, of_y.flat, strict=True)):
+        if well_conditioned(*squares):
+            norms.append(math.sqrt(squares[0]) * left.peak * right.peak)
+        else:
+            (r, scale_x), (t, scale_y) = left.factor(queries[place]), right.factor(keys[place // group])
+            norms.append(float(np.linalg.norm(r @ t.T)) * scale_x * scale_y)
+    return tuple(norms)
 
 
 def gram(a: FloatArray, b: FloatArray | None = None) -> Float64Array:
-    """A B^T, in float64; of A A^T, BLAS computes one half."""
-    return (a @ (a if b is None else b).T).astype(np.float64, copy=False)
+    """A B^T, in float64; of A A^T, BLAS computes one half. Of many matrices if there are more than two axes."""
+    return (a @ (a if b is None else b).swapaxes(-1, -2)).astype(np.float64, copy=False)
 
 
 def inner_products(a: Float64Array, b: Float64Array) -> Float64Array:

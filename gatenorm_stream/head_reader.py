@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from threading import Event
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,10 @@ from gatenorm_stream.families.projections import Latent, Norm, Projection, Weigh
 from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
 from gatenorm_stream.head_products import UNFOLDED, Fold, RowBlocks, fold_of
 
-REQUEST_BYTES = 4 << 20
-"""A remote file is read in requests of about this size."""
-CACHED_BYTES = 1 << 19
-"""Stored bytes that are read and widened at once, so that they are still in the processor's own cache."""
 BLOCK_BYTES = 8 << 20
-"""Of a matrix that is read whole, widened rows that are held at once."""
+"""Widened rows that are held at once. Fewer would have threads wait for each other between the calls of numpy."""
+QUANTISED_BYTES = 1 << 19
+"""Of quantised numbers, stored bytes that are widened at once, which takes many times their size."""
 APART = 16
 """Numbers between two rows: rows a multiple of 4096 bytes apart would compete for the same lines of the cache."""
 HUGE_BYTES = 4 << 20
@@ -47,41 +45,43 @@ class Memory(threading.local):
 class HeadReader:
     """Called with a head's number, gives its (head_dim, hidden) array in float32 (float64 if it is stored as F64).
 
-    The array may stand in `memory`: it is valid until the next call. Of a remote file, neighbouring heads up to
-    `stop` are read together, REQUEST_BYTES or one head at once, and kept for the next call. Heads of a latent come
-    in an orthonormal basis of the latent's rows instead of the hidden state's: norms of products are the same in
-    both; `fold` is in it. Raises CancelledError once `cancelled` is set.
+    The array may stand in `memory`: it is valid until the next call. Heads of a latent come in an orthonormal basis
+    of the latent's rows instead of the hidden state's: norms of products are the same in both; `fold` is in it.
+    Raises CancelledError once `cancelled` is set.
     """
 
-    def __init__(
-        self,
-        projection: Projection,
-        stop: int,
-        cancelled: Event,
-        memory: Memory,
-        *,
-        remote: bool,
-        fold: Fold = UNFOLDED,
-    ) -> None:
+    def __init__(self, projection: Projection, cancelled: Event, memory: Memory, *, fold: Fold = UNFOLDED) -> None:
         self._projection = projection
-        self._stop = stop
         self._cancelled = cancelled
-        self._remote = remote
         self._fold = fold
         self._rows = _Rows(projection.weight, _new if projection.transposed else memory.take)
         self._whole: FloatArray | None = None
         self._latent: tuple[FloatArray, FloatArray] | None = None
 
+    @property
+    def at_once(self) -> int:
+        """How many heads `heads` should be asked for."""
+        p = self._projection
+        return 1 if p.latent else max(1, BLOCK_BYTES // (p.dim * _widened_row_bytes(p.weight)))
+
+    def heads(self, which: range) -> FloatArray:
+        """(heads, head_dim, hidden), as valid as one."""
+        p = self._projection
+        if p.transposed or p.latent:
+            return np.stack([self(head) for head in which])
+        self._go_on()
+        rows = self._rows(*_runs([(p.starts[h], p.starts[h] + p.dim) for h in which]))
+        return rows.reshape(len(which), p.dim, -1)
+
     def __call__(self, head: int) -> FloatArray:
-        if self._cancelled.is_set():
-            raise CancelledError
         p = self._projection
         start, stop = p.starts[head], p.starts[head] + p.dim
+        self._go_on()
         if p.transposed:
             if self._whole is None:
-                self._whole = self._rows(0, p.weight.tensor.shape[0])
+                self._whole = self._rows((0, p.weight.tensor.shape[0]))
             return self._whole[:, start:stop].T
-        rows = self._rows(start, stop, self._read_to(head) if self._remote else stop)
+        rows = self._rows((start, stop))
         if p.latent is None:
             return rows
         if self._latent is None:
@@ -89,29 +89,23 @@ class HeadReader:
         latent, shared = self._latent
         return np.vstack([(rows @ latent).astype(np.float32), shared])
 
-    def _read_to(self, head: int) -> int:
-        """The row up to which heads stand side by side and fit in one request."""
-        p = self._projection
-        last = head
-        while last + 1 < self._stop and p.starts[last + 1] == p.starts[last] + p.dim:
-            if (p.starts[last + 1] + p.dim - p.starts[head]) * p.weight.row_bytes > REQUEST_BYTES:
-                break
-            last += 1
-        return p.starts[last] + p.dim
+    def _go_on(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError
 
 
 def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowBlocks:
     """Passes over all rows of the stored matrix, about BLOCK_BYTES at once; they raise CancelledError, too."""
     weight = projection.weight
     rows = _Rows(weight, memory.take)
-    count, columns = weight.tensor.shape
-    step = max(1, BLOCK_BYTES // (columns * np.dtype(widened(weight.tensor.dtype)).itemsize))
+    count = weight.tensor.shape[0]
+    step = max(1, BLOCK_BYTES // _widened_row_bytes(weight))
 
     def blocks() -> Iterator[tuple[int, FloatArray]]:
         for first in range(0, count, step):
             if cancelled.is_set():
                 raise CancelledError
-            yield first, rows(first, min(first + step, count))
+            yield first, rows((first, min(first + step, count)))
 
     return blocks
 
@@ -140,46 +134,61 @@ def _new(count: int) -> Bytes:
 
 
 class _Rows:
-    """Rows of a stored matrix, in memory that `take` gives.
-
-    What was read of a remote file beyond the rows asked for is kept for the next call.
-    """
+    """Rows of a stored matrix, in memory that `take` gives."""
 
     def __init__(self, weight: Weight, take: Callable[[int], Bytes]) -> None:
         self._weight = weight
         self._take = take
         self._scale = _scale(weight)
-        self._held = range(0)
-        self._data = memoryview(b"")
 
-    def __call__(self, start: int, stop: int, read_to: int = 0) -> FloatArray:
-        weight, file = self._weight, self._weight.tensor.shard.file
-        dtype, columns = np.dtype(widened(weight.tensor.dtype)), weight.tensor.shape[1]
-        step = max(1, CACHED_BYTES // weight.row_bytes)
-        numbers = (stop - start) * (columns + APART) * dtype.itemsize
-        memory = self._take(numbers + step * weight.row_bytes)
+    def __call__(self, *runs: tuple[int, int]) -> FloatArray:
+        """Rows start to stop of each run, one run below the other."""
+        weight, columns = self._weight, self._weight.tensor.shape[1]
+        dtype = np.dtype(widened(weight.tensor.dtype))
+        count = sum(stop - start for start, stop in runs)
+        numbers = count * (columns + APART) * dtype.itemsize
+        quantised = weight.tensor.dtype not in STORED
+        step = max(1, QUANTISED_BYTES // weight.row_bytes) if quantised else count
+        memory = self._take(numbers + min(step, count) * weight.row_bytes)
         rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
-        for first in range(start, stop, step):
-            last = min(first + step, stop)
-            if isinstance(file, LocalFile):
-                stored = memory[numbers:][: (last - first) * weight.row_bytes]
-                file.read_into(weight.rows(first, last), stored.data)
-            else:
-                stored = self._kept(first, last, max(stop, read_to))
+        done = 0
+        for first, last in _pieces(runs, step):
+            stored = self._stored(first, last, memory[numbers:])
             raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(last - first, -1)
-            part = rows[first - start : last - start]
+            part = rows[done : done + last - first]
             widen_into(part, raw, weight.tensor.dtype)
             if self._scale:
                 np.multiply(part, self._scale(first, last), out=part)
+            done += last - first
         return rows
 
-    def _kept(self, start: int, stop: int, read_to: int) -> npt.NDArray[Any]:
-        weight = self._weight
-        if start < self._held.start or stop > self._held.stop:
-            self._held = range(start, read_to)
-            self._data = weight.tensor.shard.file.read(weight.rows(start, self._held.stop))
-        first = (start - self._held.start) * weight.row_bytes
-        return np.frombuffer(self._data, np.uint8, (stop - start) * weight.row_bytes, first)
+    def _stored(self, first: int, last: int, memory: Bytes) -> Bytes:
+        where, file = self._weight.rows(first, last), self._weight.tensor.shard.file
+        if not isinstance(file, LocalFile):
+            return np.frombuffer(file.read(where), np.uint8)
+        stored = memory[: len(where)]
+        file.read_into(where, stored.data)
+        return stored
+
+
+def _widened_row_bytes(weight: Weight) -> int:
+    return weight.tensor.shape[1] * np.dtype(widened(weight.tensor.dtype)).itemsize
+
+
+def _runs(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Rows start to stop, joined where one ends and the next begins."""
+    joined = places[:1]
+    for start, stop in places[1:]:
+        if start == joined[-1][1]:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _pieces(runs: Iterable[tuple[int, int]], step: int) -> Iterator[tuple[int, int]]:
+    """The runs in pieces of at most `step` rows."""
+    return ((first, min(first + step, stop)) for start, stop in runs for first in range(start, stop, step))
 
 
 def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
@@ -199,7 +208,7 @@ def _basis(latent: Latent, fold: Fold) -> tuple[FloatArray, FloatArray]:
 
     With down^T = U R (QR), the rows of R^T are down's in the basis of U's columns.
     """
-    down = _Rows(latent.down, _new)(0, latent.rank + latent.shared).astype(np.float64)
+    down = _Rows(latent.down, _new)((0, latent.rank + latent.shared)).astype(np.float64)
     if fold.weight is not None:
         down *= fold.weight
     r = np.asarray(np.linalg.qr(down.T, mode="r"))

@@ -18,9 +18,9 @@ from gatenorm_stream.checkpoint.open import Tensor
 from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.projections import Pair, Projection
-from gatenorm_stream.gate_norm import joint, per_head, rows, stored
-from gatenorm_stream.head_products import ColumnHeads, Fold, Head, NotFiniteError, Side
-from gatenorm_stream.head_reader import REQUEST_BYTES, HeadReader, Memory, expect, read_fold, row_blocks
+from gatenorm_stream.gate_norm import joint, per_head, stored
+from gatenorm_stream.head_products import ColumnHeads, Fold, HeadsOfOneSide, NotFiniteError, RowHeads, Side
+from gatenorm_stream.head_reader import HeadReader, Memory, expect, read_fold, row_blocks
 from gatenorm_stream.readings import Reading
 from gatenorm_stream.scores import LayerScore
 
@@ -31,6 +31,8 @@ WHOLE = ("joint", "stored")
 """Readings that need whole projections, and so read them more than once."""
 TASK_BYTES = 8 << 20
 """Of a local model, a task scores about as much: little to start, and enough tasks to share out evenly."""
+REQUEST_BYTES = 4 << 20
+"""Of a remote model, about as much of the left side: it comes in one request."""
 
 
 def score_pairs(
@@ -78,8 +80,8 @@ def score_pairs(
 
 def _parts(pair: Pair, reading: Reading, remote: bool) -> list[range]:
     """The key heads that one task scores: all of them where heads mix or share what is read."""
-    keys, sides = pair.heads.keys, (pair.left, pair.right)
-    if reading in WHOLE or any(p.transposed for p in sides) or pair.right.latent:
+    keys = pair.heads.keys
+    if reading in WHOLE or any(p.transposed for p in pair.sides) or pair.right.latent:
         return [range(keys)]
     at_once, each = (REQUEST_BYTES, pair.left.bytes) if remote else (TASK_BYTES, pair.bytes)
     size = max(1, at_once * keys // each)
@@ -103,20 +105,22 @@ def _score_part(
     cancelled: Event,
 ) -> Sequence[float]:
     heads = pair.heads
-    left_heads = range(part.start * heads.group, part.stop * heads.group)
     try:
         if reading in WHOLE:
             if source.remote:
                 for tensor, where in (*pair.left.ranges, *pair.right.ranges):
                     tensor.shard.file.read(where)  # comes at one go, and is kept
-            left = HeadReader(pair.left, left_heads.stop, cancelled, memories[0], remote=source.remote)
-            right = HeadReader(pair.right, part.stop, cancelled, memories[1], remote=source.remote)
+            left, right = (HeadReader(p, cancelled, memory) for p, memory in zip(pair.sides, memories, strict=True))
             return (joint(left, right, heads),) if reading == "joint" else stored(left, right, heads)
         expect(pair.right, part)
-        expect(pair.left, left_heads)
-        left_of = _heads(pair.left, "left", left_heads.stop, cancelled, memories[0], source.remote)
-        right_of = _heads(pair.right, "right", part.stop, cancelled, memories[1], source.remote)
-        return [norm for g in part for norm in per_head(left_of, right_of, heads, g)]
+        expect(pair.left, range(part.start * heads.group, part.stop * heads.group))
+        memory, _ = memories
+        return per_head(
+            _heads(pair.left, "left", cancelled, memory),
+            _heads(pair.right, "right", cancelled, memory),
+            heads,
+            part,
+        )
     except NotFiniteError as error:
         names = " or ".join(t.name for t in _tensors(pair, error.side))
         remedy = "fetch it anew (into an --out: with --restart)" if source.remote else "restore the checkpoint"
@@ -125,15 +129,13 @@ def _score_part(
         ) from error
 
 
-def _heads(
-    projection: Projection, side: Side, stop: int, cancelled: Event, memory: Memory, remote: bool
-) -> Callable[[int], Head]:
+def _heads(projection: Projection, side: Side, cancelled: Event, memory: Memory) -> HeadsOfOneSide:
     fold = read_fold(projection.norm)
     if projection.transposed:
         blocks = row_blocks(projection, cancelled, memory)
         return ColumnHeads(blocks, projection.starts, projection.dim, side, fold)
-    reader = HeadReader(projection, stop, cancelled, memory, remote=remote, fold=fold)
-    return rows(reader, side, Fold(peak=fold.peak) if projection.latent else fold)
+    reader = HeadReader(projection, cancelled, memory, fold=fold)
+    return RowHeads(reader.heads, side, Fold(peak=fold.peak) if projection.latent else fold, reader.at_once)
 
 
 def _tensors(pair: Pair, side: Side) -> Iterable[Tensor]:

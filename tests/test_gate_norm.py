@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatenorm_stream import gate_norm
-from gatenorm_stream.gate_norm import rows
-from gatenorm_stream.head_products import UNFOLDED, ColumnHeads, Fold, NotFiniteError, fold_of
+from gatenorm_stream.head_products import UNFOLDED, ColumnHeads, Fold, NotFiniteError, RowHeads, Side, fold_of
 from gatenorm_stream.heads import Heads
 
 
@@ -43,14 +42,17 @@ def value_output_product(
     return norms
 
 
+def rows(head_of: gate_norm.HeadOf, side: Side, fold: Fold = UNFOLDED, at_once: int = 2) -> RowHeads:
+    return RowHeads(lambda which: np.stack([head_of(h).copy() for h in which]), side, fold, at_once)
+
+
 def computed(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
     def of(x: np.ndarray) -> gate_norm.HeadOf:
         return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
 
     left, right = rows(of(q), "left"), rows(of(k), "right")
-    per_head = [gate_norm.per_head(left, right, heads, g) for g in range(heads.keys)]
     return {
-        "per-head": math.hypot(*(norm for group in per_head for norm in group)),
+        "per-head": math.hypot(*gate_norm.per_head(left, right, heads, range(heads.keys))),
         "joint": gate_norm.joint(of(q), of(k), heads),
         "stored": math.hypot(*gate_norm.stored(of(q), of(k), heads)),
     }
@@ -123,8 +125,10 @@ def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
         stored = gate_norm.stored(reusing(q), reusing(k), heads, memory)
         assert joint == pytest.approx(expected["joint"], rel=1e-5)
         assert math.hypot(*stored) == pytest.approx(expected["stored"], rel=1e-5)
-    per_head = [gate_norm.per_head(rows(reusing(q), "left"), rows(reusing(k), "right"), heads, g) for g in range(5)]
-    assert math.hypot(*(n for group in per_head for n in group)) == pytest.approx(expected["per-head"], rel=1e-5)
+    for at_once in (1, 3, 10):
+        left, right = (rows(reusing(x), side, at_once=at_once) for x, side in ((q, "left"), (k, "right")))
+        found = [gate_norm.per_head(left, right, heads, part) for part in (range(1), range(1, 4), range(4, 5))]
+        assert math.hypot(*(n for part in found for n in part)) == pytest.approx(expected["per-head"], rel=1e-5)
 
 
 def test_query_heads_that_cancel_within_their_group() -> None:
@@ -183,7 +187,7 @@ def test_heads_that_are_columns(
         left, right = columns(o, heads.dim, rows_at_once, fold), rows(_heads(v, heads), "right")
     else:
         left, right = columns(o, heads.dim, rows_at_once), rows(_heads(v, heads), "right", fold)
-    found = [n for g in range(heads.keys) for n in gate_norm.per_head(left, right, heads, g)]
+    found = list(gate_norm.per_head(left, right, heads, range(heads.keys)))
     expected = []
     for h in range(heads.queries):
         mine, theirs = (_heads(x, heads)(n).astype(np.float64) for x, n in ((q, h), (v, h // heads.group)))
@@ -207,7 +211,7 @@ def test_a_norm_whose_product_leaves_float32(power: int, norm_power: int) -> Non
     assert v.any()
     o, norm = rng.standard_normal((8, 6)).astype(np.float32), rng.standard_normal(8) * 10.0**norm_power
     right = rows(_heads(v, heads), "right", fold_of(norm))
-    found = gate_norm.per_head(columns(o, 3, 3), right, heads, 0)
+    found = gate_norm.per_head(columns(o, 3, 3), right, heads, range(1))
     assert list(found) == pytest.approx(value_output_product(v, o, norm, heads), rel=1e-5)
 
 
@@ -222,11 +226,11 @@ def test_ordinary_columns_are_read_once() -> None:
 
     heads, v = Heads(2, 2, 4), rng.standard_normal((8, 64)).astype(np.float32)
     left, right = ColumnHeads(blocks, (0, 4), 4, "left"), rows(_heads(v, heads), "right")
-    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, g))
+    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, range(g, g + 1)))
     assert len(passes) == 1
     stored *= 1e-30
     left = ColumnHeads(blocks, (0, 4), 4, "left")
-    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, g))
+    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, range(g, g + 1)))
     assert len(passes) == 3
 
 
@@ -237,7 +241,7 @@ def test_inf_and_nan_in_outputs_values_and_norms(value: float, where: str) -> No
     {"left": o, "right": v, "norm": norm[None]}[where][-1, 1] = value
     heads = Heads(2, 1, 2)
     with pytest.raises(NotFiniteError) as caught:
-        gate_norm.per_head(columns(o, 2, 4), rows(_heads(v, heads), "right", fold_of(norm)), heads, 0)
+        gate_norm.per_head(columns(o, 2, 4), rows(_heads(v, heads), "right", fold_of(norm)), heads, range(1))
     assert caught.value.side == where
 
 
@@ -249,7 +253,7 @@ def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projectio
     (q if projection == "query" else k)[1, 3] = value
     heads = Heads(2, 1, 2)
     compute = {
-        "per-head": lambda q, k, heads: gate_norm.per_head(rows(q, "left"), rows(k, "right"), heads, 0),
+        "per-head": lambda q, k, heads: gate_norm.per_head(rows(q, "left"), rows(k, "right"), heads, range(1)),
         "joint": gate_norm.joint,
         "stored": gate_norm.stored,
     }[reading]

@@ -101,6 +101,10 @@ class Pair:
     left: Projection
     right: Projection
 
+    @property
+    def sides(self) -> tuple[Projection, Projection]:
+        return self.left, self.right
+
     @cached_property
     def bytes(self) -> int:
         """That must be read to score it."""
