@@ -2,7 +2,8 @@
 
 GateNormError
 ├── CheckpointError          the source is not a readable safetensors checkpoint
-│   └── HeaderError          a safetensors file breaks the format
+│   ├── HeaderError          a safetensors file breaks the format
+│   └── HubError             the Hub refuses, or is not reached
 ├── UnsupportedModelError    readable, but of a form that is not known here
 ├── SelectionError           the layers asked for can't be chosen
 ├── ComparisonError          two models have not the same layers
