@@ -83,6 +83,8 @@ def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:
 
     Raises VerificationError or PlanError if there is none, or it was changed.
     """
+    if out.is_file() and out.name.endswith(RECORD):
+        raise VerificationError(str(out), ["it is the record of an output; give the output itself"])
     path = record_path(out, single_file=out.is_file())
     if not path.is_file():
         raise VerificationError(

@@ -205,7 +205,7 @@ def test_every_option_says_what_it_takes(run: Run) -> None:
     """In words of ours, not in the names of Python's types."""
     for command in ("prune", "score", "compare", "verify", "explain", "push", "families"):
         for line in run(command, "--help").stdout.splitlines():
-            if match := re.match(r"  (-[hq], )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
+            if match := re.match(r"  (-[hoq], )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
                 assert match[4] or len(line) < 30, line
             else:
                 assert not line.startswith("  -"), line

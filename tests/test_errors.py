@@ -57,6 +57,10 @@ def only_bin(root: Path) -> None:
     (root / "pytorch_model.bin").write_bytes(b"pickle")
 
 
+def adapter(root: Path) -> None:
+    (root / "config.json").rename(root / "adapter_config.json")
+
+
 def no_weights(root: Path) -> None:
     for path in root.glob("*.safetensors*"):
         path.unlink()
@@ -113,6 +117,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "config is not JSON": (write("config.json", "{"), ("config.json is not valid JSON", "restore")),
     "config is an array": (write("config.json", "[]"), ("not a JSON object",)),
     "only .bin": (only_bin, ("pytorch_model.bin", "save the model as safetensors")),
+    "an adapter": (adapter, ("is an adapter, not a model", "merge_and_unload")),
     "no weights": (no_weights, ("has no weights", "model.safetensors")),
     "no index": (remove("model.safetensors.index.json"), ("model-0000", "restore the index")),
     "missing shard": (remove(SHARD_2), (SHARD_2, "not there", "download")),

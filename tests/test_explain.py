@@ -112,6 +112,13 @@ def test_what_is_no_output(run: Run, model: str) -> None:
     assert "there is no gatenorm.json; it is not an output of gatenorm-stream" in done.stderr
 
 
+def test_the_record_in_place_of_the_output(run: Run, model: str) -> None:
+    run(model, "-o", "out")
+    done = run("explain", "out/gatenorm.json")
+    assert done.returncode == 1
+    assert "it is the record of an output; give the output itself" in done.stderr
+
+
 def test_nothing_but_the_record_is_read(run: Run, model: str, tmp_path: Path) -> None:
     run(model, "--out", "out")
     told = explained(run, "out")

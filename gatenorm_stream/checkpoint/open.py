@@ -21,6 +21,7 @@ from gatenorm_stream.checkpoint.source import File, Source
 from gatenorm_stream.errors import CheckpointError
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ENTRY_BYTES = 75
@@ -99,6 +100,11 @@ def open_checkpoint(source: Source) -> Checkpoint:
         names = source.names()
         if (CONFIG not in names or not {SINGLE, INDEX} & set(names)) and (hint := _gguf_hint(source, names)):
             raise CheckpointError(hint)
+        if CONFIG not in names and ADAPTER in names:
+            raise CheckpointError(
+                f"{source.title} is an adapter, not a model; merge it into its base model first "
+                "(peft: merge_and_unload)"
+            )
         if CONFIG not in names:
             raise CheckpointError(
                 f"{source.title} has no {CONFIG}; give the directory or repository that holds it beside the "

@@ -21,6 +21,7 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.readings import Reading
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def compare(
     """Show two models, or two readings of one, side by side, and how far their rankings agree."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
     if b is None and other_reading in (None, reading):
-        raise typer.BadParameter("give a second model, or --other-reading to compare two readings of one")
+        raise UsageProblem("give a second model, or --other-reading to compare two readings of one")
     readings = reading, other_reading or reading
     from gatenorm_stream.report.progress import progress_meter
 

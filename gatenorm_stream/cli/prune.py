@@ -61,7 +61,11 @@ def prune(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Directory (of a GGUF: file) to write; must not exist.", rich_help_panel=OUTPUT
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Directory (of a GGUF: file) to write; must not exist.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     drop: DropOption = None,

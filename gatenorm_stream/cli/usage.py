@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import typer
 
 from gatenorm_stream.spelling import similar
+
+REWORDED = (
+    ("Value error, ", ""),
+    (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"there is no place for \1"),
+    (r"Invalid value for '(.*)': Input should be a valid integer.*", r"\1 takes a whole number"),
+    (r"Invalid value for '(.*)': Input should be a valid number.*", r"\1 takes a number such as 0.2"),
+    (r"Invalid value for '(.*)': Input should be greater than or equal to (.*)", r"\1 takes at least \2"),
+    (r"Invalid value for '(.*)': Input should be less than or equal to (.*)", r"\1 takes at most \2"),
+)
+"""What typer says, and what is said here."""
 
 
 class UsageProblem(typer.BadParameter):
@@ -23,7 +34,11 @@ def usage_line(error: Any) -> str:
     option = getattr(error, "option_name", None)
     if ctx and option and text.lower().startswith("no such option"):
         text = f"there is no option {option}{_meant(option, ctx)}"
-    text = " ".join(text.replace("Value error, ", "").split())
+    for found, said in REWORDED:
+        text = re.sub(found, said, text)
+    if ctx and ctx.command.name == "prune" and text.startswith("there is no place for"):
+        text += "; the output is named by --out"
+    text = " ".join(text.split())
     more = f" ({ctx.command_path} --help)" if ctx and not isinstance(error, UsageProblem) else ""
     return f"error: {text[:1].lower()}{text[1:]}{more}"
 

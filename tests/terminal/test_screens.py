@@ -67,6 +67,11 @@ gatenorm-stream help
 gatenorm-stream score sotu-5m --dorp 2
 gatenorm-stream score sotu-5m --out pruned
 gatenorm-stream sotu-5m
+gatenorm-stream sotu-5m pruned
+gatenorm-stream sotu-5m --dry-run --drop 20%
+gatenorm-stream sotu-5m --dry-run --share 1/5
+gatenorm-stream sotu-5m --dry-run --threads 0
+gatenorm-stream compare sotu-5m
 gatenorm-stream sotu-5m --dry-run --format noop
 gatenorm-stream sotu-5m --dry-run --layers 3-x
 gatenorm-stream score sotu5m
