@@ -189,6 +189,13 @@ def test_offline_without_a_cache(run: Run) -> None:
     assert "HF_HUB_OFFLINE is set" in done.stderr
 
 
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:8900", ""])
+def test_an_endpoint_without_its_scheme(run: Run, endpoint: str) -> None:
+    done = run("score", "org/sotu", HF_ENDPOINT=endpoint)
+    assert done.returncode == 1
+    assert done.stderr == f"error: HF_ENDPOINT is {endpoint!r}; begin it with https:// or http://\n"
+
+
 @pytest.mark.slow
 def test_an_unreachable_hub_falls_back_to_the_cache(run: Run, hub: Hub, tmp_path: Path) -> None:
     download(hub, tmp_path)
