@@ -16,6 +16,9 @@ tokens = tokenizer("The people", return_tensors="pt")
 print(tokenizer.decode(model.generate(**tokens, max_new_tokens=16, do_sample=False)[0]))
 ```"""
 
+IMAGES = """\
+For images too, `AutoProcessor.from_pretrained("pruned", trust_remote_code={trust})` in the tokenizer's place."""
+
 TRUST = "`trust_remote_code` is for `modeling_gatenorm.py`, which leaves that attention out of the stock model."
 
 LLAMA_CPP = """\
@@ -50,6 +53,7 @@ def run_it(model: Model, absent: bool, engines: tuple[str, ...]) -> Iterator[str
     if absent:
         yield TRUST
     if model.multimodal:
+        yield IMAGES.format(trust=trust)
         return
     if "llama.cpp" in engines:
         yield "### llama.cpp"

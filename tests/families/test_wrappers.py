@@ -15,6 +15,7 @@ import torch
 import transformers
 from absence import assert_attention_is_absent, assert_cache_only_where_attention_is
 from conftest import COMMAND, FIXTURE
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from wrapper_cases import CASES, RESERVED, WrapperCase
 
@@ -129,6 +130,34 @@ def test_left_padding(checkpoint, prune):
     expected = model(input_ids=tokens, **inputs).logits
     actual = model(input_ids=padded, attention_mask=mask, **inputs).logits[:, 5:]
     assert float((actual - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())
+
+
+@torch.no_grad()
+def test_text_and_image_by_the_processor_of_the_source(sotu, prune, tmp_path):
+    """As people load it: AutoProcessor on the output."""
+    case, layers, image_token = of("llava-llama"), (0, 2), "<image>"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(sotu, extra_special_tokens={"image_token": image_token})
+    images = transformers.CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    options = {"patch_size": 4, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    transformers.LlavaProcessor(images, tokenizer, image_token=image_token, **options).save_pretrained(tmp_path)
+    text = {**case.options["text_config"], "vocab_size": len(tokenizer)}
+    config = {**case.options, "text_config": text, "image_token_index": tokenizer.image_token_id}
+    tiny.make(replace(case, options=config)).save_pretrained(tmp_path)
+
+    out = prune(tmp_path, layers, "--format", "transformers")
+    processor = transformers.AutoProcessor.from_pretrained(out, trust_remote_code=True)
+    assert isinstance(processor, transformers.LlavaProcessor)
+    image = Image.linear_gradient("L").convert("RGB")
+    inputs = processor(images=image, text="The people <image> of the United", return_tensors="pt")
+    assert int((inputs["input_ids"] == tokenizer.image_token_id).sum()) == 16
+    stock, model = tiny.load(tmp_path, case), tiny.load(out, case, trust_remote_code=True)
+    with tiny.silenced(stock, layers):
+        expected = stock(**inputs).logits
+    assert float((model(**inputs).logits - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())
+    dark = processor(
+        images=Image.new("RGB", image.size), text="The people <image> of the United", return_tensors="pt"
+    )
+    assert float((model(**dark).logits - expected).abs().max()) > 100 * TOLERANCE
 
 
 def test_is_refused_without_trust(checkpoint, prune):
