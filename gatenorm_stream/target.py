@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.source import Source
-from gatenorm_stream.errors import OutputError
+from gatenorm_stream.errors import OutputError, PlanError, VerificationError
 from gatenorm_stream.gguf.open import SUFFIX
 from gatenorm_stream.layout import Layout
-from gatenorm_stream.record import RECORD, record_path
+from gatenorm_stream.record import RECORD, read_record, record_path
 
 SPARE_BYTES = 16 << 20
 """Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
@@ -70,6 +70,21 @@ def _check_directory(source: Source, out: Path, target: Path, force: bool) -> No
                 f"{out} exists and was not written by gatenorm-stream (it has no {RECORD}), so --force does "
                 "not replace it; choose another directory, or delete it yourself"
             )
+        if added := _added(out):
+            raise OutputError(
+                f"{out} holds {added[0]}, which gatenorm-stream did not write; move it elsewhere, then --force "
+                "replaces the rest"
+            )
+
+
+def _added(out: Path) -> list[str]:
+    """Files that came into an output later, but for hidden ones; none where the record is damaged."""
+    try:
+        _, files = read_record(out)
+    except (VerificationError, PlanError):
+        return []
+    names = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
+    return sorted(name for name in names if name not in {*files, RECORD} and not name.startswith("."))
 
 
 def check_space(layout: Layout, out: Path) -> None:

@@ -243,6 +243,9 @@ def test_force_replaces_an_earlier_output_only(run: Run, llama: Path, tmp_path: 
     assert run(llama, "--out", "out", "--layers", "2", "--force").returncode == 0
     assert json.loads((tmp_path / "out/gatenorm.json").read_text())["dropped"] == [2]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["llama", "out"]
+    (tmp_path / "out/results.txt").write_text("mine")
+    assert "out holds results.txt" in run(llama, "--out", "out", "--force").stderr
+    assert (tmp_path / "out/results.txt").read_text() == "mine"
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/work.txt").write_text("mine")
     refused = run(llama, "--out", "precious", "--force")

@@ -40,7 +40,8 @@ def usage_line(error: Any) -> str:
         text += "; the output is named by --out"
     text = " ".join(text.split())
     more = f" ({ctx.command_path} --help)" if ctx and not isinstance(error, UsageProblem) else ""
-    return f"error: {text[:1].lower()}{text[1:]}{more}"
+    begin = text[:1] if isinstance(error, UsageProblem) else text[:1].lower()
+    return f"error: {begin}{text[1:]}{more}"
 
 
 def _meant(option: str, ctx: typer.Context) -> str:

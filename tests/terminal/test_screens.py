@@ -64,6 +64,7 @@ def test_prune_and_verify(folder: Path, columns: int) -> None:
 MISTAKES = """\
 gatenorm-stream scroe sotu-5m
 gatenorm-stream help
+gatenorm-stream Score sotu-5m
 gatenorm-stream score sotu-5m --dorp 2
 gatenorm-stream score sotu-5m --out pruned
 gatenorm-stream sotu-5m
