@@ -1,4 +1,4 @@
-"""Fills the tables of docs/performance.md from benchmarks/results/speed.json (--check: are they what it says?)."""
+"""Fills the tables of docs/performance.md from benchmarks/results/speed*.json (--check: do they say the same?)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
-RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
+RESULTS = ROOT / "benchmarks" / "results"
+SIXTEEN = " on 16 cores"
 NAMES = {
     "read": "reading the bytes",
     "ours": "gatenorm-stream",
@@ -84,6 +85,7 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "loading": compared,
     "pruning": pruned,
     "memory": memory,
+    "giants": memory,
     "start": start,
     "growth": growth,
 }
@@ -91,10 +93,8 @@ TABLES: dict[str, Callable[[Rows], str]] = {
 
 def filled(text: str, sections: dict[str, Any]) -> str:
     """`text` with the table of each section between its marks, under a line that says what it was measured on."""
-    for name, table in TABLES.items():
-        if name not in sections:
-            continue
-        section = sections[name]
+    for name, section in sections.items():
+        table = TABLES[name.removesuffix(SIXTEEN)]
         machine = section["machine"]
         on = (
             f"{machine['processors']} cores of {machine['cpu']}, Python {machine['python']}, numpy "
@@ -113,9 +113,10 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     text = DOCUMENT.read_text("utf-8")
-    new = filled(text, json.loads(RESULTS.read_text("utf-8"))["sections"])
+    here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
+    new = filled(text, here | {name + SIXTEEN: section for name, section in sixteen.items()})
     if args.check:
-        sys.exit(0 if new == text else f"{DOCUMENT} is not what {RESULTS} says; run {Path(__file__).name}")
+        sys.exit(0 if new == text else f"{DOCUMENT} is not what {RESULTS} say; run {Path(__file__).name}")
     DOCUMENT.write_text(new, "utf-8")
 
 

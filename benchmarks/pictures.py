@@ -12,10 +12,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def draw(sections: dict[str, list[dict[str, Any]]]) -> None:
-    if rows := sections.get("memory"):
+    if rows := sections.get("memory", []) + sections.get("giants", []):
         lines = {
             what: [(r["weights"] / 1e9, r["peak_rss"] / 1e6) for r in rows if r["what"] == what]
-            for what in ("score", "prune")
+            for what in ("score", "prune", "verify")
         }
         lines = {name: points for name, points in lines.items() if points}
         text = chart("Peak resident memory", "weights, GB", "MB", lines, log_y=False)

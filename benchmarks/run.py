@@ -3,8 +3,8 @@
     python benchmarks/run.py [--work DIR] [--only scoring,joint,...]      BENCH=quick: small shapes, minutes less
 
 Takes turns between the rivals, so that a busy machine is unfair to none, and reports the best of the rounds and all
-of them. Writes benchmarks/results/speed.json and two drawings; docs/performance.md is written from it
-(`python benchmarks/performance_tables.py`).
+of them. Writes benchmarks/results/speed.json, from which `python benchmarks/performance_tables.py` fills
+docs/performance.md and `python benchmarks/pictures.py` draws two charts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 from machine import COMMAND, machine, measure
-from pictures import draw
 from shapes import SHAPES, Shape, write_sparse
 
 HERE = Path(__file__).parent
@@ -89,6 +88,10 @@ def scoring(work: Path) -> list[Row]:
         rows += compare(what, model, names if dtype == "BF16" else names[:-1])
         if name == "13B" and dtype == "BF16":
             rows += compare(f"{what}, cold", model, names[:2], cold=True)
+            shutil.rmtree(model)
+            shape = layers(SHAPES[name], 2 if QUICK else 40)
+            model = write_sparse(shape, work / "model", dtype=dtype)
+            rows += compare(f"{name} {dtype}, {shape.layers} layers", model, names[:2])
         shutil.rmtree(model)
     return rows
 
@@ -251,27 +254,46 @@ def memory(work: Path) -> list[Row]:
     """Peak resident memory of whole commands. Of 405B, an eighth of each head holds numbers, the rest is holes."""
     rows: list[Row] = []
     for name in ("1B",) if QUICK else ("1B", "13B", "70B", "405B"):
-        shape = SHAPES[name]
-        model = write_sparse(shape, work / "model", rows=1 / 8 if name == "405B" else 1)
-        acts: list[tuple[str, list[object]]] = [("score", ["score", model])]
-        if shutil.disk_usage(work).free > 1.3 * size(model) and name in ("1B", "13B"):
-            acts.append(("prune", [model, "--out", work / "out"]))
-        for what, words in acts:
-            found = measure(COMMAND, *words, "--quiet")
-            rows.append(
-                {
-                    "what": what,
-                    "shape": name,
-                    "weights": size(model),
-                    "read": shape.qk_bytes if what == "score" else size(model),
-                    "seconds": found.seconds,
-                    "peak_rss": found.peak_rss,
-                }
-            )
-            print(f"{name:>5} {what:6} {found.seconds:8.2f} s   peak {found.peak_rss / 1e6:4.0f} MB", flush=True)
-            shutil.rmtree(work / "out", ignore_errors=True)
+        model = write_sparse(SHAPES[name], work / "model", rows=1 / 8 if name == "405B" else 1)
+        rows.append(peak(name, "score", model, "score", model))
+        if name in ("1B", "13B") and shutil.disk_usage(work).free > 1.3 * size(model):
+            rows += pruned_and_verified(name, model, work / "out")
         shutil.rmtree(model)
     return rows
+
+
+def giants(work: Path) -> list[Row]:
+    """Pruning what the disk has no room for, of holes mostly, where files share blocks; only if it is asked for."""
+    rows: list[Row] = []
+    for _, folder in reflinking(work, 1_200_000_000_000):
+        for name in ("70B", "405B"):
+            model = write_sparse(SHAPES[name], folder / "model", rows=1 / 8)
+            rows.append(peak(name, "prune", model, model, "--out", folder / "out"))
+            shutil.rmtree(model)
+            shutil.rmtree(folder / "out")
+        subprocess.run(["umount", str(folder)], check=True)
+    return rows
+
+
+def pruned_and_verified(name: str, model: Path, out: Path) -> list[Row]:
+    rows = [
+        peak(name, "prune", model, model, "--out", out),
+        peak(name, "verify", model, "verify", out, "--against", model),
+    ]
+    shutil.rmtree(out)
+    return rows
+
+
+def peak(name: str, what: str, model: Path, *words: object) -> Row:
+    found = measure(COMMAND, *words, "--quiet")
+    print(f"{name:>5} {what:6} {found.seconds:8.2f} s   peak {found.peak_rss / 1e6:4.0f} MB", flush=True)
+    return {
+        "what": what,
+        "shape": name,
+        "weights": size(model),
+        "seconds": found.seconds,
+        "peak_rss": found.peak_rss,
+    }
 
 
 def start(work: Path) -> list[Row]:
@@ -332,29 +354,28 @@ def blas_kernel() -> str:
 
 
 SECTIONS: dict[str, Callable[[Path], list[Row]]] = {
-    section.__name__: section for section in (start, scoring, joint, loading, pruning, memory, growth)
+    section.__name__: section for section in (start, scoring, joint, loading, pruning, memory, growth, giants)
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="directory for the models; the system's temporary one by default")
-    parser.add_argument("--only", help=f"some of {','.join(SECTIONS)}; the other results of the last run are kept")
+    parser.add_argument("--only", help=f"some of {','.join(SECTIONS)}; all but giants (10 minutes) by default")
+    parser.add_argument("--results", type=Path, default=RESULTS / "speed.json", help="what is not run anew is kept")
     args = parser.parse_args()
-    target = RESULTS / ("speed_quick.json" if QUICK else "speed.json")
-    content = json.loads(target.read_text()) if args.only and target.exists() else {"sections": {}}
-    for name in args.only.split(",") if args.only else SECTIONS:
+    target: Path = args.results
+    content = json.loads(target.read_text()) if target.exists() else {"sections": {}}
+    for name in args.only.split(",") if args.only else [name for name in SECTIONS if name != "giants"]:
         print(f"-- {name} (load {os.getloadavg()[0]:.1f})", flush=True)
         load = os.getloadavg()[0]
         with tempfile.TemporaryDirectory(dir=args.work) as work:
             rows = SECTIONS[name](Path(work))
         content["sections"][name] = {"load": load, "machine": {**machine(), "blas": blas_kernel()}, "rows": rows}
         if not QUICK:
-            RESULTS.mkdir(exist_ok=True)
             target.write_text(json.dumps(content, indent=1) + "\n")
     if not QUICK:
-        draw({name: section["rows"] for name, section in content["sections"].items()})
-        print(f"wrote {target}")
+        print(f"wrote {target}; python benchmarks/pictures.py draws it")
 
 
 if __name__ == "__main__":
