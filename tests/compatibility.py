@@ -34,7 +34,7 @@ each family and the fixture model, on a CPU, in float32, and in transformers on 
 Each `ok` is a pruned model whose logits or log-probabilities equal, in that engine, those of the stock transformers
 model whose attention is silenced there; the number is the largest absolute difference over all its cases. For
 transformers, generated text and the cache were compared too, with layer 0 gone, left padding, sliding windows and
-hybrid layers; on the GPU by eager and sdpa attention, sdpa's flash kernels among them.
+hybrid layers; on the GPU by eager and sdpa attention, 8 families by sdpa's flash kernels and by flash-attn 2 too.
 
 - **ok**: run and compared. **loader only**: the engine's own loading and model code ran on a CPU, not its server.
   **zeroed**: that form was run, as no other can be.
