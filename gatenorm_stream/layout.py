@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.header import TensorInfo
+from gatenorm_stream.checkpoint.local import LocalFile
 from gatenorm_stream.checkpoint.open import Tensor
 from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.checkpoint.source import File
@@ -98,6 +100,12 @@ class Layout:
     def code(self) -> tuple[str, ...]:
         """Files of Python that are taken over; nothing here runs them."""
         return tuple(name for name in self.copied if name.lower().endswith(".py"))
+
+    @property
+    def taken_from(self) -> Path | None:
+        """A local file of the source whose bytes the output takes over, if there is one."""
+        files = (piece.file for shard in self.shards for piece in shard.pieces if isinstance(piece, Copied))
+        return next((file.path for file in files if isinstance(file, LocalFile)), None)
 
     @property
     def weight_bytes(self) -> int:

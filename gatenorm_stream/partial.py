@@ -24,7 +24,7 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Path]:
 
     Raises OutputError, also if it is a link or belongs to someone else, who could change what is written.
     """
-    partial = out.with_name(out.name + ".partial")
+    partial = partial_path(out)
     try:
         handle = _opened(partial)
     except OSError as error:
@@ -38,6 +38,10 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Path]:
         yield partial
     finally:
         os.close(handle)
+
+
+def partial_path(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
 
 
 def left_by_us(partial: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.journal import JOURNAL
-from gatenorm_stream.partial import open_partial
+from gatenorm_stream.partial import open_partial, partial_path
 from gatenorm_stream.record import RECORD, record_path
 from gatenorm_stream.synced import sync_directory
 
@@ -47,7 +47,7 @@ def publish_file(partial: Path, name: str, out: Path, force: bool) -> None:
 
 def remove_emptied(out: Path) -> None:
     """Deletes the `.partial` of a run that was cut off after `publish_file`: at most its journal is left in it."""
-    if out.is_file() and out.with_name(out.name + ".partial").is_dir():
+    if out.is_file() and partial_path(out).is_dir():
         with suppress(OSError, OutputError), open_partial(out) as partial:
             if {p.name for p in partial.iterdir()} <= {JOURNAL}:
                 shutil.rmtree(partial)

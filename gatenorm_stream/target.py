@@ -10,7 +10,9 @@ from gatenorm_stream.checkpoint.source import Source
 from gatenorm_stream.errors import OutputError, PlanError, VerificationError
 from gatenorm_stream.gguf.open import SUFFIX
 from gatenorm_stream.layout import Layout
+from gatenorm_stream.partial import partial_path
 from gatenorm_stream.record import RECORD, read_record, record_path
+from gatenorm_stream.sharing import shares_blocks
 
 SPARE_BYTES = 16 << 20
 """Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
@@ -88,14 +90,22 @@ def _added(out: Path) -> list[str]:
 
 
 def check_space(layout: Layout, out: Path) -> None:
-    """Raises OutputError if the disk has no room for the output."""
+    """Raises OutputError if the disk has no room for what of the output is not there yet.
+
+    What a file system shares with the source takes no room that could be told before.
+    """
     parent = _existing_parent(out.resolve())
-    free, needed = shutil.disk_usage(parent).free, layout.size + SPARE_BYTES
-    if free < needed:
+    free, needed = shutil.disk_usage(parent).free, layout.size + SPARE_BYTES - _begun(out)
+    if free < needed and not (layout.taken_from and shares_blocks(layout.taken_from, parent)):
         raise OutputError(
             f"{parent} has {free / 1e9:.2f} GB free, the output needs {needed / 1e9:.2f} GB; free some space, or "
             "choose another place for --out"
         )
+
+
+def _begun(out: Path) -> int:
+    """Bytes on the disk that an earlier run left, which this one goes on with."""
+    return sum(path.lstat().st_blocks * 512 for path in partial_path(out).rglob("*"))
 
 
 def _existing_parent(path: Path) -> Path:

@@ -15,6 +15,7 @@ from checkpoints import llama_config, read_tensors
 from conftest import Run
 from safetensors.numpy import save_file
 
+import gatenorm_stream
 from gatenorm_stream.checkpoint.header import BLOCK
 from gatenorm_stream.checkpoint.local import LocalSource
 from gatenorm_stream.checkpoint.open import open_checkpoint
@@ -88,3 +89,27 @@ def test_an_output_takes_hardly_any_room_on_btrfs(run: Run, btrfs: Path) -> None
     source_tensors = read_tensors(source)
     assert all(source_tensors[name] == t for name, t in read_tensors(btrfs / "out").items())
     assert run("verify", btrfs / "out", "--against", source).returncode == 0
+    leave_free(btrfs, size // 2)
+    assert run(source, "--out", btrfs / "second", "--layers", "2").returncode == 0
+    assert run(source, "--out", btrfs / "zeroed", "--layers", "1", "--format", "zeroed").returncode == 0
+
+
+def leave_free(folder: Path, count: int) -> None:
+    subprocess.run(["fallocate", "-l", str(shutil.disk_usage(folder).free - count), folder / "filler"], check=True)
+
+
+@pytest.mark.slow
+def test_room_is_asked_for_what_is_not_there_yet(run: Run, btrfs: Path, tmp_path: Path) -> None:
+    source = wide(tmp_path / "wide", 8 << 10)
+
+    def stop_late(what: str, done: int, total: int, file: str) -> None:
+        if what == "writing" and done > 0.8 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gatenorm_stream.prune(gatenorm_stream.plan(source, layers=[2]), btrfs / "out", progress=stop_late)
+    os.sync()
+    leave_free(btrfs, (source / "model.safetensors").stat().st_size // 2)
+    refused = run(source, "--out", btrfs / "other", "--layers", "2")
+    assert (refused.returncode, "GB free" in refused.stderr) == (1, True)
+    assert run(source, "--out", btrfs / "out", "--layers", "2").returncode == 0
