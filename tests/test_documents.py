@@ -131,3 +131,7 @@ def test_links_lead_somewhere() -> None:
     for document in [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "fixtures/README.md"]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8")):
             assert (document.parent / link).exists(), (document.name, link)
+
+
+def test_tables_of_deploy_are_what_was_measured() -> None:
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "deploy_tables.py", "--check"], check=True)
