@@ -52,7 +52,7 @@ _VANISHES = 1e-5
 """A sum of squared dot products under this share of the product of the squared norms is computed again."""
 _SUM_CANCELS = 0.01
 """A sum of heads whose squared norm is under this share of theirs is added up in float64."""
-_GRAMS = 32
+_GRAM_BYTES = 8 << 20
 """Gram matrices of query heads that are held at once."""
 _TILE = 1024
 MEMORY = 32 << 20
@@ -68,7 +68,8 @@ def per_head(query: HeadsOfOneSide, key: HeadsOfOneSide, heads: Heads, key_heads
 
     The layer's score is the square root of the sum of the squares over all its heads. Raises NotFiniteError.
     """
-    step, group = max(1, _GRAMS // heads.group), heads.group
+    group = heads.group
+    step = max(1, _GRAM_BYTES // (8 * heads.dim**2 * group))
     norms: list[float] = []
     for start in range(key_heads.start, key_heads.stop, step):
         stop = min(start + step, key_heads.stop)

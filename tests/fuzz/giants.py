@@ -8,6 +8,7 @@ Each run must end by itself with a message or a plan, in less than 300 MB and on
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import subprocess
@@ -40,6 +41,37 @@ def shard(*parts: tuple[bytes, int], data: int = 0) -> Write:
             file.truncate(file.tell() + data)
             file.seek(0)
             file.write(struct.pack("<Q", length))
+
+    return write
+
+
+def one_head(dim: int, hidden: int) -> Write:
+    """A model of two layers with one head each, all holes."""
+    config = llama_config(
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        head_dim=dim,
+        hidden_size=hidden,
+        intermediate_size=1,
+        vocab_size=1,
+        tie_word_embeddings=True,
+    )
+    shapes = {"model.embed_tokens.weight": (1, hidden), "model.norm.weight": (hidden,)}
+    for layer in ("model.layers.0.", "model.layers.1."):
+        shapes |= {f"{layer}self_attn.{p}_proj.weight": (dim, hidden) for p in "qkv"}
+        shapes |= {f"{layer}self_attn.o_proj.weight": (hidden, dim), f"{layer}mlp.down_proj.weight": (hidden, 1)}
+        shapes |= {f"{layer}mlp.{p}_proj.weight": (1, hidden) for p in ("gate", "up")}
+        shapes |= {f"{layer}{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+
+    def write(root: Path) -> None:
+        entries, end = {}, 0
+        for name, shape in shapes.items():
+            start, end = end, end + 2 * math.prod(shape)
+            entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+        (root / CONFIG).write_text(json.dumps(config))
+        (root / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(entries, SHARD)}))
+        shard((json.dumps(entries).encode(), 1), data=end)(root)
 
     return write
 
@@ -106,6 +138,9 @@ GIANTS: dict[str, Write] = {
     "config: a thousand million layers": lambda root: (root / CONFIG).write_text(
         json.dumps(llama_config(num_hidden_layers=10**9))
     ),
+    "a head of 4 GB": one_head(16_384, 131_072),
+    "a head of 0.5 GB": one_head(2048, 131_072),
+    "a head as large as may be": one_head(128, 32_768),
     "plan: 90,000 layers": text(
         "plan.json", (PLAN, 1), (b'{"layer":#,"score":1,"heads":[]},', 90_000), (b"{}]}", 1)
     ),
