@@ -21,6 +21,8 @@ from hub_repository import Repository
 from hub_runs import environment
 from hub_server import Hub
 
+from gatenorm_stream.families.table import FAMILIES
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -135,3 +137,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_tables_of_deploy_are_what_was_measured() -> None:
     subprocess.run([sys.executable, ROOT / "benchmarks" / "deploy_tables.py", "--check"], check=True)
+
+
+def test_readme_counts_the_architectures() -> None:
+    assert f"of one of {len(FAMILIES)} architectures" in " ".join((ROOT / "README.md").read_text("utf-8").split())
