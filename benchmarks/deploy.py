@@ -232,6 +232,7 @@ def measure_gains(parent: Path, rounds: int) -> dict[str, object]:
     directories = [places.whole(parent / "whole", model), places.pruned(parent / "pruned", model)]
     for directory in directories:
         convert(directory)
+    os.sync()  # or it would be written out while times are taken
     targets, load = {}, []
     for name, target in TARGETS.items():
         samples, others = [], Others()
