@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.source import Source
@@ -105,7 +106,11 @@ def check_space(layout: Layout, out: Path) -> None:
 
 def _begun(out: Path) -> int:
     """Bytes on the disk that an earlier run left, which this one goes on with."""
-    return sum(path.lstat().st_blocks * 512 for path in partial_path(out).rglob("*"))
+    count = 0
+    for path in partial_path(out).rglob("*"):
+        with suppress(FileNotFoundError):  # another run may be at work
+            count += path.lstat().st_blocks * 512
+    return count
 
 
 def _existing_parent(path: Path) -> Path:
