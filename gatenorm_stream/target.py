@@ -107,9 +107,10 @@ def check_space(layout: Layout, out: Path) -> None:
 def _begun(out: Path) -> int:
     """Bytes on the disk that an earlier run left, which this one goes on with."""
     count = 0
-    for path in partial_path(out).rglob("*"):
-        with suppress(FileNotFoundError):  # another run may be at work
-            count += path.lstat().st_blocks * 512
+    for folder, _, names in os.walk(partial_path(out)):
+        for name in names:
+            with suppress(FileNotFoundError):  # another run may be at work
+                count += os.lstat(os.path.join(folder, name)).st_blocks * 512
     return count
 
 
