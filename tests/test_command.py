@@ -128,11 +128,14 @@ def test_closed_streams(llama: Path, tmp_path: Path) -> None:
     subprocess.run([COMMAND, "verify", "out", "--against", llama], cwd=tmp_path, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "families"])
+@pytest.mark.parametrize("line", ["--help", "--version", "families", f"score {FIXTURE}", f"score {FIXTURE} --json"])
 def test_a_full_disk_behind_standard_output(line: str) -> None:
-    done = subprocess.run(["sh", "-c", f"{COMMAND} {line} >/dev/full"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: .*No space left on device\n", done.stderr)
+    for unbuffered in ("", "1"):
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        words = ["sh", "-c", f"{COMMAND} {line} >/dev/full"]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.returncode == 1
+        assert re.fullmatch(r"error: .*No space left on device\n", done.stderr)
 
 
 def test_progress_on_a_terminal_only(llama: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from gatenorm_stream.cli.fold import folded
+from gatenorm_stream.cli.streams import flush_output, give_up_output
 from gatenorm_stream.errors import GateNormError, VerificationError
 
 SHOWN_PROBLEMS = 20
@@ -35,11 +35,11 @@ def reported(command: F) -> F:
         signal.signal(signal.SIGTERM, terminate)
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()
+            flush_output()
         except (typer.Exit, typer.BadParameter):
             raise
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            give_up_output()
             raise typer.Exit(141) from None
         except Exception as error:
             if debug:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 from gatenorm_stream.cli import compare, explain, families, prune, push, score, verify
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.help import Command, command_help
-from gatenorm_stream.cli.streams import open_closed_streams
+from gatenorm_stream.cli.streams import flush_output, give_up_output, open_closed_streams
 from gatenorm_stream.cli.usage import check_command, options_of, usage_line
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -100,10 +101,16 @@ def main() -> None:
         os.environ.setdefault(name, "1")  # scoring runs threads of its own
     open_closed_streams()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
+        with suppress(OSError) if code else nullcontext():
+            flush_output()
     except typer.Abort:
         sys.exit(130)
+    except BrokenPipeError:
+        give_up_output()
+        sys.exit(141)
     except OSError as error:
+        give_up_output()
         typer.echo(f"error: standard output: {error.strerror}", err=True)
         sys.exit(1)
     except Exception as error:
@@ -111,4 +118,4 @@ def main() -> None:
             raise
         typer.echo(folded(usage_line(error), sys.stderr), err=True)
         sys.exit(2)
-    sys.exit(code or 0)
+    sys.exit(code)

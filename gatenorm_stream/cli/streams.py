@@ -1,4 +1,4 @@
-"""Standard streams that were closed when the command began."""
+"""Standard streams that were closed, or can't be written any more."""
 
 from __future__ import annotations
 
@@ -15,3 +15,17 @@ def open_closed_streams() -> None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8")
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8")
+
+
+def give_up_output() -> None:
+    """What is still to be written goes nowhere, so that the interpreter has nothing to complain of as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def flush_output() -> None:
+    """Raises OSError, and gives up what could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        give_up_output()
+        raise
