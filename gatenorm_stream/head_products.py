@@ -178,7 +178,7 @@ def inner_products(a: Float64Array, b: Float64Array) -> Float64Array:
 
 
 def squared_norm(x: FloatArray) -> float:
-    return float(np.einsum("ij,ij->", x, x))
+    return float(np.vecdot(x, x).sum(dtype=np.float64))
 
 
 def well_conditioned(inner: float, squared_a: float, squared_b: float) -> bool:
