@@ -57,6 +57,8 @@ def _check_directory(source: Source, out: Path, target: Path, force: bool) -> No
             f"{source.title} is a safetensors checkpoint and becomes a directory, not {out}; convert that by "
             "llama.cpp's convert_hf_to_gguf.py"
         )
+    if around := next((p for p in target.parents if (p / RECORD).is_file()), None):
+        raise OutputError(f"{out} is inside {around}, an output of gatenorm-stream; choose a directory outside it")
     if source.directory:
         home = source.directory.resolve()
         if target == home or target.is_relative_to(home):

@@ -208,6 +208,12 @@ def test_out_inside_source_or_around_it(run: Run, llama: Path, tmp_path: Path) -
     fails(run, tmp_path, llama, "--out", "link/out", says=("inside the source",))
 
 
+def test_out_inside_another_output(run: Run, llama: Path, tmp_path: Path) -> None:
+    assert run(llama, "--out", "first").returncode == 0
+    fails(run, tmp_path, llama, "--out", "first/second", says=("inside", "an output", "outside"))
+    assert run("verify", "first").returncode == 0
+
+
 def test_disk_too_small(run: Run, llama: Path, tmp_path: Path) -> None:
     """A sparse shard that claims, truthfully, more than any disk here holds."""
     size = 8 << 40
