@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from document import between, fill_or_check
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "deploy.md"
@@ -80,22 +80,13 @@ def machine(result: Result) -> str:
 def fill(document: str, result: Result) -> str:
     """The document with its tables written anew."""
     for name, render in {"gains": gains, "quantised": quantised, "machine": machine}.items():
-        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        before, _, rest = document.partition(begin)
-        _, _, after = rest.partition(end)
-        document = f"{before}{begin}{render(result)}\n{end}{after}"
+        document = between(document, f"<!-- table: {name} -->\n", "<!-- end -->", f"{render(result)}\n")
     return document
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    text = DOCUMENT.read_text("utf-8")
-    new = fill(text, json.loads(RESULTS.read_text("utf-8")))
-    if args.check:
-        sys.exit(0 if new == text else f"{DOCUMENT} is not what {RESULTS} says; run {Path(__file__).name}")
-    DOCUMENT.write_text(new, "utf-8")
+    result = json.loads(RESULTS.read_text("utf-8"))
+    fill_or_check(__doc__, DOCUMENT, lambda text: fill(text, result))
 
 
 if __name__ == "__main__":

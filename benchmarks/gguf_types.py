@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from document import between
 from machine import machine
 
 import gatenorm_stream
@@ -142,9 +143,8 @@ def main() -> None:
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     text = DOCUMENT.read_text("utf-8")
-    before, rest = text.split("<!-- table: types -->\n")
-    after = rest[rest.index("<!-- end -->") :]
-    DOCUMENT.write_text(f"{before}<!-- table: types -->\n{table(rows)}\n{after}", "utf-8")
+    new = between(text, "<!-- table: types -->\n", "<!-- end -->", f"{table(rows)}\n")
+    DOCUMENT.write_text(new, "utf-8")
     print(table(rows))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from document import between, fill_or_check
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -94,6 +93,9 @@ TABLES: dict[str, Callable[[Rows], str]] = {
 def filled(text: str, sections: dict[str, Any]) -> str:
     """`text` with the table of each section between its marks, under a line that says what it was measured on."""
     for name, section in sections.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        if begin not in text:
+            continue
         table = TABLES[name.removesuffix(SIXTEEN)]
         machine = section["machine"]
         on = (
@@ -101,23 +103,14 @@ def filled(text: str, sections: dict[str, Any]) -> str:
             f"{machine['numpy']} (OpenBLAS kernel {machine['blas']}); load of the machine when it began: "
             f"{section['load']:.1f}."
         )
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        content = f"{begin}{on}\n\n{table(section['rows'])}\n{end}"
-        text = pattern.sub(lambda _, content=content: content, text)  # type: ignore[misc]
+        text = between(text, begin, end, f"{on}\n\n{table(section['rows'])}\n")
     return text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    text = DOCUMENT.read_text("utf-8")
     here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
-    new = filled(text, here | {name + SIXTEEN: section for name, section in sixteen.items()})
-    if args.check:
-        sys.exit(0 if new == text else f"{DOCUMENT} is not what {RESULTS} say; run {Path(__file__).name}")
-    DOCUMENT.write_text(new, "utf-8")
+    sections = here | {name + SIXTEEN: section for name, section in sixteen.items()}
+    fill_or_check(__doc__, DOCUMENT, lambda text: filled(text, sections))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -157,12 +157,13 @@ def product_norms(left: HeadsOfOneSide, right: HeadsOfOneSide, queries: range, k
     y = right.grams(keys).reshape(len(keys), 1, -1)
     x = left.grams(queries).reshape(len(keys), group, -1)
     inner, of_x, of_y = np.broadcast_arrays(np.vecdot(x, y), np.vecdot(x, x), np.vecdot(y, y))
+    right_factor = cache(right.factor)
     norms = []
     for place, squares in enumerate(zip(inner.flat, of_x.flat, of_y.flat, strict=True)):
         if well_conditioned(*squares):
             norms.append(math.sqrt(squares[0]) * left.peak * right.peak)
         else:
-            (r, scale_x), (t, scale_y) = left.factor(queries[place]), right.factor(keys[place // group])
+            (r, scale_x), (t, scale_y) = left.factor(queries[place]), right_factor(keys[place // group])
             norms.append(float(np.linalg.norm(r @ t.T)) * scale_x * scale_y)
     return tuple(norms)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from threading import Event
 from typing import TypeAlias
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.local import LocalFile
-from gatenorm_stream.checkpoint.ranges import coalesce
+from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.families.projections import Latent, Norm, Projection, Weight
 from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
 from gatenorm_stream.head_products import UNFOLDED, Fold, RowBlocks, fold_of
@@ -69,29 +69,23 @@ class HeadReader:
         p = self._projection
         if p.transposed or p.latent:
             return np.stack([self(head) for head in which])
-        self._go_on()
-        rows = self._rows(*_runs([(p.starts[h], p.starts[h] + p.dim) for h in which]))
-        return rows.reshape(len(which), p.dim, -1)
+        _go_on(self._cancelled)
+        return self._rows(*p.rows_of(which)).reshape(len(which), p.dim, -1)
 
     def __call__(self, head: int) -> FloatArray:
         p = self._projection
-        start, stop = p.starts[head], p.starts[head] + p.dim
-        self._go_on()
+        _go_on(self._cancelled)
         if p.transposed:
             if self._whole is None:
-                self._whole = self._rows((0, p.weight.tensor.shape[0]))
-            return self._whole[:, start:stop].T
-        rows = self._rows((start, stop))
+                self._whole = self._rows(p.weight.tensor.range)
+            return self._whole[:, p.starts[head] : p.starts[head] + p.dim].T
+        rows = self._rows(*p.rows_of(range(head, head + 1)))
         if p.latent is None:
             return rows
         if self._latent is None:
             self._latent = _basis(p.latent, self._fold)
         latent, shared = self._latent
         return np.vstack([(rows @ latent).astype(np.float32), shared])
-
-    def _go_on(self) -> None:
-        if self._cancelled.is_set():
-            raise CancelledError
 
 
 def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowBlocks:
@@ -103,21 +97,18 @@ def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowB
 
     def blocks() -> Iterator[tuple[int, FloatArray]]:
         for first in range(0, count, step):
-            if cancelled.is_set():
-                raise CancelledError
-            yield first, rows((first, min(first + step, count)))
+            _go_on(cancelled)
+            yield first, rows(weight.rows(first, min(first + step, count)))
 
     return blocks
 
 
 def expect(projection: Projection, heads: range) -> None:
     """Has the system begin to read these heads, if they are local, so that the disk works while we do."""
-    weight, file = projection.weight, projection.weight.tensor.shard.file
-    if isinstance(file, LocalFile):
-        places = [(s, s + projection.dim) for s in (projection.starts[h] for h in heads)]
-        ranges = [weight.tensor.range] if projection.transposed else [weight.rows(*place) for place in places]
-        for where in coalesce(ranges):
-            file.expect(where)
+    tensor = projection.weight.tensor
+    if isinstance(tensor.shard.file, LocalFile):
+        for where in (tensor.range,) if projection.transposed else projection.rows_of(heads):
+            tensor.shard.file.expect(where)
 
 
 def read_fold(norm: Norm | None) -> Fold:
@@ -127,6 +118,11 @@ def read_fold(norm: Norm | None) -> Fold:
     tensor = norm.tensor
     weight = widen(tensor.shard.file.read(tensor.range), tensor.dtype, tensor.shape)
     return fold_of(weight.astype(np.float64) + norm.offset)
+
+
+def _go_on(cancelled: Event) -> None:
+    if cancelled.is_set():
+        raise CancelledError
 
 
 def _new(count: int) -> Bytes:
@@ -141,29 +137,30 @@ class _Rows:
         self._take = take
         self._scale = _scale(weight)
 
-    def __call__(self, *runs: tuple[int, int]) -> FloatArray:
-        """Rows start to stop of each run, one run below the other."""
+    def __call__(self, *ranges: ByteRange) -> FloatArray:
+        """The rows that stand in `ranges`, one below the other."""
         weight, columns = self._weight, self._weight.tensor.shape[1]
         dtype = np.dtype(widened(weight.tensor.dtype))
-        count = sum(stop - start for start, stop in runs)
+        count = sum(map(len, ranges)) // weight.row_bytes
         numbers = count * (columns + APART) * dtype.itemsize
         quantised = weight.tensor.dtype not in STORED
-        step = max(1, QUANTISED_BYTES // weight.row_bytes) if quantised else count
-        memory = self._take(numbers + min(step, count) * weight.row_bytes)
+        step = min(count, max(1, QUANTISED_BYTES // weight.row_bytes)) if quantised else count
+        memory = self._take(numbers + step * weight.row_bytes)
         rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
         done = 0
-        for first, last in _pieces(runs, step):
-            stored = self._stored(first, last, memory[numbers:])
-            raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(last - first, -1)
-            part = rows[done : done + last - first]
+        for where in (piece for run in ranges for piece in run.chunks(step * weight.row_bytes)):
+            stored = self._stored(where, memory[numbers:])
+            raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(len(where) // weight.row_bytes, -1)
+            part = rows[done : done + len(raw)]
             widen_into(part, raw, weight.tensor.dtype)
             if self._scale:
-                np.multiply(part, self._scale(first, last), out=part)
-            done += last - first
+                first = (where.start - weight.tensor.range.start) // weight.row_bytes
+                np.multiply(part, self._scale(first, first + len(raw)), out=part)
+            done += len(raw)
         return rows
 
-    def _stored(self, first: int, last: int, memory: Bytes) -> Bytes:
-        where, file = self._weight.rows(first, last), self._weight.tensor.shard.file
+    def _stored(self, where: ByteRange, memory: Bytes) -> Bytes:
+        file = self._weight.tensor.shard.file
         if not isinstance(file, LocalFile):
             return np.frombuffer(file.read(where), np.uint8)
         stored = memory[: len(where)]
@@ -173,22 +170,6 @@ class _Rows:
 
 def _widened_row_bytes(weight: Weight) -> int:
     return weight.tensor.shape[1] * np.dtype(widened(weight.tensor.dtype)).itemsize
-
-
-def _runs(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Rows start to stop, joined where one ends and the next begins."""
-    joined = places[:1]
-    for start, stop in places[1:]:
-        if start == joined[-1][1]:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return joined
-
-
-def _pieces(runs: Iterable[tuple[int, int]], step: int) -> Iterator[tuple[int, int]]:
-    """The runs in pieces of at most `step` rows."""
-    return ((first, min(first + step, stop)) for start, stop in runs for first in range(start, stop, step))
 
 
 def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
@@ -208,7 +189,7 @@ def _basis(latent: Latent, fold: Fold) -> tuple[FloatArray, FloatArray]:
 
     With down^T = U R (QR), the rows of R^T are down's in the basis of U's columns.
     """
-    down = _Rows(latent.down, _new)((0, latent.rank + latent.shared)).astype(np.float64)
+    down = _Rows(latent.down, _new)(latent.range).astype(np.float64)
     if fold.weight is not None:
         down *= fold.weight
     r = np.asarray(np.linalg.qr(down.T, mode="r"))

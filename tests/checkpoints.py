@@ -34,27 +34,36 @@ def llama_config(**changes: Any) -> dict[str, Any]:
 
 
 def llama_shapes(layers: int = LAYERS, *, bias: bool = False) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCAB, HIDDEN)}
-    q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    for n in range(layers):
+    return shapes_of(llama_config(num_hidden_layers=layers), bias=bias)
+
+
+def shapes_of(config: Mapping[str, Any], *, bias: bool = False) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama with this config."""
+    hidden, inner, heads = (config[n] for n in ("hidden_size", "intermediate_size", "num_attention_heads"))
+    dim = config.get("head_dim", hidden // heads)
+    q, kv = heads * dim, config["num_key_value_heads"] * dim
+    embedding = (config["vocab_size"], hidden)
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": embedding}
+    for n in range(config["num_hidden_layers"]):
         p = f"model.layers.{n}."
         for name, out, into in [
-            ("q_proj", q, HIDDEN),
-            ("k_proj", kv, HIDDEN),
-            ("v_proj", kv, HIDDEN),
-            ("o_proj", HIDDEN, q),
+            ("q_proj", q, hidden),
+            ("k_proj", kv, hidden),
+            ("v_proj", kv, hidden),
+            ("o_proj", hidden, q),
         ]:
             shapes[f"{p}self_attn.{name}.weight"] = (out, into)
             if bias:
                 shapes[f"{p}self_attn.{name}.bias"] = (out,)
         shapes |= {
-            f"{p}mlp.gate_proj.weight": (INTERMEDIATE, HIDDEN),
-            f"{p}mlp.up_proj.weight": (INTERMEDIATE, HIDDEN),
-            f"{p}mlp.down_proj.weight": (HIDDEN, INTERMEDIATE),
-            f"{p}input_layernorm.weight": (HIDDEN,),
-            f"{p}post_attention_layernorm.weight": (HIDDEN,),
+            f"{p}mlp.gate_proj.weight": (inner, hidden),
+            f"{p}mlp.up_proj.weight": (inner, hidden),
+            f"{p}mlp.down_proj.weight": (hidden, inner),
+            f"{p}input_layernorm.weight": (hidden,),
+            f"{p}post_attention_layernorm.weight": (hidden,),
         }
-    return shapes | {"model.norm.weight": (HIDDEN,), "lm_head.weight": (VOCAB, HIDDEN)}
+    shapes["model.norm.weight"] = (hidden,)
+    return shapes if config["tie_word_embeddings"] else shapes | {"lm_head.weight": embedding}
 
 
 def random_tensors(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:

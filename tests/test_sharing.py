@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import llama_config, read_tensors
+from checkpoints import llama_config, read_tensors, shapes_of
 from conftest import Run
 from safetensors.numpy import save_file
 
@@ -25,14 +25,6 @@ HIDDEN, LAYERS = 512, 4
 
 def wide(root: Path, mlp: int) -> Path:
     """A checkpoint in one shard, none of whose sizes but the norms' is odd for a file system."""
-    rng = np.random.default_rng(0)
-    shapes = {"model.embed_tokens.weight": (64, HIDDEN), "model.norm.weight": (HIDDEN,)}
-    for n in range(LAYERS):
-        layer = f"model.layers.{n}."
-        shapes |= {f"{layer}self_attn.{p}_proj.weight": (HIDDEN, HIDDEN) for p in "qkvo"}
-        shapes |= {f"{layer}mlp.{p}_proj.weight": (mlp, HIDDEN) for p in ("gate", "up")}
-        shapes |= {f"{layer}mlp.down_proj.weight": (HIDDEN, mlp)}
-        shapes |= {f"{layer}{norm}_layernorm.weight": (HIDDEN,) for norm in ("input", "post_attention")}
     config = llama_config(
         num_attention_heads=8,
         num_key_value_heads=8,
@@ -43,7 +35,8 @@ def wide(root: Path, mlp: int) -> Path:
         vocab_size=64,
         tie_word_embeddings=True,
     )
-    tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes_of(config).items()}
     root.mkdir()
     save_file(tensors, root / "model.safetensors")
     (root / "config.json").write_text(json.dumps(config))

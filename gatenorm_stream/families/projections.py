@@ -65,6 +65,11 @@ class Projection:
     latent: Latent | None = None
     norm: Norm | None = None
 
+    def rows_of(self, heads: range) -> tuple[ByteRange, ...]:
+        """Where the rows of these heads stand, if it is not `transposed`."""
+        starts = (self.starts[head] for head in heads)
+        return coalesce(self.weight.rows(start, start + self.dim) for start in starts)
+
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All that is read for it, the norm aside."""
@@ -77,7 +82,7 @@ class Projection:
         weight = self.weight.tensor
         own: tuple[ByteRange, ...] = (weight.range,)
         if not self.transposed:
-            own = coalesce([self.weight.rows(start, start + self.dim) for start in self.starts])
+            own = self.rows_of(range(len(self.starts)))
         parts = [(weight, r) for r in own]
         if self.latent:
             parts.append((self.latent.down.tensor, self.latent.range))

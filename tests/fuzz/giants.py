@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from checkpoints import llama_config, llama_shapes, random_tensors, shapes_of, write_checkpoint
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 MAX_RSS = 300 << 20
@@ -57,16 +57,10 @@ def one_head(dim: int, hidden: int) -> Write:
         vocab_size=1,
         tie_word_embeddings=True,
     )
-    shapes = {"model.embed_tokens.weight": (1, hidden), "model.norm.weight": (hidden,)}
-    for layer in ("model.layers.0.", "model.layers.1."):
-        shapes |= {f"{layer}self_attn.{p}_proj.weight": (dim, hidden) for p in "qkv"}
-        shapes |= {f"{layer}self_attn.o_proj.weight": (hidden, dim), f"{layer}mlp.down_proj.weight": (hidden, 1)}
-        shapes |= {f"{layer}mlp.{p}_proj.weight": (1, hidden) for p in ("gate", "up")}
-        shapes |= {f"{layer}{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
 
     def write(root: Path) -> None:
         entries, end = {}, 0
-        for name, shape in shapes.items():
+        for name, shape in shapes_of(config).items():
             start, end = end, end + 2 * math.prod(shape)
             entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
         (root / CONFIG).write_text(json.dumps(config))
