@@ -14,7 +14,7 @@ import sys
 CODE = """
 import json, resource, sys, time
 sys.path.insert(0, sys.argv[1])
-import gatenorm_stream, numpy, gatenorm_stream.sources
+import gatenorm_stream, numpy, gatenorm_stream.sources.open
 before, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
 scores = gatenorm_stream.score(sys.argv[2], reading=sys.argv[3], threads=2)
 seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)

@@ -16,10 +16,10 @@ import numpy as np
 from machine import COMMAND, machine, measure
 from shapes import SHAPES
 
-from gatenorm_stream.checkpoint.header import TensorInfo
-from gatenorm_stream.checkpoint.ranges import ByteRange
-from gatenorm_stream.gguf.header import build_header, place
-from gatenorm_stream.gguf.metadata import ARRAY, STRING, Value, string
+from gatenorm_stream.checkpoint.gguf_header import build_header, place
+from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, STRING, Value, string
+from gatenorm_stream.checkpoint.tensors import TensorInfo
+from gatenorm_stream.sources.ranges import ByteRange
 
 RESULT = Path(__file__).parent / "results" / "gguf_large.json"
 SHAPE = SHAPES["8B"]

@@ -24,7 +24,7 @@ from document import between
 from machine import machine
 
 import gatenorm_stream
-from gatenorm_stream.agreement import correlation, ranked
+from gatenorm_stream.scoring.comparison import correlation, ranked
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "deploy"))

@@ -28,10 +28,10 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "hub"))
 from hub_repository import Repository
 from hub_server import Hub
 
-from gatenorm_stream.checkpoint.local import LocalSource
-from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.families.model import read_model
-from gatenorm_stream.pairs import pairs
+from gatenorm_stream.scoring.pairs import pairs
+from gatenorm_stream.sources.local import LocalSource
 
 RESULTS = Path(__file__).parent / "results" / "hub_bytes.json"
 RATE = 100e6
@@ -120,8 +120,8 @@ def _fetching() -> list[dict[str, object]]:
 _FETCH = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
-from gatenorm_stream.checkpoint.ranges import ByteRange
-from gatenorm_stream.sources import open_source
+from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.open import open_source
 
 connections = int(sys.argv[1])
 source = open_source("org/1B")

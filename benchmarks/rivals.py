@@ -35,9 +35,9 @@ def heads(model: Path) -> tuple[int, int]:
 
 def read(model: Path, threads: int) -> list[float]:
     """Only reads the bytes of q and k, into memory that is used again."""
-    from gatenorm_stream.checkpoint.local import LocalSource
-    from gatenorm_stream.checkpoint.open import open_checkpoint
+    from gatenorm_stream.checkpoint.safetensors import open_checkpoint
     from gatenorm_stream.families.model import read_model
+    from gatenorm_stream.sources.local import LocalSource
 
     with open_checkpoint(LocalSource(model)) as checkpoint:
         ranges = [
@@ -184,7 +184,7 @@ def main() -> None:
     os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), blas)
     imported = {"torch": ("safetensors.torch",), "safetensors": ("safetensors.torch",), "blas": ("numpy",)}
     imported |= {"transformers": ("transformers.models.llama.modeling_llama",)}
-    for module in imported.get(name.partition("_")[0], ("gatenorm_stream.sources", "gatenorm_stream.api")):
+    for module in imported.get(name.partition("_")[0], ("gatenorm_stream.sources.open", "gatenorm_stream.api")):
         import_module(module)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -18,29 +18,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from gatenorm_stream.checkpoint.source import Source
-from gatenorm_stream.containers import lay_out, open_model
-from gatenorm_stream.containers import verify as verify_output
 from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
-from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.projections import Pair
-from gatenorm_stream.formats.choice import FormatChoice, choose_format
-from gatenorm_stream.hub.source import HubSource
-from gatenorm_stream.pairs import pairs
-from gatenorm_stream.partial import open_partial
-from gatenorm_stream.plans import Plan, check_plan_fits, read_plan
-from gatenorm_stream.publication import remove_emptied
-from gatenorm_stream.readings import Reading, check_reading
+from gatenorm_stream.families.open import open_model
+from gatenorm_stream.formats.choice import choose_format
+from gatenorm_stream.planning.decide import make_plan
+from gatenorm_stream.planning.lay_out import lay_out
+from gatenorm_stream.planning.plan import Plan, check_plan_fits, read_plan
 from gatenorm_stream.report.model_card import model_card
-from gatenorm_stream.rewrite import write_output
-from gatenorm_stream.scores import LayerScore
-from gatenorm_stream.scoring import WHOLE, Progress, score_pairs
-from gatenorm_stream.selection import Choice, select
-from gatenorm_stream.sources import open_source
-from gatenorm_stream.target import check_place, check_space
-from gatenorm_stream.verification import Verified
+from gatenorm_stream.scoring.readings import Reading, check_reading
+from gatenorm_stream.scoring.score import scored
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import Choice
+from gatenorm_stream.sources.open import open_source
+from gatenorm_stream.verifying.verified import Verified
+from gatenorm_stream.verifying.verify import verify as verify_output
+from gatenorm_stream.work import Progress
+from gatenorm_stream.writing.partial import open_partial
+from gatenorm_stream.writing.publication import remove_emptied
+from gatenorm_stream.writing.target import check_place, check_space
+from gatenorm_stream.writing.write import write_output
 
 __all__ = [
     "GateNormError",
@@ -205,52 +202,3 @@ def verify(
     """
     source = open_source(against, revision=revision, connections=connections) if against else None
     return verify_output(Path(out), source, progress=progress)
-
-
-def scored(
-    model: Model, reading: Reading, *, threads: int | None = None, progress: Progress | None = None
-) -> tuple[LayerScore, ...]:
-    """Scores every attention sublayer. Raises as `score_pairs` and `pairs` do."""
-    return scored_pairs(model.checkpoint.source, pairs(model, reading), reading, threads=threads, progress=progress)
-
-
-def scored_pairs(
-    source: Source,
-    layers: Sequence[Pair],
-    reading: Reading,
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[LayerScore, ...]:
-    """`score_pairs`; a remote model's projections that are read more than once stay in a temporary directory."""
-    if reading not in WHOLE or not isinstance(source, HubSource) or source.keeps:
-        return score_pairs(source, layers, reading, threads=threads, progress=progress)
-    with TemporaryDirectory(prefix="gatenorm-") as folder:
-        source.keep_in(Path(folder))
-        return score_pairs(source, layers, reading, threads=threads, progress=progress)
-
-
-def make_plan(
-    model: Model,
-    scores: tuple[LayerScore, ...],
-    choice: Choice,
-    reading: Reading,
-    format: str,
-    engines: tuple[str, ...],
-) -> tuple[Plan, FormatChoice]:
-    """The decision, from a model's scores. Raises SelectionError or FormatError."""
-    dropped = select(scores, choice)
-    chosen = choose_format(model, dropped, format, engines)
-    checkpoint = model.checkpoint
-    plan = Plan(
-        source=checkpoint.source.title,
-        revision=checkpoint.source.revision,
-        family=model.family.model_type,
-        reading=reading,
-        scores=scores,
-        dropped=dropped,
-        format=chosen.format.name,
-        engines=engines,
-        choice=choice,
-    )
-    return plan, chosen

@@ -61,8 +61,6 @@ def widen_into(out: FloatArray, raw: npt.NDArray[Any], dtype: str) -> None:
         case "F32" | "F64":
             np.copyto(out, raw)
         case _:
-            from gatenorm_stream.gguf.dequantise import dequantise
-
             np.copyto(out, dequantise(raw, dtype))
 
 
@@ -81,3 +79,12 @@ def _shift_and_scale(out: FloatArray, raw: Bits, shift: int, power: int) -> None
     np.left_shift(raw.view(f"<i{raw.itemsize}"), shift, out=bits, dtype=np.int32, casting="unsafe")
     np.bitwise_and(bits, np.int32(magnitude - 2**31), out=bits)
     np.multiply(out, np.float32(2.0**power), out=out)
+
+
+def dequantise(rows: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.floating[Any]]:
+    """The (rows, columns) numbers in whole blocks of bytes, in float32. Infinite scales give inf or nan."""
+    from gguf import GGMLQuantizationType, quants
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers: npt.NDArray[np.floating[Any]] = quants.dequantize(rows, GGMLQuantizationType[dtype])
+    return numbers

@@ -12,7 +12,7 @@ from conftest import FIXTURE, Run, golden
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatenorm_stream.agreement import correlation, ranked
+from gatenorm_stream.scoring.comparison import correlation, ranked
 
 scores = st.lists(st.integers(0, 20).map(float), min_size=2, max_size=30)
 

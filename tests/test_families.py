@@ -27,14 +27,14 @@ from hypothesis import strategies as st
 from test_gate_norm import value_output_product
 
 import gatenorm_stream
-from gatenorm_stream.checkpoint.local import LocalSource
-from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import CheckpointError, SelectionError, UnsupportedModelError
+from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model, layers_prefix, read_model
 from gatenorm_stream.families.projections import rows, starts
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.families.wrappers import WRAPPERS
-from gatenorm_stream.heads import Heads
+from gatenorm_stream.sources.local import LocalSource
 
 ROWS = {row.model_type: row for row in FAMILIES}
 SHARED = {"model_type", "architectures"}

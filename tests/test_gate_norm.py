@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatenorm_stream import gate_norm
-from gatenorm_stream.head_products import UNFOLDED, ColumnHeads, Fold, NotFiniteError, RowHeads, Side, fold_of
-from gatenorm_stream.heads import Heads
+from gatenorm_stream.scoring import gate_norm
+from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.scoring.head_products import (
+    UNFOLDED,
+    ColumnHeads,
+    Fold,
+    NotFiniteError,
+    RowHeads,
+    Side,
+    fold_of,
+)
 
 
 def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from test_gate_norm import value_output_product
 
 import gatenorm_stream
-from gatenorm_stream.checkpoint.header import place
+from gatenorm_stream.checkpoint.gguf_header import IncompleteError, alignment, build_header, parse_header
+from gatenorm_stream.checkpoint.gguf_types import QUANTISED, TYPES
+from gatenorm_stream.checkpoint.tensors import place
 from gatenorm_stream.errors import CheckpointError, HeaderError, PlanError, VerificationError
-from gatenorm_stream.gguf.dequantise import dequantise
-from gatenorm_stream.gguf.header import IncompleteError, alignment, build_header, parse_header
-from gatenorm_stream.gguf.types import QUANTISED, TYPES
-from gatenorm_stream.heads import Heads
-from gatenorm_stream.plans import plan_from_json
-from gatenorm_stream.readings import Reading
-from gatenorm_stream.record import FileDigest, render_record
+from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.floats import dequantise
+from gatenorm_stream.planning.plan import plan_from_json
+from gatenorm_stream.scoring.readings import Reading
+from gatenorm_stream.writing.record import FileDigest, render_record
 
 LEAST = {2: 0.1, 3: 0.2}
 """Gains that make the layers 2 and 3 the least coupled."""

@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from gatenorm_stream.checkpoint.header import (
+from gatenorm_stream.checkpoint.safetensors_header import (
     BLOCK,
     DTYPE_BITS,
-    Header,
-    TensorInfo,
     build_header,
     header_range,
     parse_header,
 )
-from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.tensors import Header, TensorInfo
 from gatenorm_stream.errors import HeaderError
+from gatenorm_stream.sources.ranges import ByteRange
 
 
 def parse(data: bytes) -> Header:

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from gatenorm_stream.report.picture import HEAT_STEPS, Label, score_picture
 from gatenorm_stream.report.svg import html, svg
 from gatenorm_stream.report.theme import DARK, LIGHT, PAPER, heat_colours
-from gatenorm_stream.scores import LayerScore
+from gatenorm_stream.scoring.scores import LayerScore
 
 LAYERS, HEADS = 12, 6
 SVG = "{http://www.w3.org/2000/svg}"

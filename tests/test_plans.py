@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from gatenorm_stream.errors import GateNormError, PlanError
 from gatenorm_stream.formats.engines import ENGINES
-from gatenorm_stream.output_names import is_safe
-from gatenorm_stream.plans import Plan, plan_from_json
-from gatenorm_stream.readings import READINGS
-from gatenorm_stream.record import FileDigest, parse_record, render_record
-from gatenorm_stream.scores import LayerScore
-from gatenorm_stream.selection import Choice
+from gatenorm_stream.names import is_safe
+from gatenorm_stream.planning.plan import Plan, plan_from_json
+from gatenorm_stream.scoring.readings import READINGS
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import Choice
+from gatenorm_stream.writing.record import FileDigest, parse_record, render_record
 
 norms = st.floats(0, 1e300)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatenorm_stream.checkpoint.ranges import ByteRange, coalesce
+from gatenorm_stream.sources.ranges import ByteRange, coalesce
 
 ranges = st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda t: ByteRange(t[0], t[0] + t[1]))
 

@@ -29,15 +29,16 @@ from hypothesis import strategies as st
 from test_gate_norm import brute_force, value_output_product
 
 import gatenorm_stream
-from gatenorm_stream.api import scored
-from gatenorm_stream.checkpoint.local import LocalFile, LocalSource
-from gatenorm_stream.checkpoint.open import Tensor, open_checkpoint
-from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
+from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model, read_model
 from gatenorm_stream.floats import widen
-from gatenorm_stream.heads import Heads
-from gatenorm_stream.readings import READINGS, Reading
+from gatenorm_stream.scoring.readings import READINGS, Reading
+from gatenorm_stream.scoring.score import scored
+from gatenorm_stream.sources.local import LocalFile, LocalSource
+from gatenorm_stream.sources.ranges import ByteRange
 
 HEADS_ = Heads(HEADS, KV_HEADS, HEAD_DIM)
 
@@ -227,7 +228,7 @@ def test_outputs_are_read_in_blocks_of_rows(
     tensors = random_tensors(llama_shapes())
     tensors[name(1, "o")] *= 1e-30
     root = write_checkpoint(tmp_path / "m", tensors, llama_config())
-    monkeypatch.setattr("gatenorm_stream.head_reader.BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("gatenorm_stream.scoring.head_reader.BLOCK_BYTES", block_bytes)
     for s in gatenorm_stream.score(root, reading="value-output-product"):
         wanted = expected(tensors, dict.fromkeys(tensors, "BF16"), s.layer)["value-output-product"]
         assert s.score == pytest.approx(wanted, rel=1e-5)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatenorm_stream.errors import SelectionError
-from gatenorm_stream.scores import LayerScore
-from gatenorm_stream.selection import Choice, protection_mattered, rank, select
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import Choice, protection_mattered, rank, select
 
 
 def scored(*scores: float) -> list[LayerScore]:

@@ -16,9 +16,9 @@ from conftest import Run
 from safetensors.numpy import save_file
 
 import gatenorm_stream
-from gatenorm_stream.checkpoint.header import BLOCK
-from gatenorm_stream.checkpoint.local import LocalSource
-from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
+from gatenorm_stream.checkpoint.safetensors_header import BLOCK
+from gatenorm_stream.sources.local import LocalSource
 
 HIDDEN, LAYERS = 512, 4
 

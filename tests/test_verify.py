@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import gatenorm_stream
 from gatenorm_stream.errors import GateNormError, VerificationError
-from gatenorm_stream.plans import read_plan
-from gatenorm_stream.record import FileDigest, render_record
+from gatenorm_stream.planning.plan import read_plan
+from gatenorm_stream.writing.record import FileDigest, render_record
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from runs import COUNTS, DEFAULT, PRIMARY, Model, table
 
-from gatenorm_stream.agreement import correlation, ranked
+from gatenorm_stream.scoring.comparison import correlation, ranked
 
 READINGS = ("per-head", "joint", "stored")
 MENDED = (

@@ -9,8 +9,8 @@ from pathlib import Path
 import gatenorm_stream
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.svg import svg
-from gatenorm_stream.scores import LayerScore
-from gatenorm_stream.selection import Choice, select
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import Choice, select
 
 HERE = Path(__file__).parent
 FIXTURE = HERE.parents[1] / "fixtures" / "sotu-5m"

@@ -1,1 +1,1 @@
-"""Reading safetensors checkpoints by byte ranges, without loading them."""
+"""What stands in safetensors and GGUF files, from their headers and configs alone."""

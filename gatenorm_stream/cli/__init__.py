@@ -1,1 +1,1 @@
-"""The command. The only package that prints; one command a file, errors are caught in one place (`boundary`)."""
+"""The command: a subcommand a file, whose errors are caught in one place (`boundary`)."""

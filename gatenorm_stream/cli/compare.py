@@ -22,11 +22,11 @@ from gatenorm_stream.cli.options import (
     chosen,
 )
 from gatenorm_stream.cli.usage import UsageProblem
-from gatenorm_stream.readings import Reading
+from gatenorm_stream.scoring.readings import Reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.report.progress import Meter
-    from gatenorm_stream.scores import LayerScore
+    from gatenorm_stream.scoring.scores import LayerScore
 
 EXAMPLES = """
 gatenorm-stream compare A B
@@ -66,8 +66,8 @@ def compare(
             _scored(model, kind, connections, threads, meter)
             for model, kind in zip((a, b or a), readings, strict=True)
         )
-    from gatenorm_stream.agreement import compare as compare_scores
     from gatenorm_stream.report.comparison_table import comparison_json, comparison_table, verdict
+    from gatenorm_stream.scoring.comparison import compare as compare_scores
 
     comparison = compare_scores(scores_a, scores_b, choice)
     if json_:
@@ -83,9 +83,9 @@ def compare(
 def _scored(
     model: str, reading: Reading, connections: int | None, threads: int | None, meter: Meter
 ) -> tuple[str, tuple[LayerScore, ...]]:
-    from gatenorm_stream.api import scored
-    from gatenorm_stream.containers import open_model
-    from gatenorm_stream.sources import open_source
+    from gatenorm_stream.families.open import open_model
+    from gatenorm_stream.scoring.score import scored
+    from gatenorm_stream.sources.open import open_source
 
     source = open_source(model, connections=connections, note=meter.note)
     with open_model(source) as read:

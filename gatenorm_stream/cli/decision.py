@@ -9,14 +9,14 @@ import typer
 from gatenorm_stream.cli.fold import has_unicode, table_width
 
 if TYPE_CHECKING:
-    from gatenorm_stream.scores import LayerScore
-    from gatenorm_stream.selection import Choice
+    from gatenorm_stream.scoring.scores import LayerScore
+    from gatenorm_stream.scoring.selection import Choice
 
 
 def show_scores(scores: tuple[LayerScore, ...], dropped: tuple[int, ...], choice: Choice) -> None:
     """The table, and a line if the default protection of layer 0 changed what goes."""
     from gatenorm_stream.report.score_table import score_table
-    from gatenorm_stream.selection import protection_mattered
+    from gatenorm_stream.scoring.selection import protection_mattered
 
     typer.echo(score_table(scores, dropped, width=table_width(), unicode=has_unicode()))
     if protection_mattered(scores, dropped, choice):

@@ -23,9 +23,9 @@ def explain(
     debug: DebugOption = False,
 ) -> None:
     """Tell from gatenorm.json what was done, why those layers, and how to repeat it."""
-    from gatenorm_stream.record import read_record
     from gatenorm_stream.report.explanation import repeat, what, why
     from gatenorm_stream.report.score_table import score_table
+    from gatenorm_stream.writing.record import read_record
 
     plan, files = read_record(out)
     for name, value in what(plan, files, out):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatenorm_stream.cli.usage import UsageProblem
-from gatenorm_stream.readings import Reading
+from gatenorm_stream.scoring.readings import Reading
 
 if TYPE_CHECKING:
-    from gatenorm_stream.selection import Choice
+    from gatenorm_stream.scoring.selection import Choice
 
 WHAT_GOES = "What goes"
 HUB = "Hub"
@@ -87,7 +87,7 @@ def chosen(
     protect_last: int,
 ) -> Choice:
     """Raises UsageProblem if more than one of the ways to choose is used."""
-    from gatenorm_stream.selection import Choice
+    from gatenorm_stream.scoring.selection import Choice
 
     given = {"--drop": drop, "--share": share, "--layers": layers, "--plan": plan}
     used = [name for name, value in given.items() if value is not None]

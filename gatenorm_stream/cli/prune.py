@@ -33,16 +33,16 @@ from gatenorm_stream.cli.options import (
 from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
-from gatenorm_stream.readings import Reading, called
+from gatenorm_stream.scoring.readings import Reading, called
 
 if TYPE_CHECKING:
-    from gatenorm_stream.checkpoint.source import Source
     from gatenorm_stream.families.model import Model
     from gatenorm_stream.formats.choice import FormatChoice
-    from gatenorm_stream.layout import Layout
-    from gatenorm_stream.plans import Plan
-    from gatenorm_stream.scoring import Progress
-    from gatenorm_stream.selection import Choice
+    from gatenorm_stream.planning.layout import Layout
+    from gatenorm_stream.planning.plan import Plan
+    from gatenorm_stream.scoring.selection import Choice
+    from gatenorm_stream.sources.source import Source
+    from gatenorm_stream.work import Progress
 
 OUTPUT = "Output"
 EXAMPLES = """
@@ -132,11 +132,11 @@ def prune(
     if push_to and dry_run:
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last)
-    from gatenorm_stream.containers import open_model
-    from gatenorm_stream.publication import remove_emptied
+    from gatenorm_stream.families.open import open_model
     from gatenorm_stream.report.progress import progress_meter
-    from gatenorm_stream.sources import open_source
-    from gatenorm_stream.target import check_place
+    from gatenorm_stream.sources.open import open_source
+    from gatenorm_stream.writing.publication import remove_emptied
+    from gatenorm_stream.writing.target import check_place
 
     begun = time.monotonic()
     with progress_meter(quiet) as meter, ExitStack() as stack:
@@ -160,9 +160,9 @@ def prune(
             elif not quiet:
                 _show_plan(read, decided, form, layout, choice)
         if target:
-            from gatenorm_stream.partial import open_partial
             from gatenorm_stream.report.model_card import model_card
-            from gatenorm_stream.rewrite import write_output
+            from gatenorm_stream.writing.partial import open_partial
+            from gatenorm_stream.writing.write import write_output
 
             write_output(
                 decided,
@@ -186,8 +186,8 @@ def prune(
 
 def _kept(source: Source, out: Path, restart: bool, stack: ExitStack) -> Path | None:
     """For a remote source, the `.partial`, in which what is fetched for the scores is kept from now on."""
-    from gatenorm_stream.hub.source import HubSource
-    from gatenorm_stream.partial import SPOOL, open_partial
+    from gatenorm_stream.sources.hub.source import HubSource
+    from gatenorm_stream.writing.partial import SPOOL, open_partial
 
     if not isinstance(source, HubSource):
         return None
@@ -205,7 +205,8 @@ def _new_plan(
     threads: int | None,
     progress: Progress,
 ) -> tuple[Plan, FormatChoice]:
-    from gatenorm_stream.api import make_plan, scored
+    from gatenorm_stream.planning.decide import make_plan
+    from gatenorm_stream.scoring.score import scored
 
     scores = scored(model, reading, threads=threads, progress=progress)
     return make_plan(model, scores, choice, reading, format, tuple(e.value for e in engines))
@@ -215,7 +216,7 @@ def _saved_plan(path: Path, model: Model) -> tuple[Plan, FormatChoice]:
     from dataclasses import replace
 
     from gatenorm_stream.formats.choice import choose_format
-    from gatenorm_stream.plans import check_plan_fits, read_plan
+    from gatenorm_stream.planning.plan import check_plan_fits, read_plan
 
     saved = read_plan(path)
     check_plan_fits(saved, model)
@@ -225,8 +226,8 @@ def _saved_plan(path: Path, model: Model) -> tuple[Plan, FormatChoice]:
 
 
 def _laid_out(plan: Plan, model: Model, out: Path | None) -> Layout:
-    from gatenorm_stream.containers import lay_out
-    from gatenorm_stream.target import check_space
+    from gatenorm_stream.planning.lay_out import lay_out
+    from gatenorm_stream.writing.target import check_space
 
     layout = lay_out(plan, model)
     if out:

@@ -14,8 +14,8 @@ from gatenorm_stream.cli.options import DebugOption, QuietOption
 from gatenorm_stream.cli.usage import UsageProblem
 
 if TYPE_CHECKING:
-    from gatenorm_stream.layout import Layout
-    from gatenorm_stream.upload import Target
+    from gatenorm_stream.planning.layout import Layout
+    from gatenorm_stream.writing.upload import Target
 
 EXAMPLES = """
 gatenorm-stream push DIR org/name    # a private repository
@@ -32,8 +32,8 @@ def push(
     """Upload an output to a private repository on the Hub; the same command goes on after a failure."""
     from gatenorm_stream.errors import OutputError
     from gatenorm_stream.report.progress import progress_meter
-    from gatenorm_stream.upload import prepare
-    from gatenorm_stream.verification import verify_output
+    from gatenorm_stream.verifying.safetensors import verify_output
+    from gatenorm_stream.writing.upload import prepare
 
     if out.is_file():
         raise OutputError(f"{out} is a file; only directories are uploaded, use `hf upload` for it")
@@ -44,7 +44,7 @@ def push(
 
 def repository_for(name: str, layout: Layout) -> Target:
     """Made before anything is written, so that a name or token that won't do is told first."""
-    from gatenorm_stream.upload import prepare
+    from gatenorm_stream.writing.upload import prepare
 
     if layout.single_file:
         raise UsageProblem("--push-to uploads directories; use `hf upload` for a GGUF file")
@@ -60,8 +60,9 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from gatenorm_stream.errors import HubError
-    from gatenorm_stream.record import RECORD, read_record
-    from gatenorm_stream.upload import push as push_files
+    from gatenorm_stream.names import RECORD
+    from gatenorm_stream.writing.record import read_record
+    from gatenorm_stream.writing.upload import push as push_files
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()

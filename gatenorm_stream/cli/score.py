@@ -57,9 +57,9 @@ def score(
 ) -> None:
     """Show how strongly each layer's attention couples, and which would go."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
-    from gatenorm_stream.containers import open_model
+    from gatenorm_stream.families.open import open_model
     from gatenorm_stream.report.progress import progress_meter
-    from gatenorm_stream.sources import open_source
+    from gatenorm_stream.sources.open import open_source
 
     if plot:
         from gatenorm_stream.report.plot import check_plot
@@ -69,14 +69,14 @@ def score(
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         with open_model(source) as read:
             if dask:
-                from gatenorm_stream.distributed import score_on_cluster
+                from gatenorm_stream.scoring.cluster import score_on_cluster
 
                 scores = score_on_cluster(dask, read, reading, progress=meter.report)
             else:
-                from gatenorm_stream.api import scored
+                from gatenorm_stream.scoring.score import scored
 
                 scores = scored(read, reading, threads=threads, progress=meter.report)
-    from gatenorm_stream.selection import select
+    from gatenorm_stream.scoring.selection import select
 
     dropped = select(scores, choice)
     if plot:
@@ -95,8 +95,8 @@ def score(
         }
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
     elif not quiet:
-        from gatenorm_stream.readings import called
         from gatenorm_stream.report.summary import model_line
+        from gatenorm_stream.scoring.readings import called
 
         typer.echo(folded(model_line(read)))
         typer.echo(folded(f"{called(reading)}; the lowest would go first") + "\n")

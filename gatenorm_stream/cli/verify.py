@@ -29,10 +29,10 @@ def verify(
     debug: DebugOption = False,
 ) -> None:
     """Check every byte of an output, and with --against every kept tensor."""
-    from gatenorm_stream.containers import verify as verify_output
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.report.quantities import si
-    from gatenorm_stream.sources import open_source
+    from gatenorm_stream.sources.open import open_source
+    from gatenorm_stream.verifying.verify import verify as verify_output
 
     with progress_meter(quiet) as meter:
         source = (

@@ -1,1 +1,1 @@
-"""The known architectures: a row each (`table`), and a checkpoint read through its row (`model`)."""
+"""The known architectures, a row each, and a checkpoint read through its row."""

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from gatenorm_stream.checkpoint.open import Checkpoint
+from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
+from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.projections import Pair
 from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.sublayers import Attention, read_attention, read_value_output
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.families.weights import Place
 from gatenorm_stream.families.wrappers import WRAPPERS
-from gatenorm_stream.heads import Heads
 
 TEXT_PARTS = ("language_model", "text_model")
 """Modules of a multimodal model that hold its language model."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-from gatenorm_stream.checkpoint.open import Tensor
-from gatenorm_stream.checkpoint.ranges import ByteRange, coalesce
+from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.families.family import Packing
-from gatenorm_stream.heads import Heads
+from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.sources.ranges import ByteRange, coalesce
 
 
 @dataclass(frozen=True)

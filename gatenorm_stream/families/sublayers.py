@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.family import Family
+from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.projections import Latent, Norm, Pair, Projection, rows, starts
 from gatenorm_stream.families.sizes import optional_size, size
 from gatenorm_stream.families.weights import Place, find_tensor, read_norm, read_weight
-from gatenorm_stream.heads import Heads
 
 
 @dataclass(frozen=True)

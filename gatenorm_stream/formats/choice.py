@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gatenorm_stream.checkpoint.open import Checkpoint
+from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
+from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.deci import DECI_NO_OP, GGUF_ZEROED
@@ -14,7 +15,6 @@ from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.formats.no_op import NO_OP
 from gatenorm_stream.formats.transformers import TRANSFORMERS
 from gatenorm_stream.formats.zeroed import ZEROED
-from gatenorm_stream.gguf.open import GgufCheckpoint
 
 FORMATS = {f.name: f for f in (NO_OP, TRANSFORMERS, ZEROED)}
 """In the order in which `auto` tries them; the last one expresses every model."""

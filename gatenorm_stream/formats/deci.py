@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from gatenorm_stream.checkpoint.gguf_metadata import Value, integers, string
 from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.families.gguf import ARCHITECTURE, MARK
+from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.formats.zeroed import ZEROED
-from gatenorm_stream.gguf.metadata import Value, integers, string
-from gatenorm_stream.gguf.model import ARCHITECTURE, MARK
-from gatenorm_stream.heads import Heads
 
 DECI = "deci"
 PAIRS = frozenset({"llama", "internlm2", "xverse"})

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatenorm_stream.checkpoint.open import Checkpoint, json_object
+from gatenorm_stream.checkpoint.safetensors import json_object
+from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.formats.edit import Limits, Obstacle
 

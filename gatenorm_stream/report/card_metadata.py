@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gatenorm_stream.checkpoint.ranges import ByteRange
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.layout import CARD
+from gatenorm_stream.names import CARD
+from gatenorm_stream.sources.ranges import ByteRange
 
 LARGEST_CARD = 1 << 20
 CARRIED_OVER = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gatenorm_stream.agreement import Comparison
 from gatenorm_stream.report.quantities import layer_list
 from gatenorm_stream.report.score_table import MARK, bar
+from gatenorm_stream.scoring.comparison import Comparison
 
 Names = tuple[str, str]
 GAP = 2

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gatenorm_stream.formats.choice import FORMATS
-from gatenorm_stream.plans import Plan
-from gatenorm_stream.readings import EXPERIMENTAL
-from gatenorm_stream.record import FileDigest, record_path
+from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.quantities import layer_list, si
-from gatenorm_stream.selection import DEFAULT_PROTECT_FIRST, Choice, rank
+from gatenorm_stream.scoring.readings import EXPERIMENTAL
+from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, rank
+from gatenorm_stream.writing.record import FileDigest, record_path
 
 READ = {
     "per-head": "each head's query-key product by itself, as its softmax sees it",

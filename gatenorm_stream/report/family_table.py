@@ -11,7 +11,7 @@ from gatenorm_stream.families.wrappers import Wrapper
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.transformers import TRANSFORMERS
 from gatenorm_stream.formats.zeroed import ZEROED
-from gatenorm_stream.readings import READINGS
+from gatenorm_stream.scoring.readings import READINGS
 
 WRAPPER_FORMATS = (TRANSFORMERS.name, ZEROED.name)
 NAME, MODEL_TYPE = 22, 18

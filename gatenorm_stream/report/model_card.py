@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
-from gatenorm_stream.layout import CARD, PICTURE, Layout
-from gatenorm_stream.plans import Plan
-from gatenorm_stream.readings import EXPERIMENTAL, called
+from gatenorm_stream.names import CARD, PICTURE
+from gatenorm_stream.planning.layout import Layout
+from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.card_metadata import front_matter
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.quantities import layer_list
@@ -14,6 +14,7 @@ from gatenorm_stream.report.running import run_it
 from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 from gatenorm_stream.report.svg import svg
+from gatenorm_stream.scoring.readings import EXPERIMENTAL, called
 
 CAUTION = """\
 **Measure this model on your task before you use it.** Its layers were chosen from the weights alone. The paper

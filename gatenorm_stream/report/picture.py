@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
-from gatenorm_stream.readings import EXPERIMENTAL
-from gatenorm_stream.scores import LayerScore
-from gatenorm_stream.selection import rank
+from gatenorm_stream.scoring.readings import EXPERIMENTAL
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import rank
 
 Ink: TypeAlias = Literal["text", "muted", "stays", "goes"] | int
 """A name that the theme gives a colour, or a step of the heat scale."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from gatenorm_stream.report.quantities import si
 
 if TYPE_CHECKING:
-    from gatenorm_stream.hub.retry import Note
-    from gatenorm_stream.scoring import Progress
+    from gatenorm_stream.sources.hub.retry import Note
+    from gatenorm_stream.work import Progress
 
 LINE_SECONDS = 10
 WIDE = 65

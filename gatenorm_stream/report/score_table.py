@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gatenorm_stream.scores import LayerScore
-from gatenorm_stream.selection import rank
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import rank
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 MARK = "drop"

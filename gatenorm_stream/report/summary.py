@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
-from gatenorm_stream.layout import Layout
-from gatenorm_stream.plans import Plan
+from gatenorm_stream.planning.layout import Layout
+from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.quantities import layer_list, si
 
 SIZE_TABLE = 51

@@ -13,8 +13,8 @@ from checkpoints import llama_config, llama_shapes, random_tensors, write_checkp
 
 import gatenorm_stream
 from gatenorm_stream.errors import GateNormError
-from gatenorm_stream.plans import read_plan
-from gatenorm_stream.record import FileDigest, render_record
+from gatenorm_stream.planning.plan import read_plan
+from gatenorm_stream.writing.record import FileDigest, render_record
 
 DAMAGES = 1000
 

@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from gatenorm_stream.checkpoint.local import LocalFile
-from gatenorm_stream.checkpoint.ranges import ByteRange
+from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.ranges import ByteRange
 
 
 def recorded(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 
 import gatenorm_stream
-from gatenorm_stream.checkpoint.local import LocalSource
-from gatenorm_stream.checkpoint.open import open_checkpoint
-from gatenorm_stream.distributed import score_on_cluster
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import CheckpointError, GateNormError
 from gatenorm_stream.families.model import read_model
-from gatenorm_stream.readings import READINGS, Reading
+from gatenorm_stream.scoring.cluster import score_on_cluster
+from gatenorm_stream.scoring.readings import READINGS, Reading
+from gatenorm_stream.sources.local import LocalSource
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 LAYERS = 24
@@ -147,7 +147,7 @@ def test_a_file_that_changed_in_between_is_an_error(cluster: Cluster, model: Pat
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatenorm_stream.distributed.PATIENCE", "1s")
+    monkeypatch.setattr("gatenorm_stream.scoring.cluster.PATIENCE", "1s")
     says = pytest.raises(GateNormError, match="tcp://127.0.0.1:9 can't be reached")
     with open_checkpoint(LocalSource(model)) as checkpoint, says:
         score_on_cluster("tcp://127.0.0.1:9", read_model(checkpoint))

@@ -25,19 +25,21 @@ from safetensors.numpy import save
 from watch import FindingError, Watch
 
 import gatenorm_stream
-from gatenorm_stream.api import choose_format, lay_out, make_plan, model_card, scored
-from gatenorm_stream.checkpoint.header import header_range, parse_header
-from gatenorm_stream.checkpoint.local import LocalSource
-from gatenorm_stream.checkpoint.open import open_checkpoint
-from gatenorm_stream.containers import open_model
+from gatenorm_stream.api import choose_format, lay_out, model_card
+from gatenorm_stream.checkpoint.gguf_header import IncompleteError
+from gatenorm_stream.checkpoint.gguf_header import parse_header as parse_gguf_header
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
+from gatenorm_stream.checkpoint.safetensors_header import header_range, parse_header
 from gatenorm_stream.errors import GateNormError, HeaderError
 from gatenorm_stream.families.model import read_model
-from gatenorm_stream.gguf.header import IncompleteError
-from gatenorm_stream.gguf.header import parse_header as parse_gguf_header
-from gatenorm_stream.plans import check_plan_fits, read_plan
+from gatenorm_stream.families.open import open_model
+from gatenorm_stream.planning.decide import make_plan
+from gatenorm_stream.planning.plan import check_plan_fits, read_plan
 from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
-from gatenorm_stream.selection import Choice
-from gatenorm_stream.sources import open_source
+from gatenorm_stream.scoring.score import scored
+from gatenorm_stream.scoring.selection import Choice
+from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.open import open_source
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
 STRICTER = {

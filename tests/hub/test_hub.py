@@ -18,12 +18,12 @@ from hub_repository import Repository
 from hub_runs import FIXTURE, Run, contents, environment
 from hub_server import Hub
 
-from gatenorm_stream.checkpoint.local import LocalSource
-from gatenorm_stream.checkpoint.open import open_checkpoint
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import HubError
-from gatenorm_stream.hub.address import HubAddress, hub_address
-from gatenorm_stream.hub.source import is_safe
-from gatenorm_stream.readings import READINGS
+from gatenorm_stream.scoring.readings import READINGS
+from gatenorm_stream.sources.hub.address import HubAddress, hub_address
+from gatenorm_stream.sources.hub.source import is_safe
+from gatenorm_stream.sources.local import LocalSource
 
 REQUEST = 4 << 20
 

@@ -11,8 +11,8 @@ from hub_repository import Repository
 from hub_runs import Run
 from hub_server import Hub
 
-from gatenorm_stream.gguf.open import FIRST_BYTES
-from gatenorm_stream.hub.address import HubAddress, hub_address
+from gatenorm_stream.checkpoint.gguf import FIRST_BYTES
+from gatenorm_stream.sources.hub.address import HubAddress, hub_address
 
 LAYERS = 10
 LEAST = {4: 0.1, 7: 0.2}

@@ -21,7 +21,7 @@ pytestmark = [
 
 FETCH = """
 import sys
-from gatenorm_stream.hub.answers import answer
+from gatenorm_stream.sources.hub.answers import answer
 
 connections = set()
 for storage in (True, True, False):

@@ -1,0 +1,134 @@
+"""What safetensors and GGUF share: tensors, the files that hold them, and the checkpoint that they make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.names import CONFIG, INDEX
+from gatenorm_stream.sources.ranges import ByteRange, aligned
+from gatenorm_stream.sources.source import File, Source
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One entry of a header; `data` counts from the end of the header."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: ByteRange
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A validated header; `tensors` stand in the order of their bytes."""
+
+    tensors: tuple[TensorInfo, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    data_start: int = 0
+
+
+@dataclass(frozen=True)
+class Shard:
+    name: str
+    file: File
+    header: Header
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the checkpoint; `range` is absolute within `shard`'s file."""
+
+    info: TensorInfo
+    shard: Shard
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def dtype(self) -> str:
+        return self.info.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.info.shape
+
+    @property
+    def range(self) -> ByteRange:
+        start = self.shard.header.data_start
+        return ByteRange(start + self.info.data.start, start + self.info.data.stop)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`index_metadata` is None for a checkpoint without an index."""
+
+    source: Source
+    config: Mapping[str, Any]
+    shards: tuple[Shard, ...]
+    tensors: Mapping[str, Tensor]
+    index_metadata: Mapping[str, Any] | None
+
+    @property
+    def config_where(self) -> str:
+        """The config's file, as messages name it."""
+        return f"{self.source.title}/{CONFIG}"
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(len(t.info.data) for t in self.tensors.values())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.close()
+
+
+def tensors_in_shards(shards: tuple[Shard, ...], weight_map: Mapping[str, str] | None = None) -> dict[str, Tensor]:
+    """By their names. Raises CheckpointError if one stands twice, or `weight_map` says otherwise."""
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        for info in shard.header.tensors:
+            if info.name in tensors:
+                raise CheckpointError(
+                    f"{info.name} stands in both {tensors[info.name].shard.name} and {shard.name}; "
+                    "the checkpoint is damaged, download it again"
+                )
+            if weight_map is not None and weight_map.get(info.name) != shard.name:
+                raise CheckpointError(
+                    f"{shard.name} holds {info.name}, which {INDEX} puts in "
+                    f"{weight_map.get(info.name, 'no file')}; the checkpoint is damaged, download it again"
+                )
+            tensors[info.name] = Tensor(info, shard)
+    for name in weight_map or ():
+        if name not in tensors:
+            raise CheckpointError(
+                f"{INDEX} puts {name} in {(weight_map or {})[name]}, which does not hold it; "
+                "the checkpoint is damaged, download it again"
+            )
+    return tensors
+
+
+def place(tensors: Iterable[TensorInfo], align: int = 1) -> tuple[TensorInfo, ...]:
+    """The same tensors one behind the other, each at a multiple of `align` bytes."""
+    placed, position = [], 0
+    for t in tensors:
+        placed.append(TensorInfo(t.name, t.dtype, t.shape, ByteRange(position, position + len(t.data))))
+        position = aligned(placed[-1].data.stop, align)
+    return tuple(placed)
+
+
+def shown(value: object) -> str:
+    """As it stands in a message, at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

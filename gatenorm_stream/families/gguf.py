@@ -1,0 +1,163 @@
+"""A GGUF file's attention sublayers. Its names are the same for every architecture, so no table is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
+from gatenorm_stream.checkpoint.gguf_types import QUANTISED
+from gatenorm_stream.checkpoint.tensors import Tensor
+from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families.family import Family
+from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.projections import Norm, Pair, Projection, Weight, rows, starts
+from gatenorm_stream.families.sizes import MOST_HEADS, size
+from gatenorm_stream.families.sublayers import Attention
+from gatenorm_stream.floats import STORED
+
+ARCHITECTURE = "general.architecture"
+MARK = "gatenorm.dropped_layers"
+"""Stands in the metadata of what was pruned."""
+LAYERS = "blk"
+
+
+def read_gguf_model(checkpoint: GgufCheckpoint) -> Model:
+    """Reads any architecture with separate or fused query and key projections.
+
+    Raises UnsupportedModelError if there is none, or it was pruned already, CheckpointError if metadata and
+    tensors contradict each other.
+    """
+    title = checkpoint.source.title
+    text = {key: value.read() for key, value in checkpoint.config.items()}
+    architecture = text.get(ARCHITECTURE)
+    if not isinstance(architecture, str):
+        raise CheckpointError(f"{title} does not say its {ARCHITECTURE}; it is no model, or damaged")
+    if MARK in text:
+        raise UnsupportedModelError(f"{title} was pruned by gatenorm-stream already; start from the original model")
+    layers = size(text, f"{architecture}.block_count", title)
+    hidden = size(text, f"{architecture}.embedding_length", title)
+    if layers > len(checkpoint.tensors):
+        raise CheckpointError(
+            f"{title} has {architecture}.block_count={layers}, but only {len(checkpoint.tensors)} tensors; it is "
+            "damaged, download it again"
+        )
+    family = Family(
+        name=f"{architecture} (GGUF)",
+        model_type=f"gguf/{architecture}",
+        architecture=f"{architecture} (GGUF)",
+        layers=LAYERS,
+        attention="attn",
+        joint="_",
+        query="q",
+        key="k",
+        output="output",
+        input_norm=None,
+    )
+    found = (_attention(checkpoint, architecture, text, hidden, layer) for layer in range(layers))
+    attention = tuple(a for a in found if a)
+    if not attention:
+        raise UnsupportedModelError(f"{title} has no layer with softmax attention")
+    return Model(checkpoint, family, text, f"{LAYERS}.", layers, hidden, attention)
+
+
+def _attention(
+    checkpoint: GgufCheckpoint, architecture: str, text: Mapping[str, Any], hidden: int, layer: int
+) -> Attention | None:
+    """None if the layer has another kind of mixer, or none. Fused projections hold all of q, then k, then v."""
+    title, tensors = checkpoint.source.title, checkpoint.tensors
+    place = f"{LAYERS}.{layer}."
+    query, key, fused = (tensors.get(f"{place}attn_{part}.weight") for part in ("q", "k", "qkv"))
+    if f"{place}attn_kv_a_mqa.weight" in tensors:
+        raise UnsupportedModelError(
+            f"{title} computes its keys from a latent; scores of that are read from its safetensors form only"
+        )
+    queries = _of_layer(text, f"{architecture}.attention.head_count", layer)
+    keys = _of_layer(text, f"{architecture}.attention.head_count_kv", layer, queries)
+    mixes_otherwise = any(name.startswith(f"{place}ssm_") for name in tensors)
+    if not queries or not keys or mixes_otherwise or not (fused or (query and key)):
+        return None
+    if queries % keys or queries > MOST_HEADS:
+        raise CheckpointError(
+            f"{title} has {queries} query heads for {keys} KV heads in layer {layer}; download it again"
+        )
+    if fused:
+        dim = fused.shape[0] // (queries + 2 * keys)
+        heads = Heads(queries, keys, dim)
+        _check(title, fused, rows(heads, "blocks")[0], hidden)
+        firsts, weight = starts(heads, "blocks"), Weight(fused)
+        return Attention(
+            layer, heads, Projection(weight, firsts[0], dim), Projection(weight, firsts[1], dim), 2 * keys * dim
+        )
+    assert query
+    assert key
+    dim = key.shape[0] // keys
+    heads = Heads(queries, keys, dim)
+    gated = query.shape[0] == 2 * queries * dim
+    counts = rows(heads, "separate", gated)
+    _check(title, query, counts[0], hidden)
+    _check(title, key, counts[1], hidden)
+    firsts = starts(heads, "separate", gated)
+    value = tensors.get(f"{place}attn_v.weight", key)
+    return Attention(
+        layer,
+        heads,
+        Projection(Weight(query), firsts[0], dim),
+        Projection(Weight(key), firsts[1], dim),
+        keys * dim + value.shape[0],
+    )
+
+
+def gguf_value_output(model: Model) -> tuple[Pair, ...]:
+    """The output and value projections of its attention, the norm before it with the latter.
+
+    A norm's weight is stored as it multiplies, whatever the model that was converted had. Raises
+    as `read_gguf_model` does if one is not there.
+    """
+    return tuple(_value_output(model, a) for a in model.attention)
+
+
+def _value_output(model: Model, attention: Attention) -> Pair:
+    title, tensors, heads = model.checkpoint.source.title, model.checkpoint.tensors, attention.heads
+    place = f"{LAYERS}.{attention.layer}.attn_"
+    value, output, fused = (tensors.get(f"{place}{part}.weight") for part in ("v", "output", "qkv"))
+    if output is None or not (value or fused):
+        raise UnsupportedModelError(
+            f"{title} has no {place}{'v' if output else 'output'}.weight; use another --reading"
+        )
+    dim, firsts = heads.dim, starts(heads, "blocks")[2]
+    if value:
+        dim = value.shape[0] // heads.keys
+        firsts = tuple(g * dim for g in range(heads.keys))
+        _check(title, value, heads.keys * dim, model.hidden)
+    _check(title, output, model.hidden, heads.queries * dim)
+    norm = tensors.get(f"{place}norm_2.weight", tensors.get(f"{place}norm.weight"))
+    if norm and (norm.dtype not in STORED or norm.shape != (model.hidden,)):
+        raise CheckpointError(
+            f"{norm.name} in {title} is {norm.dtype} of {list(norm.shape)}; it is damaged, download it again"
+        )
+    return Pair(
+        attention.layer,
+        heads,
+        Projection(Weight(output), tuple(h * dim for h in range(heads.queries)), dim, transposed=True),
+        Projection(Weight(value or attention.query.weight.tensor), firsts, dim, norm=Norm(norm) if norm else None),
+    )
+
+
+def _of_layer(text: Mapping[str, Any], key: str, layer: int, default: int = 0) -> int:
+    """The number, or the layer's entry if there is one for each; `default` if the metadata do not tell."""
+    found = text.get(key)
+    if isinstance(found, list):
+        found = found[layer] if layer < len(found) else None
+    return found if type(found) is int and found >= 0 else default
+
+
+def _check(title: str, tensor: Tensor, rows: int, columns: int) -> None:
+    if tensor.dtype not in STORED and tensor.dtype not in QUANTISED:
+        raise UnsupportedModelError(f"{tensor.name} in {title} is stored as {tensor.dtype}, which is not read")
+    if tensor.shape != (rows, columns):
+        raise CheckpointError(
+            f"{tensor.name} in {title} has shape {list(tensor.shape)}, but its metadata call for "
+            f"{[rows, columns]}; it is damaged, download it again"
+        )

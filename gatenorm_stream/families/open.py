@@ -1,0 +1,23 @@
+"""A source becomes a model: a safetensors checkpoint or GGUF files, read through the row of its family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gatenorm_stream.checkpoint.gguf import open_gguf
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
+from gatenorm_stream.families.gguf import read_gguf_model
+from gatenorm_stream.families.model import Model, read_model
+from gatenorm_stream.sources.source import Source
+
+
+@contextmanager
+def open_model(source: Source) -> Iterator[Model]:
+    """Reads the model in `source`, and closes it at the end. Raises CheckpointError or UnsupportedModelError."""
+    if source.gguf:
+        with open_gguf(source) as gguf:
+            yield read_gguf_model(gguf)
+    else:
+        with open_checkpoint(source) as checkpoint:
+            yield read_model(checkpoint)

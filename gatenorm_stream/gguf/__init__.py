@@ -1,1 +1,0 @@
-"""GGUF files, the form that llama.cpp runs: read by ranges, and written anew without some attention sublayers."""

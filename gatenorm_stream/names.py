@@ -1,0 +1,72 @@
+"""Names of files: those that a checkpoint and an output have, and which of a stranger's may be taken over."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from gatenorm_stream.errors import CheckpointError
+
+CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CARD = "README.md"
+PICTURE = "gatenorm.svg"
+RECORD = "gatenorm.json"
+OWN_PREFIX = ".gatenorm-"
+"""Names that begin so are those of an unfinished output's own books."""
+SUFFIX = ".gguf"
+SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
+
+def is_safe(name: str) -> bool:
+    """Whether a file of this name, taken from a stranger's list, stays in the directory that it is written to,
+    leaves our own files there alone, and can be printed.
+    """
+    path = PurePosixPath(name)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and not any(c in "\\:" or unicodedata.category(c) == "Cc" for c in name)
+        and not _same(path.parts[0]).startswith(OWN_PREFIX)
+    )
+
+
+def check_names(names: Iterable[str], title: str) -> None:
+    """Raises CheckpointError if one of `names` is not safe, or two would be the same file on some file system."""
+    taken: dict[str, str] = {}
+    for name in names:
+        if not is_safe(name):
+            raise CheckpointError(f"{title} holds a file called {name!r}, which is no name for a file of an output")
+        other = taken.setdefault(_same(name), name)
+        if other != name:
+            raise CheckpointError(
+                f"{other} and {name} would be one file where upper and lower case are the same; rename or delete "
+                f"that of {title}"
+            )
+    for name in taken.values():
+        for folder in PurePosixPath(_same(name)).parents:
+            if str(folder) in taken:
+                raise CheckpointError(f"{title} holds {name}, but {taken[str(folder)]} is a file; rename it")
+
+
+def _same(name: str) -> str:
+    """Equal for names that are the same to a file system without regard to case or Unicode form, as macOS has."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """All files of the model that the GGUF file `name` belongs to, in order."""
+    match = SPLIT.fullmatch(name)
+    if match is None:
+        return (name,)
+    stem, count = match[1], int(match[3])
+    return tuple(f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}" for number in range(1, count + 1))

@@ -1,0 +1,36 @@
+"""The decision: from a model's scores to a plan."""
+
+from __future__ import annotations
+
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.formats.choice import FormatChoice, choose_format
+from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.scoring.readings import Reading
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import Choice, select
+
+
+def make_plan(
+    model: Model,
+    scores: tuple[LayerScore, ...],
+    choice: Choice,
+    reading: Reading,
+    format: str,
+    engines: tuple[str, ...],
+) -> tuple[Plan, FormatChoice]:
+    """The decision, from a model's scores. Raises SelectionError or FormatError."""
+    dropped = select(scores, choice)
+    chosen = choose_format(model, dropped, format, engines)
+    checkpoint = model.checkpoint
+    plan = Plan(
+        source=checkpoint.source.title,
+        revision=checkpoint.source.revision,
+        family=model.family.model_type,
+        reading=reading,
+        scores=scores,
+        dropped=dropped,
+        format=chosen.format.name,
+        engines=engines,
+        choice=choice,
+    )
+    return plan, chosen

@@ -1,0 +1,183 @@
+"""What will be done to a model, as frozen data that can be printed, saved and applied again."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from os import PathLike
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
+from gatenorm_stream.errors import PlanError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.scoring.readings import READINGS
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import Choice
+from gatenorm_stream.spelling import did_you_mean
+from gatenorm_stream.version import VERSION
+
+SCHEMA = 1
+_GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`dropped` are the layers whose attention goes; `engines` those that were asked to run the result.
+
+    `choice` is what was asked for, which explains `dropped` and decides nothing any more.
+    """
+
+    source: str
+    revision: str | None
+    family: str
+    reading: str
+    scores: tuple[LayerScore, ...]
+    dropped: tuple[int, ...]
+    format: str
+    engines: tuple[str, ...] = ()
+    tool_version: str = VERSION
+    choice: Choice | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "tool": "gatenorm-stream",
+            "tool_version": self.tool_version,
+            "source": self.source,
+            "revision": self.revision,
+            "family": self.family,
+            "reading": self.reading,
+            "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in self.scores],
+            "dropped": list(self.dropped),
+            "format": self.format,
+            "engines": list(self.engines),
+            **({"choice": _asked(self.choice)} if self.choice else {}),
+        }
+
+
+def read_plan(path: str | PathLike[str]) -> Plan:
+    """A plan saved by `--dry-run --json`, or the gatenorm.json of an output. Raises PlanError."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise PlanError(f"{path} is not a regular file; give a gatenorm.json")
+    try:
+        with open(path, "rb") as file:
+            data = parse_json(file.read(MAX_JSON_BYTES + 1))
+    except OSError as error:
+        raise PlanError(f"{path} can't be read: {error.strerror}{did_you_mean(path)}") from error
+    except ValueError as error:
+        raise PlanError(f"{path} is not valid JSON ({error}); give a gatenorm.json") from error
+    return plan_from_json(data, str(path))
+
+
+def plan_from_json(data: Any, where: str) -> Plan:
+    """Checks every field, since a plan may have been edited by hand. Raises PlanError naming the field."""
+
+    def bad(field: str, want: str) -> NoReturn:
+        raise PlanError(f"{where} is not a usable plan: {field} must be {want}; give a gatenorm.json")
+
+    if not isinstance(data, dict):
+        raise PlanError(f"{where} is not a plan; give a gatenorm.json")
+    if data.get("schema") != SCHEMA:
+        bad("schema", f"{SCHEMA}, the version that this release reads")
+
+    def text(field: str, allowed: tuple[str, ...] | None = None) -> str:
+        value = data.get(field)
+        if not isinstance(value, str) or (allowed is not None and value not in allowed):
+            bad(field, f"one of {', '.join(allowed)}" if allowed else "a string")
+        return value
+
+    revision, dropped, engines = data.get("revision"), data.get("dropped"), data.get("engines")
+    if revision is not None and not isinstance(revision, str):
+        bad("revision", "a string or null")
+    scores = _scores(data.get("layers"))
+    if not scores:
+        bad("layers", "a list of layer, score and heads, in order")
+    if not isinstance(dropped, list) or not _rising(dropped) or not set(dropped) < {s.layer for s in scores}:
+        bad("dropped", "a rising list of some, not all, of the layers that have scores")
+    if not isinstance(engines, list) or not all(e in ENGINES for e in engines):
+        bad("engines", f"a list of {', '.join(ENGINES)}")
+    choice = _choice(data["choice"]) if "choice" in data else None
+    if "choice" in data and not choice:
+        bad("choice", "what was asked for: drop, share, layers, protect_first, protect_last, as far as given")
+    return Plan(
+        source=text("source"),
+        revision=revision,
+        family=text("family", None if _is_gguf(data.get("family")) else tuple(f.model_type for f in FAMILIES)),
+        reading=text("reading", READINGS),
+        scores=scores,
+        dropped=tuple(dropped),
+        format=text("format", tuple(FORMATS)),
+        engines=tuple(engines),
+        tool_version=text("tool_version"),
+        choice=choice,
+    )
+
+
+def check_plan_fits(plan: Plan, model: Model) -> None:
+    """Raises PlanError if `plan` was made for a model of another form."""
+    scored, present = [s.layer for s in plan.scores], [a.layer for a in model.attention]
+    if (plan.family, scored) != (model.family.model_type, present):
+        raise PlanError(
+            f"the plan was made for a {plan.family} of {len(scored)} attention layers ({plan.source}), but "
+            f"{model.checkpoint.source.title} is a {model.family.model_type} of {len(present)}; score it anew"
+        )
+
+
+def _is_gguf(family: Any) -> bool:
+    """Whether it names an architecture as GGUF files do, of which there is no table."""
+    return isinstance(family, str) and _GGUF_FAMILY.fullmatch(family) is not None
+
+
+def _asked(choice: Choice) -> dict[str, Any]:
+    """What was given; `protect_last` always is."""
+    given = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(choice).items()}
+    return {k: v for k, v in given.items() if v is not None}
+
+
+def _choice(given: Any) -> Choice | None:
+    """None if `given` is not in the form that `_asked` gives."""
+    if not isinstance(given, dict) or type(given.get("protect_last")) is not int:
+        return None
+    drop, share, layers, first = (given.get(k) for k in ("drop", "share", "layers", "protect_first"))
+    fits = (
+        all(n is None or type(n) is int for n in (drop, first))
+        and (share is None or (type(share) is float and 0 < share < 1))
+        and (layers is None or (isinstance(layers, list) and all(type(n) is int for n in layers)))
+        and [drop, share, layers].count(None) >= 2
+    )
+    if not fits:
+        return None
+    return Choice(drop, share, None if layers is None else tuple(layers), first, given["protect_last"])
+
+
+def _scores(layers: Any) -> tuple[LayerScore, ...]:
+    """Empty if `layers` is not in the form that `Plan.to_json` gives."""
+    if not isinstance(layers, list):
+        return ()
+    scores = []
+    for entry in layers:
+        if not isinstance(entry, Mapping):
+            return ()
+        layer, score, heads = entry.get("layer"), entry.get("score"), entry.get("heads")
+        if type(layer) is not int or not isinstance(heads, list) or not _numbers([score, *heads]):
+            return ()
+        scores.append(LayerScore(layer, float(score or 0), tuple(float(h) for h in heads)))
+    return tuple(scores) if _rising([s.layer for s in scores]) else ()
+
+
+def _numbers(values: list[Any]) -> bool:
+    return all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in values)
+
+
+def _rising(layers: list[Any]) -> bool:
+    """Layer numbers from 0 on, each higher than the one before; at least one."""
+    whole = all(type(n) is int and n >= 0 for n in layers)
+    return whole and bool(layers) and all(a < b for a, b in pairwise(layers))

@@ -1,0 +1,131 @@
+"""A plan for a safetensors checkpoint becomes a layout. Pure: nothing is read but headers, nothing written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from gatenorm_stream.checkpoint.safetensors import FOREIGN_WEIGHTS
+from gatenorm_stream.checkpoint.safetensors_header import BLOCK, DTYPE_BITS, build_header
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor, TensorInfo, place
+from gatenorm_stream.errors import FormatError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.edit import Edit
+from gatenorm_stream.names import CARD, CONFIG, INDEX, PICTURE, RECORD, SINGLE, check_names
+from gatenorm_stream.planning.layout import Copied, Layout, Piece, ShardLayout, Zeros
+from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.sources.ranges import ByteRange, coalesce
+
+FOREIGN_FOLDERS = ("onnx", "original", "openvino", "coreml")
+
+
+def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
+    """Lays out what `plan` makes of `model`.
+
+    Raises FormatError if nothing would be left, CheckpointError if a file can't travel under its name.
+    """
+    checkpoint = model.checkpoint
+    edit = FORMATS[plan.format].edit(model, plan.dropped)
+    kept = [(shard, tuple(_kept(shard, edit))) for shard in checkpoint.shards]
+    kept = [(shard, tensors) for shard, tensors in kept if tensors]
+    if not kept:
+        raise FormatError(f"nothing of {checkpoint.source.title} would be left")
+    shards = tuple(
+        _shard_layout(_shard_name(number, len(kept)), shard, tensors, edit)
+        for number, (shard, tensors) in enumerate(kept, start=1)
+    )
+    texts = {CONFIG: json.dumps(edit.config, indent=2, ensure_ascii=False) + "\n", **edit.files}
+    if len(shards) > 1:
+        texts[INDEX] = _index(checkpoint, shards)
+    copied, left_out = _other_files(checkpoint, set(texts))
+    check_names([CARD, PICTURE, RECORD, *texts, *(s.name for s in shards), *copied], checkpoint.source.title)
+    removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
+    return Layout(shards, texts, copied, left_out, removed)
+
+
+def _kept(shard: Shard, edit: Edit) -> Iterator[TensorInfo]:
+    """The tensors that stay, and the new ones, whose place is not yet known."""
+    for t in shard.header.tensors:
+        if t.name not in edit.remove:
+            yield t
+        for new in edit.add:
+            if new.after == t.name:
+                size = math.prod(new.shape) * DTYPE_BITS[t.dtype] // 8
+                yield TensorInfo(new.name, t.dtype, new.shape, ByteRange(0, size))
+
+
+def _shard_name(number: int, count: int) -> str:
+    return SINGLE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> ShardLayout:
+    if tensors == shard.header.tensors and not edit.zero & {t.name for t in tensors}:
+        return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
+    placed = place(tensors)
+    header = build_header(placed, shard.header.metadata, data_at=_shared_place(shard, tensors, placed, edit))
+    return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), placed)
+
+
+def _new(edit: Edit) -> frozenset[str]:
+    return edit.zero | {new.name for new in edit.add}
+
+
+def _shared_place(
+    shard: Shard, tensors: tuple[TensorInfo, ...], placed: tuple[TensorInfo, ...], edit: Edit
+) -> int | None:
+    """Where in a block the data have to begin for most of the bytes that stay to stand as in the source."""
+    new, places = _new(edit), Counter[int]()
+    for before, after in zip(tensors, placed, strict=True):
+        if before.name not in new:
+            places[(Tensor(before, shard).range.start - after.data.start) % BLOCK] += len(after.data)
+    return max(places, key=places.__getitem__, default=None)
+
+
+def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:
+    """Runs of kept bytes as one piece each."""
+    run: list[ByteRange] = []
+    zeros = _new(edit)
+
+    def flush() -> Iterator[Piece]:
+        yield from (Copied(shard.file, r) for r in coalesce(run))
+        run.clear()
+
+    for t in tensors:
+        if t.name in zeros:
+            yield from flush()
+            yield Zeros(len(t.data))
+        else:
+            run.append(Tensor(t, shard).range)
+    yield from flush()
+
+
+def _index(checkpoint: Checkpoint, shards: tuple[ShardLayout, ...]) -> str:
+    tensors = [(t, shard.name) for shard in shards for t in shard.tensors]
+    metadata: dict[str, Any] = dict(checkpoint.index_metadata or {})
+    metadata["total_size"] = sum(len(t.data) for t, _ in tensors)
+    if "total_parameters" in metadata:
+        metadata["total_parameters"] = sum(t.elements for t, _ in tensors)
+    weight_map = {t.name: name for t, name in sorted(tensors, key=lambda pair: pair[0].name)}
+    return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _other_files(checkpoint: Checkpoint, written: set[str]) -> tuple[dict[str, Copied], tuple[str, ...]]:
+    """Tokenizer, generation config, chat template, licence and the like travel; foreign weights do not."""
+    copied, left_out = {}, []
+    weights = {shard.name for shard in checkpoint.shards} | {INDEX}
+    for name in checkpoint.source.names():
+        if name in weights or name in written or name in (CARD, PICTURE, RECORD):
+            continue
+        path = PurePosixPath(name)
+        foreign = path.name.lower().endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))
+        if foreign or path.parts[0] in FOREIGN_FOLDERS:
+            left_out.append(name)
+        else:
+            file = checkpoint.source.open(name)
+            copied[name] = Copied(file, ByteRange(0, file.size))
+    return copied, tuple(left_out)

@@ -1,0 +1,1 @@
+"""How strongly each attention sublayer couples, from its weights, and which ones go."""

@@ -1,0 +1,202 @@
+"""Gate-Norm: how strongly an attention sublayer couples queries and keys, from its weights alone.
+
+Source: "Gate-Norm", arXiv 2512.20636: the Frobenius norm of the query-key product W_Q W_K^T; the sublayers with
+the lowest norm are removed first. The paper's text leaves open how heads are joined, so three readings are
+computed, each exact. With Q_h and K_g the (head_dim, hidden) row blocks of `q_proj.weight` and `k_proj.weight`
+as stored (out, in), and g(h) the key head that query head h uses (grouped-query attention):
+
+    per-head   sqrt( sum_h ||Q_h^T K_g(h)||_F^2 )     what each head's softmax sees
+    joint      ||Q^T K||_F,  K repeated for each query head: all heads as one matrix
+    stored     ||Q K^T||_F   on the two matrices as they are stored
+
+Biases, rotary embedding and norms are outside the score. Low score = weakly coupled = removed first.
+
+`per_head` also computes a reading that is no Gate-Norm, of outputs instead of queries and values instead of keys:
+
+    value-output-product   sqrt( sum_h ||O_h V_g(h) diag(n)||_F^2 )
+
+with O_h the (hidden, head_dim) columns of `o_proj.weight`, V_g the (head_dim, hidden) rows of `v_proj.weight` and n
+the weight of the norm before attention.
+
+No (hidden, hidden) product is formed: ||Q^T K||_F^2 = <Q Q^T, K K^T>, the inner product of two Gram matrices of
+the narrow side, of which BLAS computes one half. Products run in the dtype of the rows (float32; float64 for F64
+weights), sums in float64. Where the inner product nearly cancels, or leaves the range of float32, it is computed
+again in float64 by a way that does not square the error, so that the relative error stays under 1e-5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+
+from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.floats import FloatArray
+from gatenorm_stream.scoring.head_products import (
+    HeadsOfOneSide,
+    gram,
+    in_range,
+    inner_products,
+    product_norms,
+    scaled,
+    squared_norm,
+    well_conditioned,
+)
+
+HeadOf: TypeAlias = Callable[[int], FloatArray]
+"""Head h of a projection, shape (head_dim, hidden); the array is valid until the next call."""
+
+_VANISHES = 1e-5
+"""A sum of squared dot products under this share of the product of the squared norms is computed again."""
+_SUM_CANCELS = 0.01
+"""A sum of heads whose squared norm is under this share of theirs is added up in float64."""
+_GRAM_BYTES = 8 << 20
+"""Gram matrices of query heads that are held at once."""
+_TILE = 1024
+MEMORY = 32 << 20
+"""Bytes that a reading of whole projections may hold at once, unless told otherwise."""
+
+_QUIET = np.errstate(over="ignore", invalid="ignore")
+"""Overflow is expected and looked for in the results, not warned of."""
+
+
+@_QUIET
+def per_head(query: HeadsOfOneSide, key: HeadsOfOneSide, heads: Heads, key_heads: range) -> tuple[float, ...]:
+    """||Q_h^T K_g||_F for each query head h that uses a key head g of `key_heads`.
+
+    The layer's score is the square root of the sum of the squares over all its heads. Raises NotFiniteError.
+    """
+    group = heads.group
+    step = max(1, _GRAM_BYTES // (8 * heads.dim**2 * group))
+    norms: list[float] = []
+    for start in range(key_heads.start, key_heads.stop, step):
+        stop = min(start + step, key_heads.stop)
+        norms += product_norms(query, key, range(start * group, stop * group), range(start, stop))
+    return tuple(norms)
+
+
+@_QUIET
+def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> float:
+    """||Q^T K||_F with K repeated for each query head. Holds about `memory` bytes beside a few heads.
+
+    Equal to ||S^T K||_F, where S, (keys * dim, hidden), is the sum of each group's query heads: for grouped-query
+    attention the product shrinks by the square of the group. Raises NotFiniteError.
+    """
+
+    def total(g: int) -> FloatArray:
+        return _sum_of_heads(query, range(g * heads.group, (g + 1) * heads.group))
+
+    sums = np.zeros(3)
+    for block in _blocks(heads.keys, key(0), memory // 2):
+        q, k = _stacked(total, block), _stacked(key, block)
+        sums += inner_products(gram(q), gram(k))
+        for g in range(block.stop, heads.keys):
+            sums += 2 * inner_products(gram(q, total(g)), gram(k, key(g)))
+    squared, queries, keys = sums.tolist()
+    if well_conditioned(squared, queries, keys):
+        return math.sqrt(squared)
+
+    def exact(g: int) -> FloatArray:
+        return _exact_sum_of_heads(query, range(g * heads.group, (g + 1) * heads.group))
+
+    return _wide_product_norm(lambda: ((exact(g), key(g)) for g in range(heads.keys)))
+
+
+@_QUIET
+def stored(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> tuple[float, ...]:
+    """||Q_h K^T||_F for each query head h, with all of K as it is stored. Holds about `memory` bytes beside a head.
+
+    The layer's score is the square root of the sum of the squares. Raises NotFiniteError.
+    """
+    norms: list[float] = []
+    for block in _blocks(heads.queries, query(0), memory):
+        q = _stacked(query, block)
+        by_head = q.reshape(len(block), -1, q.shape[1])
+        queries = [squared_norm(head) for head in by_head]
+        parts: list[list[float]] = [[] for _ in block]
+        for g in range(heads.keys):
+            k = key(g)
+            keys = squared_norm(k)
+            products = (q @ k.T).astype(np.float64, copy=False).reshape(len(block), -1)
+            squares = np.einsum("hi,hi->h", products, products)
+            for part, head, norm, squared in zip(parts, by_head, queries, squares.tolist(), strict=True):
+                if in_range(norm, keys) and squared >= _VANISHES * norm * keys:
+                    part.append(math.sqrt(squared))
+                else:
+                    part.append(_outer_product_norm(head, k))
+        norms += [math.hypot(*part) for part in parts]
+    return tuple(norms)
+
+
+def _blocks(count: int, head: FloatArray, memory: int) -> list[range]:
+    """Neighbouring heads, as many as fit in `memory`, at least one: the larger a product, the faster its flops."""
+    size = max(1, memory // max(1, head.nbytes))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _stacked(head_of: HeadOf, block: range) -> FloatArray:
+    """The heads of `block`, one below the other."""
+    first = head_of(block.start)
+    stacked = np.empty((len(block), *first.shape), first.dtype)
+    stacked[0] = first
+    for place, head in enumerate(block[1:], start=1):
+        stacked[place] = head_of(head)
+    return stacked.reshape(-1, first.shape[1])
+
+
+def _sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
+    """In the dtype of the heads; added up in float64 if they nearly cancel."""
+    first = head_of(which.start)
+    if len(which) == 1:
+        return first
+    total = first.copy()
+    squares = squared_norm(first)
+    for h in which[1:]:
+        head = head_of(h)
+        squares += squared_norm(head)
+        total += head
+    if squared_norm(total) >= _SUM_CANCELS * squares:
+        return total
+    return _exact_sum_of_heads(head_of, which).astype(total.dtype)
+
+
+def _exact_sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
+    """In float64 if there is more than one head."""
+    first = head_of(which.start)
+    if len(which) == 1:
+        return first
+    total = first.astype(np.float64)
+    for h in which[1:]:
+        total += head_of(h)
+    return total
+
+
+def _outer_product_norm(q: FloatArray, k: FloatArray) -> float:
+    """||Q K^T||_F in float64."""
+    q, scale_q = scaled(q, "left")
+    k, scale_k = scaled(k, "right")
+    return float(np.linalg.norm(q @ k.T)) * scale_q * scale_k
+
+
+def _wide_product_norm(blocks: Callable[[], Iterator[tuple[FloatArray, FloatArray]]]) -> float:
+    """||sum over blocks of Q_b^T K_b||_F in float64, one tile of the product at a time."""
+    scale_q = scale_k = 0.0
+    for q, k in blocks():
+        scale_q = max(scale_q, scaled(q, "left")[1])
+        scale_k = max(scale_k, scaled(k, "right")[1])
+    if not scale_q or not scale_k:
+        return 0.0
+    q_tiles, k_tiles = (
+        [slice(start, start + _TILE) for start in range(0, x.shape[1], _TILE)] for x in next(blocks())
+    )
+    squared = 0.0
+    for rows in q_tiles:
+        for columns in k_tiles:
+            product = sum(
+                (q[:, rows].astype(np.float64) / scale_q).T @ (k[:, columns].astype(np.float64) / scale_k)
+                for q, k in blocks()
+            )
+            squared += float(np.vdot(product, product))
+    return math.sqrt(squared) * scale_q * scale_k

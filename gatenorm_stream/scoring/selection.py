@@ -1,0 +1,95 @@
+"""Which attention sublayers go: the lowest scores among the layers that are not protected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gatenorm_stream.errors import SelectionError
+from gatenorm_stream.scoring.scores import LayerScore
+
+DEFAULT_SHARE = 0.2
+DEFAULT_PROTECT_FIRST = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user asked for: a number, a share of all layers, or the layers themselves; at most one is given.
+
+    `protect_first` and `protect_last` layers are never chosen by score. None for `protect_first` means the
+    default, which explicit `layers` override.
+    """
+
+    drop: int | None = None
+    share: float | None = None
+    layers: tuple[int, ...] | None = None
+    protect_first: int | None = None
+    protect_last: int = 0
+
+
+def rank(scores: Iterable[LayerScore]) -> list[LayerScore]:
+    """Least coupled first; of equal scores the deeper layer first."""
+    return sorted(scores, key=lambda s: (s.score, -s.layer))
+
+
+def select(scores: Sequence[LayerScore], choice: Choice) -> tuple[int, ...]:
+    """The layers whose attention goes, in rising order.
+
+    Raises SelectionError if the choice can't be met, or would leave no attention at all.
+    """
+    if [choice.drop, choice.share, choice.layers].count(None) < 2:
+        raise SelectionError("drop, share and layers exclude each other; give one")
+    count = len(scores)
+    first = DEFAULT_PROTECT_FIRST if choice.protect_first is None else choice.protect_first
+    if choice.layers is not None:
+        return _explicit(choice, [s.layer for s in scores])
+    candidates = [s for s in rank(scores) if first <= s.layer <= scores[-1].layer - choice.protect_last]
+    number = _number(choice, count)
+    if number >= count:
+        raise SelectionError(
+            f"can't drop {number} attention sublayers of {count}: at least one must stay; use --drop {count - 1} "
+            "or less"
+        )
+    if number > len(candidates):
+        raise SelectionError(
+            f"can't drop {number} of {count} attention sublayers: {count - len(candidates)} are protected "
+            f"(--protect-first {first}, --protect-last {choice.protect_last}); use --drop {len(candidates)} "
+            "or less, or protect fewer"
+        )
+    return tuple(sorted(s.layer for s in candidates[:number]))
+
+
+def _number(choice: Choice, count: int) -> int:
+    if choice.drop is not None:
+        if choice.drop < 1:
+            raise SelectionError(f"--drop {choice.drop} drops nothing; give 1 to {count - 1}")
+        return choice.drop
+    share = DEFAULT_SHARE if choice.share is None else choice.share
+    if not 0 < share < 1:
+        raise SelectionError(f"--share {share:g} is not between 0 and 1; 0.2 drops a fifth of the sublayers")
+    return max(1, int(share * count + 1e-9))
+
+
+def _explicit(choice: Choice, candidates: Sequence[int]) -> tuple[int, ...]:
+    layers = tuple(sorted(set(choice.layers or ())))
+    if not layers:
+        raise SelectionError("--layers names no layer; give for example 3,7-9")
+    last = candidates[-1]
+    if outside := sorted(set(layers) - set(candidates)):
+        if len(candidates) == last + 1:
+            raise SelectionError(f"there is no layer {outside[0]}: the model's layers are 0 to {last}")
+        having = ", ".join(map(str, candidates))
+        raise SelectionError(f"layer {outside[0]} has no softmax attention; these layers have: {having}")
+    protected = [n for n in layers if n < (choice.protect_first or 0) or n > last - choice.protect_last]
+    if protected:
+        raise SelectionError(f"layer {protected[0]} is asked for by --layers and protected at the same time")
+    if len(layers) == len(candidates):
+        raise SelectionError(f"can't drop all {len(candidates)} attention sublayers: at least one must stay")
+    return layers
+
+
+def protection_mattered(scores: Sequence[LayerScore], dropped: tuple[int, ...], choice: Choice) -> bool:
+    """Whether the default protection of the first layer kept a layer that its score would have sent."""
+    by_default = choice.layers is None and choice.protect_first is None
+    lowest = {s.layer for s in rank(scores)[: len(dropped)]}
+    return by_default and bool(lowest & set(range(DEFAULT_PROTECT_FIRST)))

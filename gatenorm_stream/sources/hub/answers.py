@@ -1,0 +1,138 @@
+"""One HTTP answer: from the Hub by huggingface_hub's session, from its storage host by a connection of our own.
+
+Nearly all bytes come from the storage host. The session's client takes them off the socket 64 KiB at a time through
+many layers of Python, which bounds eight connections to 600 MB/s; http.client reads larger blocks with fewer steps.
+Where a proxy is set, the session is used for all, since it knows how.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from gatenorm_stream.sources.hub.retry import TransientError
+
+if TYPE_CHECKING:
+    import httpx2
+
+BLOCK = 1 << 18
+_STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+_connections = threading.local()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`headers` has lower-case names; `blocks` is the body; `response` is there if the session was used."""
+
+    status: int
+    headers: Mapping[str, str]
+    blocks: Iterator[bytes]
+    response: httpx2.Response | None = None
+
+
+def answer(url: str, headers: Mapping[str, str], *, storage: bool) -> AbstractContextManager[Answer]:
+    """The answer to a GET of `url`, redirects not followed. Raises TransientError if the connection fails."""
+    parts = urlsplit(url)
+    if storage and not _proxied(parts):
+        return _direct_answer(parts, headers)
+    return _session_answer(url, headers)
+
+
+@contextmanager
+def _session_answer(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+    import httpx2
+    from huggingface_hub import get_session
+
+    timeout = httpx2.Timeout(_seconds(), pool=None)
+    try:
+        with get_session().stream(
+            "GET", url, headers=dict(headers), timeout=timeout, follow_redirects=False
+        ) as response:
+            yield Answer(response.status_code, response.headers, response.iter_raw(), response)
+    except httpx2.TransportError as error:
+        raise TransientError(f"the connection failed ({type(error).__name__})") from error
+
+
+@contextmanager
+def _direct_answer(parts: SplitResult, headers: Mapping[str, str]) -> Iterator[Answer]:
+    """Each thread keeps one connection to each host alive; one whose answer was not read to its end is closed."""
+    whole = False
+    try:
+        response = _request(parts, headers)
+        named = {name.lower(): value for name, value in response.getheaders()}
+        yield Answer(response.status, named, iter(lambda: response.read(BLOCK), b""))
+        whole = response.isclosed() and not response.will_close
+    except (OSError, http.client.HTTPException) as error:
+        raise TransientError(f"the connection failed ({type(error).__name__})") from error
+    finally:
+        if not whole:
+            _close(parts)
+
+
+def _request(parts: SplitResult, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    """A kept connection may have been closed by the host meanwhile: then a new one is made, once."""
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    kept = parts[:2] in _kept()
+    try:
+        connection = _connection(parts)
+        connection.request("GET", path, headers=dict(headers))
+        return connection.getresponse()
+    except _STALE:
+        if not kept:
+            raise
+    _close(parts)
+    connection = _connection(parts)
+    connection.request("GET", path, headers=dict(headers))
+    return connection.getresponse()
+
+
+def _kept() -> dict[tuple[str, str], http.client.HTTPConnection]:
+    if not hasattr(_connections, "kept"):
+        _connections.kept = {}
+    kept: dict[tuple[str, str], http.client.HTTPConnection] = _connections.kept
+    return kept
+
+
+def _connection(parts: SplitResult) -> http.client.HTTPConnection:
+    kept = _kept()
+    if parts[:2] not in kept:
+        if parts.scheme == "https":
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                parts.netloc, timeout=_seconds(), context=_trust()
+            )
+        else:
+            connection = http.client.HTTPConnection(parts.netloc, timeout=_seconds())
+        kept[parts[:2]] = connection
+    return kept[parts[:2]]
+
+
+def _close(parts: SplitResult) -> None:
+    if connection := _kept().pop(parts[:2], None):
+        connection.close()
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """The same certificates that the session trusts."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _seconds() -> float:
+    from huggingface_hub import constants
+
+    return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _proxied(parts: SplitResult) -> bool:
+    proxies = getproxies()
+    return any(name in proxies for name in (parts.scheme, "all")) and not proxy_bypass(parts.hostname or "")

@@ -1,0 +1,220 @@
+"""A model repository at one commit, as a source of bytes; files that the Hub cache holds are read there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock
+from typing import TYPE_CHECKING
+
+from gatenorm_stream.errors import CheckpointError, HubError
+from gatenorm_stream.names import is_safe
+from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.errors import hub_errors
+from gatenorm_stream.sources.hub.fetch import RangeFetcher
+from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
+from gatenorm_stream.sources.hub.spool import SpoolFile
+from gatenorm_stream.sources.local import LocalFile, LocalSource
+from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.source import File, Source
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+DEFAULT_CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as the Hub lists it. `etag` is its sha256 for a large file, else its git object id."""
+
+    name: str
+    size: int
+    etag: str
+    sha256: str | None
+
+
+class HubFile:
+    """Bytes of a file that is fetched by ranges; what is read is kept in `spool`, if there is one."""
+
+    def __init__(self, entry: Entry, address: HubAddress, fetcher: RangeFetcher, spool: SpoolFile | None) -> None:
+        self.size = entry.size
+        self.sha256 = entry.sha256
+        self.where = f"{address.repository}/{entry.name}"
+        self.identity = f"{entry.size} {entry.etag}"
+        self._fetcher = fetcher
+        self.spool = spool
+
+    def read(self, where: ByteRange) -> memoryview:
+        if where.stop > self.size:
+            raise CheckpointError(f"{self.where} ends before byte {where.stop}; run again")
+        if self.spool is None:
+            return self.fetch(where)
+        for part, present in self.spool.segments(where):
+            if not present:
+                position = part.start
+                for block in self._fetcher.fetch(part):
+                    self.spool.write(position, block)
+                    position += len(block)
+                self.spool.add(part)
+        return self.spool.local.read(where)
+
+    def fetch(self, where: ByteRange) -> memoryview:
+        content = bytearray(len(where))
+        position = 0
+        for block in self._fetcher.fetch(where):
+            content[position : position + len(block)] = block
+            position += len(block)
+        return memoryview(content)
+
+    def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int | None]]:
+        if self.spool is None:
+            yield where, None
+            return
+        for part, present in self.spool.segments(where):
+            yield part, self.spool.descriptor if present else None
+
+    def check_unchanged(self) -> None:
+        """A commit does not change; every response was checked as it came."""
+
+
+class HubSource:
+    """The files of `address` at `commit`."""
+
+    directory = None
+    remote = True
+
+    def __init__(
+        self,
+        address: HubAddress,
+        commit: str,
+        entries: Mapping[str, Entry],
+        connections: int,
+        note: Note,
+        gguf: tuple[str, ...] = (),
+    ) -> None:
+        self.title = f"{address.repository}:{address.file}" if address.file else address.repository
+        self.gguf = gguf
+        self.revision = commit
+        self.connections = connections
+        self._address = address
+        self._entries = entries
+        self._note = note
+        self._cancelled = Event()
+        self._lock = Lock()
+        self._open: dict[str, File] = {}
+        self._spool: Path | None = None
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._entries))
+
+    def open(self, name: str) -> File:
+        with self._lock:
+            if name not in self._open:
+                self._open[name] = self._opened(name)
+            return self._open[name]
+
+    @property
+    def keeps(self) -> bool:
+        return self._spool is not None
+
+    def keep_in(self, folder: Path) -> None:
+        """From now on, what is read is kept in `folder`, and read there by a later run."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._spool = folder
+        for name, file in self._open.items():
+            if isinstance(file, HubFile):
+                file.spool = self._spooled(self._entries[name])
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def close(self) -> None:
+        for file in self._open.values():
+            if isinstance(file, LocalFile):
+                file.close()
+            elif isinstance(file, HubFile) and file.spool:
+                file.spool.close()
+        self._open.clear()
+
+    def _opened(self, name: str) -> File:
+        from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+        if name not in self._entries:
+            raise CheckpointError(f"{self._address} has no {name}")
+        cached = try_to_load_from_cache(self._address.repository, name, revision=self.revision)
+        entry = self._entries[name]
+        if isinstance(cached, str) and Path(cached).stat().st_size == entry.size:
+            return LocalFile(Path(cached))
+        url = hf_hub_url(self._address.repository, name, revision=self.revision)
+        fetcher = RangeFetcher(self._address, name, url, entry.size, entry.etag, self._note, self._cancelled)
+        return HubFile(entry, self._address, fetcher, self._spooled(entry))
+
+    def _spooled(self, entry: Entry) -> SpoolFile | None:
+        if self._spool is None:
+            return None
+        version = hashlib.sha256(f"{self.title} {entry.name} {entry.etag}".encode()).hexdigest()[:32]
+        return SpoolFile(self._spool / version, entry.size)
+
+
+def open_repository(address: HubAddress, connections: int, note: Note, gguf: tuple[str, ...] = ()) -> Source:
+    """Resolves `address` to one commit. A snapshot in the Hub cache is used if the Hub must not or can't be asked.
+
+    `gguf` are the files of it that are the model, none for a safetensors checkpoint. Raises HubError if there is
+    neither the Hub nor a snapshot, or one of the files is not there.
+    """
+    from huggingface_hub import constants
+
+    patience = Patience(str(address), note, Event())
+    while True:
+        try:
+            info = _ask(address)
+            break
+        except UnreachableError as error:
+            if snapshot := _cached_snapshot(address, gguf):
+                note(f"{error}; using the snapshot in the Hub cache")
+                return snapshot
+            patience.failed(error)
+        except TransientError as error:
+            patience.failed(error)
+        except HubError:
+            if constants.HF_HUB_OFFLINE and (snapshot := _cached_snapshot(address, gguf)):
+                return snapshot
+            raise
+    if info.sha is None:
+        raise HubError(f"the Hub names no commit for {address}; give a revision")
+    entries = {entry.name: entry for entry in map(_entry, info.siblings or ())}
+    for name in entries:
+        if not is_safe(name):
+            raise HubError(f"{address} lists a file called {name!r}, which could leave its directory: refused")
+    if missing := next((name for name in gguf if name not in entries), None):
+        there = ", ".join(sorted(name for name in entries if name.endswith(".gguf"))) or "none"
+        raise HubError(f"{address} has no {missing}; its GGUF files: {there}")
+    return HubSource(address, info.sha, entries, connections, note, gguf)
+
+
+def _ask(address: HubAddress) -> ModelInfo:
+    from huggingface_hub import constants, get_token, model_info
+
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with hub_errors(address, logged_in=get_token() is not None):
+        return model_info(address.repository, revision=address.revision, files_metadata=True, timeout=timeout)
+
+
+def _entry(sibling: RepoSibling) -> Entry:
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    return Entry(sibling.rfilename, sibling.size or 0, sha256 or sibling.blob_id or "", sha256)
+
+
+def _cached_snapshot(address: HubAddress, gguf: tuple[str, ...]) -> Source | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    name = gguf[0] if gguf else "config.json"
+    found = try_to_load_from_cache(address.repository, name, revision=address.revision)
+    if not isinstance(found, str):
+        return None
+    snapshot = Path(found).parents[name.count("/")]
+    title = f"{address.repository}:{address.file}" if address.file else address.repository
+    return LocalSource(snapshot, title=title, revision=snapshot.name, gguf=gguf)

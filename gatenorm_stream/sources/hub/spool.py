@@ -1,0 +1,113 @@
+"""Fetched ranges kept on disk: a sparse file of the original's size, and a list of what is in it.
+
+A line of the list is written after its bytes. It holds for as long as the machine runs, since nothing is synced:
+what is lost with the machine is fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from gatenorm_stream.disk import boot_id
+from gatenorm_stream.errors import OutputError
+from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.ranges import ByteRange
+
+_LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\S+)\n")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{folder} can't be written: {error.strerror}; free some space and run the same command again, it goes "
+            "on where it was"
+        ) from error
+
+
+class SpoolFile:
+    """Bytes of one remote file at their own offsets; `path` belongs to this very version of it."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._lock = Lock()
+        self._present: list[ByteRange] = []
+        self._list = path.with_name(path.name + ".ranges")
+        if path.is_file() and path.stat().st_size == size:
+            for line in self._lines():
+                self._insert(line)
+        else:
+            self._list.unlink(missing_ok=True)
+        with _writing(path.parent):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            os.ftruncate(self._fd, size)
+        self.local = LocalFile(path)
+
+    @property
+    def descriptor(self) -> int:
+        return self._fd
+
+    def write(self, position: int, block: bytes) -> None:
+        """Raises OutputError if the disk doesn't take it."""
+        with _writing(self._list.parent):
+            while block:
+                written = os.pwrite(self._fd, block, position)
+                position, block = position + written, block[written:]
+
+    def add(self, where: ByteRange) -> None:
+        """Says that all of `where` has been written."""
+        with self._lock, _writing(self._list.parent):
+            if boot_id() is None:
+                os.fdatasync(self._fd)
+            with open(self._list, "a", encoding="ascii") as lines:
+                lines.write(f"{where.start} {where.stop} {boot_id()}\n")
+            self._insert(where)
+
+    def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, bool]]:
+        """`where` in consecutive pieces, each with whether it is here."""
+        with self._lock:
+            present = list(self._present)
+        position = where.start
+        for held in present[max(0, bisect_right(present, where.start, key=lambda r: r.start) - 1) :]:
+            if held.start >= where.stop:
+                break
+            start, stop = max(held.start, position), min(held.stop, where.stop)
+            if start >= stop:
+                continue
+            if position < start:
+                yield ByteRange(position, start), False
+            yield ByteRange(start, stop), True
+            position = stop
+        if position < where.stop:
+            yield ByteRange(position, where.stop), False
+
+    def close(self) -> None:
+        os.close(self._fd)
+        self.local.close()
+
+    def _insert(self, where: ByteRange) -> None:
+        """Keeps the list sorted and without overlaps."""
+        merged: list[ByteRange] = []
+        for r in sorted([*self._present, where]):
+            if merged and r.start <= merged[-1].stop:
+                merged[-1] = ByteRange(merged[-1].start, max(merged[-1].stop, r.stop))
+            else:
+                merged.append(r)
+        self._present = merged
+
+    def _lines(self) -> Iterator[ByteRange]:
+        try:
+            text = self._list.read_text("ascii")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return
+        for line in text.splitlines(keepends=True):
+            match = _LINE.fullmatch(line)
+            if match and int(match[1]) <= int(match[2]) and match[3] == str(boot_id()):
+                yield ByteRange(int(match[1]), int(match[2]))

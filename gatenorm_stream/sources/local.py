@@ -1,0 +1,175 @@
+"""Bytes of files in a local directory.
+
+They are read into memory of our own (`pread`), not mapped: a mapped file that someone cuts short kills the process
+without a word (SIGBUS), where a read that comes back short is an error with a message.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.sources.ranges import ByteRange
+
+
+class LocalFile:
+    """A regular file. Its size is fixed at the time of opening."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = _open_regular(path)
+        except OSError as error:
+            raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
+        found = os.fstat(self._fd)
+        self.size = found.st_size
+        self._modified_ns = found.st_mtime_ns
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def identity(self) -> str:
+        return f"{self.size} {self._modified_ns}"
+
+    @property
+    def sha256(self) -> None:
+        return None
+
+    def read(self, where: ByteRange) -> memoryview:
+        """A copy of the bytes of `where`.
+
+        Raises CheckpointError if they can't be read, or are not there (any more).
+        """
+        parts, position = [], where.start
+        while position < where.stop:
+            with self._reading():
+                part = os.pread(self._fd, where.stop - position, position)
+            if not part:
+                raise self._cut_short(where)
+            parts.append(part)
+            position += len(part)
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    fetch = read
+
+    def read_into(self, where: ByteRange, buffer: memoryview) -> None:
+        """Fills `buffer`, of the length of `where`, with those bytes: for memory that is used again and again.
+
+        Raises CheckpointError as `read` does.
+        """
+        filled = 0
+        while filled < len(where):
+            with self._reading():
+                count = os.preadv(self._fd, [buffer[filled:]], where.start + filled)
+            if not count:
+                raise self._cut_short(where)
+            filled += count
+
+    def expect(self, where: ByteRange) -> None:
+        """Has the system begin to read these bytes, where it can."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, where.start, len(where), os.POSIX_FADV_WILLNEED)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"{self.path} can't be read: {error.strerror}; restore it") from error
+
+    def _cut_short(self, where: ByteRange) -> CheckpointError:
+        return CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
+
+    def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int]]:
+        yield where, self._fd
+
+    def check_unchanged(self) -> None:
+        now = os.fstat(self._fd)
+        if (now.st_size, now.st_mtime_ns) != (self.size, self._modified_ns):
+            raise CheckpointError(f"{self.path} changed while it was read; run again once nothing writes to it")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _open_regular(path: Path) -> int:
+    """A descriptor; a pipe or device is refused without waiting for it. Raises OSError, CheckpointError."""
+    irregular = CheckpointError(f"{path} is not a regular file; a checkpoint's files must be")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise irregular
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise irregular
+    return descriptor
+
+
+class LocalSource:
+    """A directory of files, opened by name and kept open until `close`."""
+
+    remote = False
+    connections = 1
+
+    def __init__(
+        self, root: Path, *, title: str | None = None, revision: str | None = None, gguf: tuple[str, ...] = ()
+    ) -> None:
+        """`title` and `revision` are those of the repository if the root is a snapshot in the Hub cache.
+
+        Raises CheckpointError if `root` is not a directory.
+        """
+        if not root.is_dir():
+            raise CheckpointError(
+                f"{root} is {'not a directory' if root.exists() else 'not there'}; give the local directory that "
+                "holds config.json and the *.safetensors files"
+            )
+        self.directory = root
+        self.title = title or str(root)
+        self.revision = revision
+        self.gguf = gguf
+        self._open: dict[str, LocalFile] = {}
+        home = root.resolve()
+        self._homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+
+    def names(self) -> tuple[str, ...]:
+        """Relative POSIX paths of all regular files below the root, sorted; hidden ones left out.
+
+        A symbolic link counts if it leads to a file within the root, or within the blob folder of the Hub cache
+        whose snapshot the root is; any other link is left out, since following it would leave the checkpoint.
+        """
+        found: list[str] = []
+        for folder, subfolders, files in os.walk(self.directory):
+            subfolders[:] = [s for s in subfolders if not s.startswith(".")]
+            for name in files:
+                path = Path(folder, name)
+                if not name.startswith(".") and path.is_file() and self._within(path):
+                    found.append(path.relative_to(self.directory).as_posix())
+        return tuple(sorted(found))
+
+    def open(self, name: str) -> LocalFile:
+        """Raises CheckpointError if `name` is not a readable regular file of this directory."""
+        if name not in self._open:
+            path = self.directory / name
+            if not path.exists():
+                raise CheckpointError(f"{path} is not there; download the missing file")
+            if not self._within(path):
+                raise CheckpointError(f"{path} leads out of {self.directory}: refused")
+            self._open[name] = LocalFile(path)
+        return self._open[name]
+
+    def cancel(self) -> None:
+        pass
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def _within(self, path: Path) -> bool:
+        real = path.resolve()
+        return any(real.is_relative_to(home) for home in self._homes)

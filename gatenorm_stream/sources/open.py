@@ -1,0 +1,51 @@
+"""A model as people name it becomes a source: a local directory, or a repository on the Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.names import SPLIT, SUFFIX, split_names
+from gatenorm_stream.sources.hub.address import hub_address
+from gatenorm_stream.sources.hub.retry import Note
+from gatenorm_stream.sources.hub.source import DEFAULT_CONNECTIONS, open_repository
+from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.source import Source
+from gatenorm_stream.spelling import similar_path
+
+
+def open_source(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    connections: int | None = None,
+    note: Note = lambda line: None,
+) -> Source:
+    """Opens a local directory or GGUF file, or org/name[@revision] (also as hf:// or URL) on the Hub at one commit;
+    org/name[@revision]:file.gguf is a GGUF file there.
+
+    Raises CheckpointError if it is not there, HubError if the repository can't be read.
+    """
+    address = hub_address(os.fspath(model), revision)
+    meant = None if Path(model).exists() else similar_path(model)
+    try:
+        if address is None:
+            path = Path(model)
+            return _gguf(path) if path.suffix == SUFFIX and not path.is_dir() else LocalSource(path)
+        if meant:
+            note(f"{model} is not here, but {meant} is; asking the Hub for {model}")
+        gguf = split_names(address.file) if address.file else ()
+        return open_repository(address, connections or DEFAULT_CONNECTIONS, note, gguf)
+    except CheckpointError as error:
+        if meant is None:
+            raise
+        raise type(error)(f"{error}; did you mean the local {meant}?") from error
+
+
+def _gguf(path: Path) -> Source:
+    """A link to one file is followed, wherever it leads: the user named it."""
+    if not path.exists():
+        raise CheckpointError(f"{path} is not there; give a GGUF file, or the directory of a checkpoint")
+    file = path if SPLIT.fullmatch(path.name) else path.resolve()
+    return LocalSource(file.parent, title=str(path), gguf=split_names(file.name))

@@ -1,0 +1,72 @@
+"""What a checkpoint's bytes come from: a local directory or a repository on the Hub, seen the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from gatenorm_stream.sources.ranges import ByteRange
+
+
+class File(Protocol):
+    """A file of a source. `where` names it in messages; `identity` changes whenever its bytes do."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def sha256(self) -> str | None:
+        """The digest of the whole file, if the source vouches for one."""
+
+    def read(self, where: ByteRange) -> memoryview:
+        """Those bytes. Raises CheckpointError if the file doesn't hold them (any more)."""
+
+    def fetch(self, where: ByteRange) -> memoryview:
+        """As `read`, for bytes that are needed once: a remote file does not keep them."""
+
+    def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int | None]]:
+        """`where` in pieces, each with a descriptor that holds it at the same offsets, or None if none does."""
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if the file is not what it was when it was opened."""
+
+
+class Source(Protocol):
+    """`directory` is None for a remote source; `connections` is how many reads should be under way at once."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def directory(self) -> Path | None: ...
+
+    @property
+    def remote(self) -> bool: ...
+
+    @property
+    def connections(self) -> int: ...
+
+    @property
+    def gguf(self) -> tuple[str, ...]:
+        """The GGUF files that are the model, in their order; none if it is a safetensors checkpoint."""
+
+    def names(self) -> tuple[str, ...]:
+        """Relative POSIX paths of all files, sorted."""
+
+    def open(self, name: str) -> File:
+        """Raises CheckpointError if there is no such readable file."""
+
+    def cancel(self) -> None:
+        """Makes reads that are under way end soon, with CancelledError."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Does: executes a layout, whole or not at all."""

@@ -1,0 +1,193 @@
+"""One file of an output is filled: bytes are copied by the kernel where they are local, fetched ahead where not.
+
+The digest is of what was read from the source, so that a later check covers the copying too.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import TypeAlias
+
+from gatenorm_stream.disk import boot_id
+from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.planning.layout import Copied, Interleaved
+from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.source import File
+from gatenorm_stream.writing.chunks import CHUNK, Local, Pieces, Readahead, Remote, chunks
+from gatenorm_stream.writing.journal import Journal
+from gatenorm_stream.writing.record import FileDigest, MarkedDigest
+
+SYNC_BYTES = 64 << 20
+"""After so many bytes they are sent to the disk. Fetched ones are safe from a loss of power then; from a killed
+process, all are."""
+BEHIND = 8
+"""Chunks that the digest may be behind the writing."""
+
+Advance: TypeAlias = Callable[[int, str], None]
+
+
+class DamagedSpoolError(CheckpointError):
+    """Bytes that were kept from scoring may be damaged, and then scores and plan are too."""
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A file of an output; `places` are those at which its digest is marked, `start` how much of it is there."""
+
+    name: str
+    pieces: Pieces
+    places: Sequence[int] = ()
+    start: int = 0
+
+
+class Follower:
+    """Does what is to follow the writing of a chunk (its digest, sending it to the disk) in a thread of its own,
+    in order.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def then(self, act: Callable[[], None]) -> None:
+        """Raises what an earlier act raised."""
+        if len(self._pending) >= BEHIND:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(act))
+
+    def wait(self) -> None:
+        while self._pending:
+            self._pending.popleft().result()
+
+
+def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead, advance: Advance) -> None:
+    """Writes the file in `folder` from byte `start` on and enters it in the journal.
+
+    Raises OSError, CheckpointError (DamagedSpoolError), and what `advance` raises to stop it.
+    """
+    name, start = filling.name, filling.start
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest, size, synced = Digest(filling), start, start
+    with open(_opened(path), "r+b", buffering=0) as target, Follower() as follower:
+        for part in ByteRange(0, start).chunks(CHUNK):
+            digest.update(_reread(target, part))
+        target.truncate(start)
+        target.seek(start)
+        advance(start, name)
+        for chunk in chunks(filling.pieces, start):
+            match chunk:
+                case Local(file, where, _):
+                    _copy(chunk, target)
+                    follower.then(partial(digest.read, file, where))
+                case Remote():
+                    data = readahead.take(chunk)
+                    _write_all(target, data)
+                    follower.then(partial(digest.update, data))
+                case _:
+                    data = memoryview(chunk.read() if isinstance(chunk, Interleaved) else chunk)
+                    _write_all(target, data)
+                    follower.then(partial(digest.update, data))
+            size += len(chunk)
+            advance(len(chunk), name)
+            due = size - synced >= SYNC_BYTES
+            if isinstance(chunk, Remote):
+                boot = boot_id()
+                if boot is None or due:
+                    os.fdatasync(target.fileno())
+                    synced, boot = size, None
+                journal.add_part(name, size, boot)
+            elif due:
+                follower.then(partial(os.fdatasync, target.fileno()))
+                synced = size
+        follower.wait()
+        os.fsync(target.fileno())
+    digest.check(path)
+    for piece in filling.pieces:
+        if isinstance(piece, Copied):
+            piece.file.check_unchanged()
+    journal.add(name, digest.result())
+
+
+class Digest:
+    """Of what a file is filled with; also the one that the source vouches for, if the file is taken whole."""
+
+    def __init__(self, filling: Filling) -> None:
+        self._own = MarkedDigest(filling.places)
+        self._whole = next((p for p in filling.pieces if isinstance(p, Copied) and len(p) == p.file.size), None)
+        vouched = self._whole and self._whole.file.sha256
+        self._vouched = hashlib.sha256() if vouched else None
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._own.update(data)
+        if self._vouched:
+            self._vouched.update(data)
+
+    def read(self, file: File, where: ByteRange) -> None:
+        self.update(file.read(where))
+
+    def result(self) -> FileDigest:
+        return self._own.result()
+
+    def check(self, path: Path) -> None:
+        """Raises CheckpointError (DamagedSpoolError) if what `path` was filled with is not what is vouched for."""
+        piece = self._whole
+        if not piece or not self._vouched or self._vouched.hexdigest() == piece.file.sha256:
+            return
+        path.unlink()
+        damaged = f"{piece.file.where} came damaged: its sha256 is not the Hub's"
+        if any(descriptor is not None for _, descriptor in piece.file.segments(piece.range)):
+            raise DamagedSpoolError(f"{damaged}; run the same command again, it starts over")
+        raise CheckpointError(f"{damaged}; run the same command again, it fetches that file anew")
+
+
+def _opened(path: Path) -> int:
+    """A link that someone put there is not followed."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _reread(target: FileIO, part: ByteRange) -> bytes:
+    data = os.pread(target.fileno(), len(part), part.start)
+    if len(data) < len(part):
+        raise OSError(errno.EIO, "it was cut short while it was read", target.name)
+    return data
+
+
+def _write_all(target: FileIO, data: memoryview) -> None:
+    while data:
+        data = data[target.write(data) :]
+
+
+def _copy(chunk: Local, target: FileIO) -> None:
+    """Lets the kernel copy where it can (a reflinking file system then copies nothing)."""
+    position = chunk.range.start
+    while position < chunk.range.stop:
+        try:
+            copied = os.copy_file_range(
+                chunk.descriptor, target.fileno(), chunk.range.stop - position, offset_src=position
+            )
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_KERNEL_COPY:
+                raise
+            copied = target.write(chunk.file.read(ByteRange(position, chunk.range.stop)))
+        if not copied:
+            raise CheckpointError(f"{chunk.file.where} was cut short while it was read; restore it")
+        position += copied
+
+
+_NO_KERNEL_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}

@@ -1,0 +1,144 @@
+"""`gatenorm.json`: the plan that made an output, the digest of every file of it, and a digest of itself.
+
+A shard has marks too: the beginnings of the digests of its header and of all bytes up to each tensor's end, read
+off while the shard's own digest was computed. The first mark that doesn't fit names the damaged tensor.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
+from gatenorm_stream.errors import VerificationError
+from gatenorm_stream.names import RECORD, is_safe
+from gatenorm_stream.planning.plan import Plan, plan_from_json
+from gatenorm_stream.spelling import did_you_mean
+
+MARK_DIGITS = 12
+
+_BLAKE3 = re.compile(r"[0-9a-f]{64}")
+_MARKS = re.compile(rf"[0-9a-f]{{{MARK_DIGITS}}}( [0-9a-f]{{{MARK_DIGITS}}})*")
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """`marks` are the beginnings of the digests of the file's first bytes, up to certain places in it."""
+
+    size: int
+    blake3: str
+    marks: tuple[str, ...] = ()
+
+
+class MarkedDigest:
+    """The BLAKE3 digest of what it is fed, and a mark at each of `places`, which rise and count from byte 0."""
+
+    def __init__(self, places: Iterable[int] = ()) -> None:
+        self._digest = blake3()
+        self._coming = iter(places)
+        self._next = next(self._coming, None)
+        self._size = 0
+        self.marks: list[str] = []
+
+    def update(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while self._next is not None and self._next <= self._size + len(view):
+            before = self._next - self._size
+            self._feed(view[:before])
+            self.marks.append(self._digest.hexdigest()[:MARK_DIGITS])
+            self._next, view = next(self._coming, None), view[before:]
+        self._feed(view)
+
+    def result(self) -> FileDigest:
+        return FileDigest(self._size, self._digest.hexdigest(), tuple(self.marks))
+
+    def _feed(self, view: memoryview) -> None:
+        self._digest.update(view)
+        self._size += len(view)
+
+
+def record_path(out: Path, *, single_file: bool) -> Path:
+    """In an output, or beside it if it is a file: that of NAME.gguf is NAME.gatenorm.json."""
+    return out.with_suffix(f".{RECORD}") if single_file else out / RECORD
+
+
+def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
+    """The one text that stands for this plan and these files: what differs from it in a byte was changed."""
+    content: dict[str, Any] = {
+        **plan.to_json(),
+        "files": {name: _entry(f) for name, f in sorted(files.items())},
+    }
+    return _text({**content, "blake3": _digest(content)})
+
+
+def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:
+    """The record of the output `out`, a directory or a file.
+
+    Raises VerificationError or PlanError if there is none, or it was changed.
+    """
+    if out.is_file() and out.name.endswith(RECORD):
+        raise VerificationError(str(out), ["it is the record of an output; give the output itself"])
+    path = record_path(out, single_file=out.is_file())
+    if not path.is_file():
+        raise VerificationError(
+            str(out), [f"there is no {path.name}; it is not an output of gatenorm-stream{did_you_mean(out)}"]
+        )
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_JSON_BYTES + 1).decode("utf-8")
+    except UnicodeDecodeError:
+        raise VerificationError(str(out), [f"{RECORD} was changed after it was written"]) from None
+    return parse_record(text, str(out))
+
+
+def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
+    """Raises PlanError or VerificationError if `text` is not exactly what `render_record` wrote."""
+    damaged = VerificationError(where, [f"{RECORD} was changed after it was written"])
+    try:
+        content = parse_json(text.encode("utf-8"))
+    except ValueError:
+        raise damaged from None
+    if not isinstance(content, dict) or content.pop("blake3", None) != _digest(content):
+        raise damaged
+    plan = plan_from_json(content, f"{where}/{RECORD}")
+    listed = content.get("files")
+    if not isinstance(listed, dict) or not all(_is_entry(entry) for entry in listed.values()):
+        raise damaged
+    for name in listed:
+        if not is_safe(name):
+            raise VerificationError(where, [f"{RECORD} lists a file called {name!r}, which could be anywhere"])
+    files = {
+        name: FileDigest(entry["size"], entry["blake3"], tuple((entry.get("marks") or "").split()))
+        for name, entry in listed.items()
+    }
+    if render_record(plan, files) != text:
+        raise damaged
+    return plan, files
+
+
+def _entry(file: FileDigest) -> dict[str, Any]:
+    entry: dict[str, Any] = {"size": file.size, "blake3": file.blake3}
+    return entry | {"marks": " ".join(file.marks)} if file.marks else entry
+
+
+def _is_entry(entry: Any) -> bool:
+    match entry:
+        case {"size": int(size), "blake3": str(digest), **rest}:
+            marks = rest.get("marks")
+            fits = marks is None or (isinstance(marks, str) and _MARKS.fullmatch(marks))
+            return bool(size >= 0 and _BLAKE3.fullmatch(digest) and fits)
+    return False
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return blake3(_text(content).encode("utf-8")).hexdigest()
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

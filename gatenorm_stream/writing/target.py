@@ -1,0 +1,120 @@
+"""Where an output may go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from gatenorm_stream.disk import shares_blocks
+from gatenorm_stream.errors import OutputError, PlanError, VerificationError
+from gatenorm_stream.names import RECORD, SUFFIX
+from gatenorm_stream.planning.layout import Layout
+from gatenorm_stream.sources.source import Source
+from gatenorm_stream.writing.partial import partial_path
+from gatenorm_stream.writing.record import read_record, record_path
+
+SPARE_BYTES = 16 << 20
+"""Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
+
+
+def check_place(source: Source, out: Path, *, force: bool = False) -> None:
+    """Raises OutputError if `out` is no place for an output: taken, not writable, or in the way of the source."""
+    try:
+        target = out.resolve()
+    except RuntimeError as error:
+        raise OutputError(f"{out} leads through links in a circle; choose another place for --out") from error
+    if source.gguf:
+        _check_file(source, out, force)
+    else:
+        _check_directory(source, out, target, force)
+    parent = _existing_parent(target)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{parent} is not writable; choose another place for --out")
+
+
+def _check_file(source: Source, out: Path, force: bool) -> None:
+    if out.suffix != SUFFIX:
+        raise OutputError(f"{source.title} becomes one file; give it a name that ends in {SUFFIX}, not {out}")
+    if out.is_symlink() or (out.exists() and not out.is_file()):
+        raise OutputError(f"{out} exists and is not a file; choose another name")
+    if source.directory and any(out.resolve() == (source.directory / name).resolve() for name in source.gguf):
+        raise OutputError(f"{out} is the source; choose another name")
+    if out.exists() and not force:
+        raise OutputError(f"{out} exists; choose another name, or --force to replace it")
+    record = record_path(out, single_file=True)
+    if out.exists() and not record.is_file():
+        raise OutputError(
+            f"{out} exists and was not written by gatenorm-stream ({record} is not there), so --force does not "
+            "replace it; choose another name, or delete it yourself"
+        )
+
+
+def _check_directory(source: Source, out: Path, target: Path, force: bool) -> None:
+    if out.suffix == SUFFIX:
+        raise OutputError(
+            f"{source.title} is a safetensors checkpoint and becomes a directory, not {out}; convert that by "
+            "llama.cpp's convert_hf_to_gguf.py"
+        )
+    if around := next((p for p in target.parents if (p / RECORD).is_file()), None):
+        raise OutputError(f"{out} is inside {around}, an output of gatenorm-stream; choose a directory outside it")
+    if source.directory:
+        home = source.directory.resolve()
+        if target == home or target.is_relative_to(home):
+            raise OutputError(f"{out} is inside the source {home}; choose a directory outside it")
+        if home.is_relative_to(target):
+            raise OutputError(f"{out} contains the source {home}; choose another directory")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OutputError(f"{out} exists and is not a directory; choose another name")
+    if out.exists() and any(out.iterdir()):
+        if not force:
+            raise OutputError(f"{out} exists; choose another directory, or --force to replace it")
+        if not (out / RECORD).is_file():
+            raise OutputError(
+                f"{out} exists and was not written by gatenorm-stream (it has no {RECORD}), so --force does "
+                "not replace it; choose another directory, or delete it yourself"
+            )
+        if added := _added(out):
+            raise OutputError(
+                f"{out} holds {added[0]}, which gatenorm-stream did not write; move it elsewhere, then --force "
+                "replaces the rest"
+            )
+
+
+def _added(out: Path) -> list[str]:
+    """Files that came into an output later, but for hidden ones; none where the record is damaged."""
+    try:
+        _, files = read_record(out)
+    except (VerificationError, PlanError):
+        return []
+    names = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
+    return sorted(name for name in names if name not in {*files, RECORD} and not name.startswith("."))
+
+
+def check_space(layout: Layout, out: Path) -> None:
+    """Raises OutputError if the disk has no room for what of the output is not there yet.
+
+    What a file system shares with the source takes no room that could be told before.
+    """
+    parent = _existing_parent(out.resolve())
+    free, needed = shutil.disk_usage(parent).free, layout.size + SPARE_BYTES - _begun(out)
+    if free < needed and not (layout.taken_from and shares_blocks(layout.taken_from, parent)):
+        raise OutputError(
+            f"{parent} has {free / 1e9:.2f} GB free, the output needs {needed / 1e9:.2f} GB; free some space, or "
+            "choose another place for --out"
+        )
+
+
+def _begun(out: Path) -> int:
+    """Bytes on the disk that an earlier run left, which this one goes on with."""
+    count = 0
+    for folder, _, names in os.walk(partial_path(out)):
+        for name in names:
+            with suppress(FileNotFoundError):  # another run may be at work
+                count += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return count
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(p for p in path.parents if p.is_dir())

@@ -1,0 +1,114 @@
+"""Uploads a finished output to a private repository of the Hub, in one commit.
+
+One commit, so that the repository never holds half a model. Data that arrived before a failure is known to the Hub
+by its digest and not sent again, so the same upload goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatenorm_stream.errors import HubError
+from gatenorm_stream.names import RECORD
+from gatenorm_stream.sources.hub.address import hub_address
+
+EMPTY = frozenset({".gitattributes", "README.md"})
+"""What a repository may hold that is not an output of ours."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A repository that an output may be uploaded to, as it was at `commit`, with the files `held`."""
+
+    repository: str
+    commit: str
+    held: frozenset[str]
+
+
+def prepare(name: str) -> Target:
+    """Makes the private repository `name`, if it is not there.
+
+    Raises HubError if `name` is no org/name, may not be written, is public, or holds what is not an output of ours.
+    """
+    from huggingface_hub import HfApi
+
+    address = hub_address(name)
+    if address is None or address.revision:
+        raise HubError(f"{name} is not a repository on the Hub; give org/name")
+    repository, api = address.repository, HfApi()
+    with push_errors(repository):
+        api.create_repo(repository, private=True, exist_ok=True)
+        info = api.model_info(repository)
+    if not info.private:
+        raise HubError(
+            f"{repository} is public, and nothing is published from here; make it private in its settings on the "
+            "Hub, or choose another name"
+        )
+    held = frozenset(file.rfilename for file in info.siblings or ())
+    if RECORD not in held and (foreign := sorted(held - EMPTY)):
+        raise HubError(
+            f"{repository} holds {foreign[0]} and no {RECORD}, so it is not an output of gatenorm-stream; choose "
+            "another name"
+        )
+    return Target(repository, info.sha or "", held)
+
+
+def push(folder: Path, names: Iterable[str], target: Target) -> str:
+    """Uploads these files of `folder`, and deletes all others that `target` held. Returns the address of the page.
+
+    Raises HubError.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+
+    names = sorted(names)
+    stale = sorted(target.held - {".gitattributes", *names})
+    with push_errors(target.repository):
+        HfApi().create_commit(
+            target.repository,
+            [
+                *(CommitOperationDelete(name) for name in stale),
+                *(CommitOperationAdd(name, folder / name) for name in names),
+            ],
+            commit_message="Output of gatenorm-stream",
+            parent_commit=target.commit,
+        )
+    return f"{constants.ENDPOINT}/{target.repository}"
+
+
+@contextmanager
+def push_errors(repository: str) -> Iterator[None]:
+    """Turns the errors of huggingface_hub and its client into HubError."""
+    import httpx2
+    from huggingface_hub import constants
+    from huggingface_hub import errors as hf
+
+    try:
+        yield
+    except hf.OfflineModeIsEnabled as error:
+        raise HubError("HF_HUB_OFFLINE is set; unset it to upload") from error
+    except hf.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status == 401:
+            raise HubError(
+                f"the Hub wants a token that may write to {repository}; log in with `hf auth login` or set HF_TOKEN"
+            ) from error
+        if status in (403, 404):
+            raise HubError(f"your token may not write to {repository}; use one that may") from error
+        if status == 412:
+            raise HubError(f"{repository} was changed in the meantime; run again") from error
+        raise HubError(f"the Hub answered {status} while {repository} was written; run again") from error
+    except httpx2.TransportError as error:
+        raise HubError(f"{constants.ENDPOINT} is not reached ({type(error).__name__}); run again") from error
+    except RuntimeError as error:  # of a file, whose own error is the cause
+        raise HubError(f"the upload to {repository} was cut off ({_last(error)}); run again") from error
+    except ValueError as error:
+        raise HubError(f"{repository} can't be written: {str(error).splitlines()[0]}") from error
+
+
+def _last(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    response = getattr(cause, "response", None)
+    return f"the storage host answered {response.status_code}" if response is not None else type(cause).__name__

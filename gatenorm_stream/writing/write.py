@@ -1,0 +1,178 @@
+"""Executes a layout: writes an output.
+
+Everything goes to a sibling `OUT.partial` and is synced to disk; OUT appears by one rename, as the last act. A run
+that is cut off leaves no OUT, and a `.partial` that the same command continues: a journal in it names the plan and
+source it belongs to, and each file that is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Lock
+
+from gatenorm_stream.checkpoint.gguf import open_gguf
+from gatenorm_stream.disk import sync_tree, write_synced
+from gatenorm_stream.errors import CheckpointError, OutputError, VerificationError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.names import RECORD
+from gatenorm_stream.planning.layout import Copied, Interleaved, Layout, Zeros
+from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.source import Source
+from gatenorm_stream.work import Progress, available_threads
+from gatenorm_stream.writing.chunks import Readahead, Remote, chunks
+from gatenorm_stream.writing.filling import DamagedSpoolError, Filling, fill
+from gatenorm_stream.writing.journal import Journal
+from gatenorm_stream.writing.partial import SPOOL, clear
+from gatenorm_stream.writing.publication import publish_directory, publish_file
+from gatenorm_stream.writing.record import render_record
+
+
+def write_output(
+    plan: Plan,
+    layout: Layout,
+    model: Model,
+    out: Path,
+    partial: Path,
+    *,
+    card: Mapping[str, str],
+    force: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Writes `layout` and the texts of `card` to `partial` (from `open_partial`), and makes that `out`.
+
+    Raises OutputError if it can't be written, CheckpointError if the source changes while it is read or can't be
+    read to its end. Either way, and on any other exception, `out` is as it was before.
+    """
+    files = fillings(layout, card)
+    try:
+        journal = Journal(partial, _identity(plan, files, model), files)
+        _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
+        for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
+            file.check_unchanged()
+        write_synced(partial / RECORD, render_record(plan, journal.finished))
+        shutil.rmtree(partial / SPOOL, ignore_errors=True)
+        if layout.single_file:
+            _check_file(layout, partial)
+            sync_tree(partial)
+            publish_file(partial, layout.shards[0].name, out, force)
+            shutil.rmtree(partial, ignore_errors=True)
+            return
+        _check_shards(layout, partial)
+        journal.remove()
+        sync_tree(partial)
+        publish_directory(partial, out, force)
+    except DamagedSpoolError:
+        clear(partial)
+        raise
+    except OSError as error:
+        raise OutputError(_explain(error, out, partial)) from error
+
+
+def fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
+    """The files of an output but its gatenorm.json."""
+    shards = (Filling(s.name, (*((s.header,) if s.header else ()), *s.pieces), s.places) for s in layout.shards)
+    copied = (Filling(name, (piece,)) for name, piece in layout.copied.items())
+    texts = (Filling(name, (text.encode("utf-8"),)) for name, text in {**layout.texts, **card}.items())
+    return {f.name: f for f in (*shards, *copied, *texts)}
+
+
+def _write_files(
+    files: Mapping[str, Filling],
+    source: Source,
+    partial: Path,
+    journal: Journal,
+    threads: int | None,
+    progress: Progress | None,
+) -> None:
+    """Local files side by side; remote ones one after the other, their chunks side by side."""
+    total = sum(len(piece) for f in files.values() for piece in f.pieces)
+    done, lock, stop = 0, Lock(), Event()
+
+    def advance(count: int, name: str) -> None:
+        nonlocal done
+        if stop.is_set():
+            raise CancelledError
+        with lock:
+            done += count
+            if progress:
+                progress("writing", done, total, name)
+
+    advance(sum(f.size for f in journal.finished.values()), "")
+    left = [replace(f, start=journal.written(f.name)) for f in files.values() if f.name not in journal.finished]
+    readahead = Readahead(source.connections)
+    with ThreadPoolExecutor(1 if source.remote else threads or available_threads()) as pool:
+        try:
+            if source.remote:
+                readahead.expect(c for f in left for c in chunks(f.pieces, f.start) if isinstance(c, Remote))
+            tasks = [pool.submit(fill, partial, f, journal, readahead, advance) for f in left]
+            for task in as_completed(tasks):
+                task.result()
+        except BaseException:
+            stop.set()
+            source.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        finally:
+            readahead.close()
+
+
+def _check_shards(layout: Layout, partial: Path) -> None:
+    """Opens every shard with the safetensors package and compares the names with the layout's."""
+    from safetensors import SafetensorError, safe_open
+
+    for shard in layout.shards:
+        try:
+            with safe_open(partial / shard.name, framework="numpy") as opened:
+                held = set(opened.keys())
+        except SafetensorError as error:
+            raise VerificationError(str(partial), [f"{shard.name} came out damaged: {error}"]) from error
+        if held != {t.name for t in shard.tensors}:
+            raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
+
+
+def _check_file(layout: Layout, partial: Path) -> None:
+    """Reads the header of the GGUF file anew and compares the names with the layout's."""
+    (shard,) = layout.shards
+    try:
+        with open_gguf(LocalSource(partial, gguf=(shard.name,))) as written:
+            held = set(written.tensors)
+    except CheckpointError as error:
+        raise VerificationError(str(partial), [f"{shard.name} came out damaged: {error}"]) from error
+    if held != {t.name for t in shard.tensors}:
+        raise VerificationError(str(partial), [f"{shard.name} does not hold the planned tensors"])
+
+
+def _identity(plan: Plan, files: Mapping[str, Filling], model: Model) -> str:
+    """Stands for the plan, the very files it is applied to, and what it makes of them."""
+    digest = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode("utf-8"))
+    for shard in model.checkpoint.shards:
+        digest.update(f"{shard.name} {shard.file.identity}\n".encode())
+    for file in files.values():
+        digest.update(f"{file.name}\n".encode())
+        for piece in file.pieces:
+            match piece:
+                case Copied(source, where):
+                    digest.update(f"{source.identity} {where.start} {where.stop}\n".encode())
+                case Zeros(count):
+                    digest.update(f"{count} zeros\n".encode())
+                case Interleaved(source, where, step):
+                    digest.update(f"{source.identity} {where.start} {where.stop} by {step}\n".encode())
+                case _:
+                    digest.update(piece)
+    return digest.hexdigest()
+
+
+def _explain(error: OSError, out: Path, partial: Path) -> str:
+    what = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({partial}); free some space and run the same command again, it continues there"
+    return f"{out} can't be written: {what} ({error.filename or partial}); mend that and run the same command again"
