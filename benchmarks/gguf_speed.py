@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 
-from machine import machine
+from benchmarks.machine import machine
 
 ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "engines")]
-
-import gguf_files  # noqa: E402
-from llama_cpp import LlamaCpp  # noqa: E402
 
 import gatenorm_stream  # noqa: E402
+from tests import gguf_files
+from tests.engines.llama_cpp import LlamaCpp  # noqa: E402
 
 LAYERS, HIDDEN, FEED_FORWARD = 12, 2048, 5632
 GONE = (3, 6, 9)

@@ -14,23 +14,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from document import between
-from machine import machine
 
 import gatenorm_stream
+from benchmarks.document import between
+from benchmarks.machine import machine
 from gatenorm_stream.scoring.comparison import correlation, ranked
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests" / "deploy"))
 
-from places import FIXTURE, HELDOUT, set_token_scores  # noqa: E402
-from recipes import Block  # noqa: E402
+from tests.deploy.places import FIXTURE, HELDOUT, set_token_scores  # noqa: E402
+from tests.deploy.recipes import Block  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "gguf.md"
 RESULT = ROOT / "benchmarks" / "results" / "gguf.json"

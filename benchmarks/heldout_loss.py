@@ -22,9 +22,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from machine import processor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from benchmarks.machine import processor
 
 ROOT = Path(__file__).parents[1]
 COMMAND = "gatenorm-stream"

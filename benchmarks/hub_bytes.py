@@ -20,18 +20,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from machine import COMMAND, machine, measure
-from shapes import SHAPES, write_sparse
-
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "hub"))
-
-from hub_repository import Repository
-from hub_server import Hub
-
+from benchmarks.machine import COMMAND, machine, measure
+from benchmarks.shapes import SHAPES, write_sparse
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.families.model import read_model
 from gatenorm_stream.scoring.pairs import pairs
 from gatenorm_stream.sources.local import LocalSource
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_server import Hub
 
 RESULTS = Path(__file__).parent / "results" / "hub_bytes.json"
 RATE = 100e6

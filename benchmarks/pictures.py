@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from plot import chart
+from benchmarks.plot import chart
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,9 +19,9 @@ from pathlib import Path
 os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import numpy as np
-from machine import machine
-from run import blas_kernel
 
+from benchmarks.machine import machine
+from benchmarks.run import blas_kernel
 from gatenorm_stream.floats import widen_into
 
 RESULTS = Path(__file__).parent / "results" / "products.json"

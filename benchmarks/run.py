@@ -24,8 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from machine import COMMAND, machine, measure
-from shapes import SHAPES, Shape, write_sparse
+
+from benchmarks.machine import COMMAND, machine, measure
+from benchmarks.shapes import SHAPES, Shape, write_sparse
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -4,17 +4,14 @@ import functools
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from started import COMMAND, Done, Started
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.started import COMMAND, Done, Started
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

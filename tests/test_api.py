@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COMMAND, FIXTURE
 
 import gatenorm_stream
 from gatenorm_stream import api
+from tests.conftest import COMMAND, FIXTURE
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

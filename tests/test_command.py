@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
-from conftest import COMMAND, FIXTURE, Run, golden
 
 from gatenorm_stream.cli import compare, explain, families, main, prune, push, score, verify
 from gatenorm_stream.report import progress
+from tests.checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.conftest import COMMAND, FIXTURE, Run, golden
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 
 import pytest
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from conftest import FIXTURE, Run, golden
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gatenorm_stream.scoring.comparison import correlation, ranked
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.conftest import FIXTURE, Run, golden
 
 scores = st.lists(st.integers(0, 20).map(float), min_size=2, max_size=30)
 

@@ -1,8 +1,7 @@
 """docs/compatibility.md is what the results say."""
 
-import compatibility
-
 from gatenorm_stream.formats.vllm_served import SERVED
+from tests import compatibility
 
 
 def test_the_document_is_made_from_the_results() -> None:

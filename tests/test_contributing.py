@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkpoints import llama_config, llama_shapes, random_tensors, read_tensors, write_checkpoint
+
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, read_tensors, write_checkpoint
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)

@@ -12,16 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, FIXTURE, Run
-from gguf_files import shapes, tensors, write_gguf
-
-sys.path.append(str(Path(__file__).parent / "hub"))
-
-from hub_repository import Repository
-from hub_runs import environment
-from hub_server import Hub
 
 from gatenorm_stream.families.table import FAMILIES
+from tests.conftest import COMMAND, FIXTURE, Run
+from tests.gguf_files import shapes, tensors, write_gguf
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_runs import environment
+from tests.hub.hub_server import Hub
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint, write_shard
-from conftest import COMMAND, Run
+
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint, write_shard
+from tests.conftest import COMMAND, Run
 
 
 def fails(run: Run, tmp_path: Path, *args: object, says: tuple[str, ...]) -> None:

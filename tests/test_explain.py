@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import FIXTURE, Run, golden
 
 from gatenorm_stream.planning.plan import plan_from_json
 from gatenorm_stream.writing.record import parse_record, render_record
+from tests.conftest import FIXTURE, Run, golden
 
 
 @pytest.fixture

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gatenorm_stream
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
+from gatenorm_stream.errors import CheckpointError, SelectionError, UnsupportedModelError
+from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.families.model import Model, layers_prefix, read_model
+from gatenorm_stream.families.projections import rows, starts
+from gatenorm_stream.families.table import FAMILIES
+from gatenorm_stream.families.wrappers import WRAPPERS
+from gatenorm_stream.sources.local import LocalSource
+from tests.checkpoints import (
     HEADS,
     HIDDEN,
     KV_HEADS,
@@ -21,20 +33,8 @@ from checkpoints import (
     read_tensors,
     write_checkpoint,
 )
-from conftest import Run
-from hypothesis import given
-from hypothesis import strategies as st
-from test_gate_norm import value_output_product
-
-import gatenorm_stream
-from gatenorm_stream.checkpoint.safetensors import open_checkpoint
-from gatenorm_stream.errors import CheckpointError, SelectionError, UnsupportedModelError
-from gatenorm_stream.families.heads import Heads
-from gatenorm_stream.families.model import Model, layers_prefix, read_model
-from gatenorm_stream.families.projections import rows, starts
-from gatenorm_stream.families.table import FAMILIES
-from gatenorm_stream.families.wrappers import WRAPPERS
-from gatenorm_stream.sources.local import LocalSource
+from tests.conftest import Run
+from tests.test_gate_norm import value_output_product
 
 ROWS = {row.model_type: row for row in FAMILIES}
 SHARED = {"model_type", "architectures"}
@@ -335,7 +335,7 @@ def test_the_scale_of_8_bit_floats(tmp_path: Path, grid: Grid, config: dict, dty
     """Scaling one tensor's scale by 2 doubles the score, and a grid of another shape is refused."""
     import struct
 
-    from checkpoints import write_shard
+    from tests.checkpoints import write_shard
 
     def write(name: str, factor: float, grid: Grid) -> Path:
         root = tmp_path / name

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from checkpoints import read_tensors
-from conftest import FIXTURE, Run
+from tests.checkpoints import read_tensors
+from tests.conftest import FIXTURE, Run
 
 
 def test_its_form() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatenorm_stream.scoring import gate_norm
 from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.scoring import gate_norm
 from gatenorm_stream.scoring.head_products import (
     UNFOLDED,
     ColumnHeads,

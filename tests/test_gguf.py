@@ -7,15 +7,11 @@ import shutil
 import struct
 from pathlib import Path
 
-import gguf_files
 import numpy as np
 import pytest
-from conftest import Run
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf_files import HEAD_DIM, HEADS, KV_HEADS, numbers, read, shapes, tensors, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gate_norm import value_output_product
 
 import gatenorm_stream
 from gatenorm_stream.checkpoint.gguf_header import IncompleteError, alignment, build_header, parse_header
@@ -27,6 +23,10 @@ from gatenorm_stream.floats import dequantise
 from gatenorm_stream.planning.plan import plan_from_json
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.writing.record import FileDigest, render_record
+from tests import gguf_files
+from tests.conftest import Run
+from tests.gguf_files import HEAD_DIM, HEADS, KV_HEADS, numbers, read, shapes, tensors, write_gguf
+from tests.test_gate_norm import value_output_product
 
 LEAST = {2: 0.1, 3: 0.2}
 """Gains that make the layers 2 and 3 the least coupled."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import encode, llama_config, llama_shapes, random_tensors, write_shard
-from conftest import COMMAND, Run
 
 import gatenorm_stream
 from gatenorm_stream.errors import CheckpointError, OutputError
+from tests.checkpoints import encode, llama_config, llama_shapes, random_tensors, write_shard
+from tests.conftest import COMMAND, Run
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import FIXTURE, Run
 from huggingface_hub import ModelCard
+
+from tests.conftest import FIXTURE, Run
 
 
 def carded(llama: Path, **front: Any) -> None:

@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from conftest import FIXTURE, Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
@@ -17,6 +16,7 @@ from gatenorm_stream.report.picture import HEAT_STEPS, Label, score_picture
 from gatenorm_stream.report.svg import html, svg
 from gatenorm_stream.report.theme import DARK, LIGHT, PAPER, heat_colours
 from gatenorm_stream.scoring.scores import LayerScore
+from tests.conftest import FIXTURE, Run
 
 LAYERS, HEADS = 12, 6
 SVG = "{http://www.w3.org/2000/svg}"

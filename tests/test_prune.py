@@ -6,15 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from checkpoints import (
-    LAYERS,
-    llama_config,
-    llama_shapes,
-    random_tensors,
-    read_tensors,
-    write_checkpoint,
-)
-from conftest import Run
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +13,15 @@ from safetensors import safe_open
 
 import gatenorm_stream
 from gatenorm_stream.errors import CheckpointError
+from tests.checkpoints import (
+    LAYERS,
+    llama_config,
+    llama_shapes,
+    random_tensors,
+    read_tensors,
+    write_checkpoint,
+)
+from tests.conftest import Run
 
 GONE = ("self_attn.", "input_layernorm.")
 
@@ -92,7 +92,7 @@ def test_an_emptied_shard_goes_and_the_rest_are_renumbered(run: Run, tmp_path: P
         attention,
         [n for n in stored if n not in attention][1::2],
     ]
-    from checkpoints import write_shard
+    from tests.checkpoints import write_shard
 
     weight_map = {}
     for number, names in enumerate(parts, start=1):

@@ -11,22 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import (
-    HEAD_DIM,
-    HEADS,
-    HIDDEN,
-    KV_HEADS,
-    LAYERS,
-    decode,
-    encode,
-    llama_config,
-    llama_shapes,
-    random_tensors,
-    write_checkpoint,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_gate_norm import brute_force, value_output_product
 
 import gatenorm_stream
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
@@ -39,6 +25,20 @@ from gatenorm_stream.scoring.readings import READINGS, Reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.sources.ranges import ByteRange
+from tests.checkpoints import (
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    KV_HEADS,
+    LAYERS,
+    decode,
+    encode,
+    llama_config,
+    llama_shapes,
+    random_tensors,
+    write_checkpoint,
+)
+from tests.test_gate_norm import brute_force, value_output_product
 
 HEADS_ = Heads(HEADS, KV_HEADS, HEAD_DIM)
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import llama_config, read_tensors, shapes_of
-from conftest import Run
 from safetensors.numpy import save_file
 
 import gatenorm_stream
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.checkpoint.safetensors_header import BLOCK
 from gatenorm_stream.sources.local import LocalSource
+from tests.checkpoints import llama_config, read_tensors, shapes_of
+from tests.conftest import Run
 
 HIDDEN, LAYERS = 512, 4
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from checkpoints import llama_config, llama_shapes, random_tensors, read_tensors, write_checkpoint, write_shard
-from conftest import Run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +16,15 @@ import gatenorm_stream
 from gatenorm_stream.errors import GateNormError, VerificationError
 from gatenorm_stream.planning.plan import read_plan
 from gatenorm_stream.writing.record import FileDigest, render_record
+from tests.checkpoints import (
+    llama_config,
+    llama_shapes,
+    random_tensors,
+    read_tensors,
+    write_checkpoint,
+    write_shard,
+)
+from tests.conftest import Run
 
 
 @pytest.fixture(scope="module")

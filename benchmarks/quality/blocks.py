@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Sequence
 
-from intervals import Interval, cluster_interval, t_interval
-from runs import COUNTS, DEFAULT, PRIMARY, Model, by_kind, table
-from tables import spearman
+from benchmarks.quality.intervals import Interval, cluster_interval, t_interval
+from benchmarks.quality.runs import COUNTS, DEFAULT, PRIMARY, Model, by_kind, table
+from benchmarks.quality.tables import spearman
 
 SIZES = {"A": 12, "B": 12, "C": 8}
 """Models of each block."""

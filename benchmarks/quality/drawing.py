@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from runs import COUNTS, DEFAULT, Model
+
+from benchmarks.quality.runs import COUNTS, DEFAULT, Model
 
 mpl.use("Agg")
 mpl.rcParams |= {"svg.hashsalt": "gatenorm", "svg.fonttype": "none", "font.size": 9, "axes.grid": True}

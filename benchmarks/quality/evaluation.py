@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from data import Tokens, windows
-from kinds import CONTEXT
 from torch.nn.functional import cross_entropy
-from train import last_hidden
 from transformers import PreTrainedModel
+
+from benchmarks.quality.data import Tokens, windows
+from benchmarks.quality.kinds import CONTEXT
+from benchmarks.quality.train import last_hidden
 
 BATCH = 32
 HELD_OUT = 128  # windows

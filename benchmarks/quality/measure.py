@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from criteria import (
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from benchmarks.quality.criteria import (
     counts,
     first,
     folded,
@@ -26,9 +28,8 @@ from criteria import (
     value_output,
     value_output_product,
 )
-from data import Tokens
-from evaluation import Evaluation, Rows
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from benchmarks.quality.data import Tokens
+from benchmarks.quality.evaluation import Evaluation, Rows
 
 COMMAND = "gatenorm-stream"
 READINGS = ("per-head", "joint", "stored")

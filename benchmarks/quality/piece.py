@@ -22,14 +22,13 @@ from queue import Empty
 
 import torch
 import transformers
-from data import load
-from evaluation import rows_of
-from kinds import KINDS
-from measure import command, early, measure
-from train import Recipe, train
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from machine import processor
+from benchmarks.machine import processor
+from benchmarks.quality.data import load
+from benchmarks.quality.evaluation import rows_of
+from benchmarks.quality.kinds import KINDS
+from benchmarks.quality.measure import command, early, measure
+from benchmarks.quality.train import Recipe, train
 
 
 def recorded_command() -> str:

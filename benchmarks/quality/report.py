@@ -7,11 +7,11 @@ import json
 import textwrap
 from pathlib import Path
 
-from blocks import blocks, judged, larger, main_table, primary
-from drawing import depth_picture, loss_picture, scatter_picture
-from runs import PRIMARY, by_kind, done, pieces
-from speed import speed_text, throughput_tables
-from tables import (
+from benchmarks.quality.blocks import blocks, judged, larger, main_table, primary
+from benchmarks.quality.drawing import depth_picture, loss_picture, scatter_picture
+from benchmarks.quality.runs import PRIMARY, by_kind, done, pieces
+from benchmarks.quality.speed import speed_text, throughput_tables
+from benchmarks.quality.tables import (
     check_text,
     correlation_table,
     depth_table,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from runs import table
+from benchmarks.quality.runs import table
 
 
 def speed_text(found: Sequence[dict]) -> str:

@@ -5,8 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from runs import COUNTS, DEFAULT, PRIMARY, Model, table
-
+from benchmarks.quality.runs import COUNTS, DEFAULT, PRIMARY, Model, table
 from gatenorm_stream.scoring.comparison import correlation, ranked
 
 READINGS = ("per-head", "joint", "stored")

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from data import Tokens, load, windows
-from kinds import CONTEXT, KINDS, Kind, new_model
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
+
+from benchmarks.quality.data import Tokens, load, windows
+from benchmarks.quality.kinds import CONTEXT, KINDS, Kind, new_model
 
 
 @dataclass(frozen=True)

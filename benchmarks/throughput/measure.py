@@ -26,11 +26,10 @@ from pathlib import Path
 
 import torch
 import transformers
-from shapes import SHAPES, random_model, spread, write_config
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from machine import processor
+from benchmarks.machine import processor
+from benchmarks.throughput.shapes import SHAPES, random_model, spread, write_config
 
 COUNTS = {40: (0, 8, 20, 4, 12, 16), 32: (0, 8, 16, 4, 12), 8: (0, 2)}
 BATCHES = (1, 8)

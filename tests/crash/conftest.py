@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
-
-from crashing import Crashing
+from tests.crash.crashing import Crashing
 
 
 @pytest.fixture(scope="session")

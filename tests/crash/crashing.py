@@ -13,9 +13,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-
 import gatenorm_stream
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 
 
 class Mode(IntEnum):

@@ -11,9 +11,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from crashing import Crashing, Mode, said_so
 
 import gatenorm_stream
+from tests.crash.crashing import Crashing, Mode, said_so
 
 KINDS = {"open", "write", "ftruncate64", "copy_file_range", "fsync", "rename", "unlink", "mkdir"}
 RANDOM_KILLS = int(os.environ.get("GATENORM_RANDOM_KILLS", "300"))

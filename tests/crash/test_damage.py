@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 
 import gatenorm_stream
 from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.planning.plan import read_plan
 from gatenorm_stream.writing.record import FileDigest, render_record
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 
 DAMAGES = 1000
 

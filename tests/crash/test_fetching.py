@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crashing import Crashing, Mode, said_so
 
-sys.path.append(str(Path(__file__).parents[1] / "hub"))
-
-from hub_repository import Repository
-from hub_server import Hub
+from tests.crash.crashing import Crashing, Mode, said_so
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_server import Hub
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crashing import Crashing, Mode, said_so
-from gguf_files import shapes, tensors, write_gguf
 
 import gatenorm_stream
+from tests.crash.crashing import Crashing, Mode, said_so
+from tests.gguf_files import shapes, tensors, write_gguf
 
 WHOLE = ["out.gatenorm.json", "out.gguf"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 import pytest
-from crashing import Crashing, Mode, said_so
+
+from tests.crash.crashing import Crashing, Mode, said_so
 
 pytestmark = pytest.mark.slow
 

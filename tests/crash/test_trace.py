@@ -9,9 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from conftest import COMMAND
-from gguf_files import shapes, tensors, write_gguf
+
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.conftest import COMMAND
+from tests.gguf_files import shapes, tensors, write_gguf
 
 CALLS = "open,openat,creat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,symlink,symlinkat,link,linkat"
 CHANGES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|^\d+ +(creat|rename|unlink|mkdir|sym|link)")

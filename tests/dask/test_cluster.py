@@ -13,10 +13,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-
 import gatenorm_stream
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import CheckpointError, GateNormError
@@ -24,6 +20,7 @@ from gatenorm_stream.families.model import read_model
 from gatenorm_stream.scoring.cluster import score_on_cluster
 from gatenorm_stream.scoring.readings import READINGS, Reading
 from gatenorm_stream.sources.local import LocalSource
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 LAYERS = 24

@@ -5,16 +5,12 @@ The packages are in requirements.txt; where they are not installed, nothing here
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parents[1] / "engines"))
-
-import places
+from tests.deploy import places
 
 collect_ignore_glob = [] if find_spec("ctranslate2") else ["test_*.py"]
 
@@ -43,7 +39,7 @@ def ids(tokenizer) -> list[int]:
 @pytest.fixture(scope="session")
 def reference(pruned):
     """The stock transformers model, with zeroes for the attention that is gone."""
-    import stock
+    from tests.engines import stock
 
     return stock.load(pruned / "zeroed")
 
@@ -51,7 +47,7 @@ def reference(pruned):
 @pytest.fixture(scope="session")
 def whole_reference(sotu):
     """The stock transformers model, unpruned."""
-    import stock
+    from tests.engines import stock
 
     return stock.load(sotu)
 
@@ -59,6 +55,6 @@ def whole_reference(sotu):
 @pytest.fixture(scope="session")
 def continuation(reference, tokenizer) -> str:
     """What the recipes print: the model's greedy continuation."""
-    import stock
+    from tests.engines import stock
 
     return tokenizer.decode(stock.greedy(reference, tokenizer("The people of the United").input_ids, 16))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import log
 from pathlib import Path
 
-from recipes import Block
+from tests.deploy.recipes import Block
 
 CONTEXT = 256  # tokens a window
 

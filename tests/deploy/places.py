@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recipes import Block, blocks
+from tests.deploy.recipes import Block, blocks
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
 HELDOUT = FIXTURE.with_name("heldout.txt")

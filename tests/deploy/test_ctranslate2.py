@@ -5,9 +5,10 @@ from pathlib import Path
 import ctranslate2
 import numpy as np
 import pytest
-import stock
 from ctranslate2.converters import TransformersConverter
-from recipes import Block, blocks
+
+from tests.deploy.recipes import Block, blocks
+from tests.engines import stock
 
 TOLERANCE = 1e-4
 GONE = 2

@@ -4,7 +4,7 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
-from recipes import DOCS
+from tests.deploy.recipes import DOCS
 
 DOCUMENT = (DOCS / "deploy.md").read_text("utf-8")
 

@@ -3,14 +3,15 @@
 import re
 import shutil
 
-import places
 import pytest
 import torch
 from gguf import GGUFReader
-from gguf_report import CONTEXT, Report, report
-from recipes import Block, blocks
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.deploy import places
+from tests.deploy.gguf_report import CONTEXT, Report, report
+from tests.deploy.recipes import Block, blocks
 
 GONE = (9, 10)
 

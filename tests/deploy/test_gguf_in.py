@@ -4,10 +4,11 @@ import re
 import shutil
 from pathlib import Path
 
-import places
 import pytest
 from gguf import GGUFReader
-from recipes import Block, blocks
+
+from tests.deploy import places
+from tests.deploy.recipes import Block, blocks
 
 PERPLEXITY = "llama-perplexity -m {} -f heldout.txt -c 256 -b 256"
 

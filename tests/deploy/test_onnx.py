@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import stock
-from recipes import blocks
+
+from tests.deploy.recipes import blocks
+from tests.engines import stock
 
 TOLERANCE = 1e-4
 GONE = 2

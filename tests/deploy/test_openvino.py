@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
-import stock
-from recipes import blocks
+
+from tests.deploy.recipes import blocks
+from tests.engines import stock
 
 TOLERANCE = 1e-4
 GONE = 2

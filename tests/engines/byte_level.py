@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import sources
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -17,6 +16,8 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from tests.engines import sources
 
 VOCABULARY = 640
 SHAPE = {**sources.SHAPE, "vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": 0}

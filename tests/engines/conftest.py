@@ -6,16 +6,13 @@ The engines are in requirements.txt; where they are not installed, nothing here 
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
-
-from case import Case
+from tests.engines.case import Case
 
 collect_ignore_glob = [] if find_spec("xllamacpp") else ["test_*.py"]
 
@@ -32,7 +29,7 @@ CASES = [
 
 @pytest.fixture(scope="session")
 def mistral(tmp_path_factory, sotu) -> Path:
-    import sources
+    from tests.engines import sources
 
     return sources.write(sources.mistral, tmp_path_factory.mktemp("source") / "mistral", sotu)
 
@@ -40,21 +37,21 @@ def mistral(tmp_path_factory, sotu) -> Path:
 @pytest.fixture(scope="session")
 def biased_llama(tmp_path_factory, sotu) -> Path:
     """Biases in q, k, v and o, and RoPE of type llama3."""
-    import sources
+    from tests.engines import sources
 
     return sources.write(sources.biased_llama, tmp_path_factory.mktemp("source") / "llama", sotu)
 
 
 @pytest.fixture(scope="session")
 def qwen2(tmp_path_factory, sotu) -> Path:
-    import sources
+    from tests.engines import sources
 
     return sources.write(sources.qwen2, tmp_path_factory.mktemp("source") / "qwen2", sotu)
 
 
 @pytest.fixture(scope="session")
 def qwen3(tmp_path_factory, sotu) -> Path:
-    import sources
+    from tests.engines import sources
 
     return sources.write(sources.qwen3, tmp_path_factory.mktemp("source") / "qwen3", sotu)
 
@@ -87,7 +84,7 @@ def ids(tokenizer, sentence) -> list[int]:
 @pytest.fixture(scope="session")
 def reference():
     """reference(source, layers): the stock model, these layers' attention silenced."""
-    import stock
+    from tests.engines import stock
 
     return functools.cache(stock.load)
 
@@ -95,7 +92,7 @@ def reference():
 @pytest.fixture(scope="session")
 def gguf(tmp_path_factory) -> Callable[..., Path]:
     """gguf(checkpoint, *how): converted for llama.cpp."""
-    import llama_cpp
+    from tests.engines import llama_cpp
 
     @functools.cache
     def gguf(checkpoint: Path, *how: str) -> Path:
@@ -107,6 +104,6 @@ def gguf(tmp_path_factory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def mlx_lm():
     """mlx_lm(checkpoint)"""
-    from mlx_engine import MlxLm
+    from tests.engines.mlx_engine import MlxLm
 
     return functools.cache(MlxLm)

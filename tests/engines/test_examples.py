@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import stock
-from llama_cpp import LlamaCpp
+
+from tests.engines import stock
+from tests.engines.llama_cpp import LlamaCpp
 
 pytestmark = pytest.mark.engines
 SCRIPT = Path(__file__).parents[2] / "examples" / "prune_to_gguf.sh"

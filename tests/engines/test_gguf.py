@@ -6,16 +6,15 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import byte_level
 import numpy as np
 import pytest
-import stock
-from byte_level import KINDS, Kind
-from gguf_variants import variant
-from llama_cpp import LlamaCpp
 from transformers import AutoTokenizer
 
 import gatenorm_stream
+from tests.engines import byte_level, stock
+from tests.engines.byte_level import KINDS, Kind
+from tests.engines.gguf_variants import variant
+from tests.engines.llama_cpp import LlamaCpp
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
@@ -14,17 +13,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-import stock
-from conftest import COMMAND
 from mlx.utils import tree_flatten, tree_map
-from mlx_engine import MlxLm
 from mlx_lm.models import internlm2
 
 import gatenorm_stream
-
-sys.path.append(str(Path(__file__).parents[1] / "families"))
-
-import tiny
+from tests.conftest import COMMAND
+from tests.engines import stock
+from tests.engines.mlx_engine import MlxLm
+from tests.families import tiny
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-5

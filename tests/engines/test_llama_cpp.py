@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import stock
-from llama_cpp import LlamaCpp, with_ranked_tokens
+
+from tests.engines import stock
+from tests.engines.llama_cpp import LlamaCpp, with_ranked_tokens
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4

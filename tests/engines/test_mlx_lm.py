@@ -3,10 +3,11 @@
 from importlib.metadata import version
 
 import pytest
-import stock
 import torch
-from mlx_engine import MlxLm
 from transformers import AutoModelForCausalLM
+
+from tests.engines import stock
+from tests.engines.mlx_engine import MlxLm
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4

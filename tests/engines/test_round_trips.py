@@ -5,9 +5,7 @@ import subprocess
 import sys
 
 import pytest
-import stock
 import torch
-from case import Case
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -16,6 +14,9 @@ from transformers import (
     AutoTokenizer,
     pipeline,
 )
+
+from tests.engines import stock
+from tests.engines.case import Case
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4

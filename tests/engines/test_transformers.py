@@ -11,11 +11,12 @@ from contextlib import contextmanager
 
 import cloudpickle
 import pytest
-import stock
 import torch
 import transformers
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from tests.engines import stock
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4

@@ -1,7 +1,8 @@
 """The `zeroed` output is a stock checkpoint."""
 
 import pytest
-import stock
+
+from tests.engines import stock
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4

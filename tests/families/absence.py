@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-import tiny
-from cases import Case
-
 from gatenorm_stream.families.table import FAMILIES
+from tests.families import tiny
+from tests.families.cases import Case
 
 ROWS = {row.model_type: row for row in FAMILIES}
 NO_NORM_BEFORE = ("olmo2", "olmo3", "exaone4")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
-
-from tiny_checkpoints import checkpoint  # noqa: F401, a fixture
+from tests.families.tiny_checkpoints import checkpoint  # noqa: F401, a fixture
 
 collect_ignore_glob = [] if find_spec("torch") and find_spec("transformers") else ["test_*.py"]
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 @pytest.fixture
 def load_pruned(caplog):
     """load_pruned(out, case, stock): by the file that travels with it, without a warning, of the stock class."""
-    import tiny
+    from tests.families import tiny
 
     def load(out, case, stock):
         caplog.clear()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import transformers
-from absence import ROWS, assert_attention_is_absent, assert_cache_only_where_attention_is
-from cases import CASES, LAYERS, Case
 
 import gatenorm_stream
 from gatenorm_stream.families.table import FAMILIES
+from tests.families import tiny
+from tests.families.absence import ROWS, assert_attention_is_absent, assert_cache_only_where_attention_is
+from tests.families.cases import CASES, LAYERS, Case
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4
@@ -66,7 +66,7 @@ def test_values_and_outputs_are_the_modules_own(case, checkpoint):
 def test_values_and_outputs_are_those_of_the_evidence(case, checkpoint, monkeypatch):
     """benchmarks/quality/criteria.py, by which the reading was chosen and judged."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks/quality")
-    from criteria import value_output_product
+    from benchmarks.quality.criteria import value_output_product
 
     path = checkpoint(case)
     scores = gatenorm_stream.score(path, reading="value-output-product")

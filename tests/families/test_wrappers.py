@@ -10,18 +10,18 @@ import sys
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 import transformers
-from absence import assert_attention_is_absent, assert_cache_only_where_attention_is
-from conftest import COMMAND, FIXTURE
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from wrapper_cases import CASES, RESERVED, WrapperCase
 
 import gatenorm_stream
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.families.wrappers import WRAPPERS
+from tests.conftest import COMMAND, FIXTURE
+from tests.families import tiny
+from tests.families.absence import assert_attention_is_absent, assert_cache_only_where_attention_is
+from tests.families.wrapper_cases import CASES, RESERVED, WrapperCase
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4

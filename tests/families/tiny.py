@@ -12,7 +12,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import transformers
-from cases import Case
+
+from tests.families.cases import Case
 
 ATTENTION = ("self_attn", "attention", "self_attention", "attn")
 NORMS = ("q_norm", "k_norm", "q_layernorm", "k_layernorm", "q_a_layernorm", "kv_a_layernorm")

@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Callable[..., Path]:
     """checkpoint(case): the directory that the stock class saved."""
-    import tiny
+    from tests.families import tiny
 
     @functools.cache
     def checkpoint(case) -> Path:

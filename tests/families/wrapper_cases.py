@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from cases import ALTERNATING, BASE, EXPERTS, MIXTURE, Case
 
 from gatenorm_stream.families.wrappers import WRAPPERS
+from tests.families.cases import ALTERNATING, BASE, EXPERTS, MIXTURE, Case
 
 IMAGE = 127
 RESERVED = (124, 125, 126, IMAGE)

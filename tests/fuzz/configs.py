@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hostile_json import dump, edited, integers, values
 from hypothesis import strategies as st
+
+from tests.fuzz.hostile_json import dump, edited, integers, values
 
 sizes = st.one_of(integers, st.sampled_from([0, 1, 2, 3, 4, 5, 8, 16, 32, 64, 10**9, 10**18, 10**38]))
 ropes = st.fixed_dictionaries(

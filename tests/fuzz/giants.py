@@ -18,9 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from checkpoints import llama_config, llama_shapes, random_tensors, shapes_of, write_checkpoint
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, shapes_of, write_checkpoint
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 MAX_RSS = 300 << 20

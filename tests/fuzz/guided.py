@@ -50,9 +50,9 @@ def main() -> int:
 def _fuzz(args: argparse.Namespace) -> int:
     """One target, in a process of its own, which libFuzzer ends."""
     with atheris.instrument_imports(include=["gatenorm_stream"]):
-        from run import report
-        from targets import Fuzzing
-        from watch import FindingError, Watch
+        from tests.fuzz.run import report
+        from tests.fuzz.targets import Fuzzing
+        from tests.fuzz.watch import FindingError, Watch
 
     fuzzing = Fuzzing(args.folder, Watch(), args.seed)
     target = next(t for t in fuzzing.targets() if t.name == args.only)

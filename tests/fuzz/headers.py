@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from hostile_json import Pairs, Raw, dump, integers, names, nested, values
 from hypothesis import strategies as st
+
+from tests.fuzz.hostile_json import Pairs, Raw, dump, integers, names, nested, values
 
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "U8", "BOOL", "F8_E4M3", "F4", "F6_E2M3", "C64", "Q4", "f32", "")
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6}

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hostile_json import Pairs, dump, edited, names, values
 from hypothesis import strategies as st
+
+from tests.fuzz.hostile_json import Pairs, dump, edited, names, values
 
 
 def files(index: Path) -> st.SearchStrategy[bytes]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
-from mutate import mutate
+
+from tests.fuzz.mutate import mutate
 
 LISTED = (
     "../outside/x",

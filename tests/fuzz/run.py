@@ -20,12 +20,12 @@ from pathlib import Path
 
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import hypothesis  # noqa: E402
 from hypothesis.strategies import SearchStrategy  # noqa: E402
-from targets import Fuzzing, Target, open_files  # noqa: E402
-from watch import FindingError, Watch, peak_rss  # noqa: E402
+
+from tests.fuzz.targets import Fuzzing, Target, open_files  # noqa: E402
+from tests.fuzz.watch import FindingError, Watch, peak_rss  # noqa: E402
 
 STRUCTURED = 0.05
 """The share of Hypothesis' cases, which are slow to make, where a target has them."""

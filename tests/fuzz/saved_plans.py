@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hostile_json import dump, edited, integers, names, numbers, values
 from hypothesis import strategies as st
+
+from tests.fuzz.hostile_json import dump, edited, integers, names, numbers, values
 
 layer_lists = st.lists(st.one_of(st.integers(0, 4), integers), max_size=5)
 entries = st.fixed_dictionaries(

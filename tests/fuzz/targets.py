@@ -10,19 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import configs
-import directories
-import gguf_files
-import headers
-import indexes
-import outputs
-import saved_plans
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from hypothesis import strategies as st
-from mutate import mutate
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
-from watch import FindingError, Watch
 
 import gatenorm_stream
 from gatenorm_stream.api import choose_format, lay_out, model_card
@@ -40,6 +30,11 @@ from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.selection import Choice
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.open import open_source
+from tests import gguf_files
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.fuzz import configs, directories, headers, indexes, outputs, saved_plans
+from tests.fuzz.mutate import mutate
+from tests.fuzz.watch import FindingError, Watch
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
 STRICTER = {

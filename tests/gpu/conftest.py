@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "families"))
-
-from tiny_checkpoints import checkpoint  # noqa: F401, a fixture
+from tests.families.tiny_checkpoints import checkpoint  # noqa: F401, a fixture
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

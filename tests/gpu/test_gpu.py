@@ -11,12 +11,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import transformers
-from cases import CASES
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.families import tiny
+from tests.families.cases import CASES
 
 pytestmark = pytest.mark.engines
 SOTU = Path(__file__).parents[2] / "fixtures" / "sotu-5m"

@@ -2,19 +2,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
-
-from checkpoints import llama_config
-from hub_repository import Repository
-from hub_runs import FIXTURE, Done, Run, contents, environment
-from hub_server import Hub
-from started import COMMAND, Started
+from tests.checkpoints import llama_config
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_runs import FIXTURE, Done, Run, contents, environment
+from tests.hub.hub_server import Hub
+from tests.started import COMMAND, Started
 
 
 @pytest.fixture

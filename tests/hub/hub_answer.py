@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hub_faults import Fault
-from hub_repository import File
+from tests.hub.hub_faults import Fault
+from tests.hub.hub_repository import File
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from hub_answer import Answer, content, error, redirect, structure
-from hub_repository import File, Repository
-from hub_storage import Storage
+from tests.hub.hub_answer import Answer, content, error, redirect, structure
+from tests.hub.hub_repository import File, Repository
+from tests.hub.hub_storage import Storage
 
 API = re.compile(
     r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info|refs|auth-check|xet-read-token)(?:/([^/]+))?(?:/(.+))?)?"

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from hub_server import Hub
+from tests.hub.hub_server import Hub
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "sotu-5m"
 

@@ -28,12 +28,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hub_answer import Answer, spoilt
-from hub_faults import Faults, Log, Origin, Request
-from hub_repository import Repository
-from hub_routes import Routes
-from hub_storage import Storage
-from hub_uploads import Uploads
+from tests.hub.hub_answer import Answer, spoilt
+from tests.hub.hub_faults import Faults, Log, Origin, Request
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_routes import Routes
+from tests.hub.hub_storage import Storage
+from tests.hub.hub_uploads import Uploads
 
 CHUNK = 1 << 18
 LEAD = 0.02  # seconds that a paced connection may run ahead, to make up for sleeping too long

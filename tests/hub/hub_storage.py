@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from hub_answer import Answer, content, data, denied
-from hub_repository import Repository
+from tests.hub.hub_answer import Answer, content, data, denied
+from tests.hub.hub_repository import Repository
 
 
 class Signer:

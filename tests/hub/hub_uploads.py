@@ -19,9 +19,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from hub_answer import Answer, data, denied, error, structure
-from hub_repository import File, Repository
-from hub_storage import Storage
+
+from tests.hub.hub_answer import Answer, data, denied, error, structure
+from tests.hub.hub_repository import File, Repository
+from tests.hub.hub_storage import Storage
 
 PREUPLOAD = re.compile(r"/api/models/([^/]+/[^/]+)/preupload/([^/]+)")
 BATCH = re.compile(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch")

@@ -11,12 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from conftest import COMMAND
-from hub_faults import Fault, at
-from hub_repository import Repository
-from hub_runs import FIXTURE, Run, contents, environment
-from hub_server import Hub
 
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import HubError
@@ -24,6 +18,12 @@ from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.sources.hub.address import HubAddress, hub_address
 from gatenorm_stream.sources.hub.source import is_safe
 from gatenorm_stream.sources.local import LocalSource
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.conftest import COMMAND
+from tests.hub.hub_faults import Fault, at
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_runs import FIXTURE, Run, contents, environment
+from tests.hub.hub_server import Hub
 
 REQUEST = 4 << 20
 

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from gguf_files import shapes, tensors, write_gguf
-from hub_repository import Repository
-from hub_runs import Run
-from hub_server import Hub
 
 from gatenorm_stream.checkpoint.gguf import FIRST_BYTES
 from gatenorm_stream.sources.hub.address import HubAddress, hub_address
+from tests.gguf_files import shapes, tensors, write_gguf
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_runs import Run
+from tests.hub.hub_server import Hub
 
 LAYERS = 10
 LEAST = {4: 0.1, 7: 0.2}

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from hub_runs import Run, contents
-from hub_server import Hub
+
+from tests.hub.hub_runs import Run, contents
+from tests.hub.hub_server import Hub
 
 pytestmark = pytest.mark.slow
 

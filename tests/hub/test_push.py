@@ -10,12 +10,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import FIXTURE
-from hub_faults import Fault, at
-from hub_repository import Repository
-from hub_runs import Done, Run, contents
-from hub_server import Hub
 from huggingface_hub import ModelCard
+
+from tests.conftest import FIXTURE
+from tests.hub.hub_faults import Fault, at
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_runs import Done, Run, contents
+from tests.hub.hub_server import Hub
 
 OWNER = {"HF_TOKEN": "hf_secret", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "10"}
 PUT = at("storage", method="PUT")

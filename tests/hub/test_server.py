@@ -17,9 +17,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from hub_faults import Fault, at
-from hub_repository import Repository
-from hub_server import Hub
+
+from tests.hub.hub_faults import Fault, at
+from tests.hub.hub_repository import Repository
+from tests.hub.hub_server import Hub
 
 pytestmark = pytest.mark.slow
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "families"))
 PYTHON = os.environ.get("OLDER_PYTHON")
 VERSIONS = [Path(folder) for folder in os.environ.get("OLDER_TRANSFORMERS", "").split()]
 KNOWN = (
@@ -49,15 +47,15 @@ pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="make t
 
 @pytest.fixture(scope="module", params=KNOWN)
 def case(request):
-    import wrapper_cases
-    from cases import CASES
+    from tests.families import wrapper_cases
+    from tests.families.cases import CASES
 
     return next(case for case in (*CASES, *wrapper_cases.CASES) if str(case) == request.param)
 
 
 @pytest.fixture(scope="module")
 def source(case, tmp_path_factory) -> Path:
-    import tiny
+    from tests.families import tiny
 
     path = tmp_path_factory.mktemp("source") / "source"
     tiny.make(case).save_pretrained(path)

@@ -14,7 +14,6 @@ import sys
 from array import array
 
 import numpy as np
-import plain_torchvision  # noqa: F401
 
 # isort: split
 from sglang.benchmark import one_batch

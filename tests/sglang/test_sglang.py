@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sources
-import stock
-from silenced import expected
+
+from tests.engines import sources, stock
+from tests.vllm.silenced import expected
 
 pytestmark = pytest.mark.engines
 PROMPT = np.random.default_rng(0).integers(5, 3000, 24).tolist()

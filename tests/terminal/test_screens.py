@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, FIXTURE
-from terminal import Terminal
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from shapes import SHAPES, write_sparse
+from benchmarks.shapes import SHAPES, write_sparse
+from tests.conftest import COMMAND, FIXTURE
+from tests.terminal.terminal import Terminal
 
 pytestmark = pytest.mark.slow
 

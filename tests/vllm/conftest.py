@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE), str(HERE.parent / "engines")]  # stock.py and sources.py serve both
 
 if (found := find_spec("vllm")) and found.origin:  # this very folder has no origin
     os.environ |= {

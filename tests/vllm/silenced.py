@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import stock
 import torch
+
+from tests.engines import stock
 
 
 @dataclass(frozen=True)

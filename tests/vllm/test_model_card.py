@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, FIXTURE
+
+from tests.conftest import COMMAND, FIXTURE
 
 
 @pytest.mark.parametrize("format", ["no-op", "zeroed"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-import vllm_sources
 from transformers import AutoConfig, LlamaConfig
 from vllm import ModelRegistry
 from vllm.plugins import load_general_plugins
 
 from gatenorm_stream.formats.vllm_served import SERVED
 from gatenorm_stream.runtime.vllm_plugin import register
+from tests.vllm import vllm_sources
 
 pytestmark = pytest.mark.engines
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sources
-import stock
-import vllm_sources
-from silenced import Expected, expected
 from transformers import AutoTokenizer
-from vllm_engine import Vllm, running
+
+from tests.engines import sources, stock
+from tests.vllm import vllm_sources
+from tests.vllm.silenced import Expected, expected
+from tests.vllm.vllm_engine import Vllm, running
 
 pytestmark = pytest.mark.engines
 PROMPT = np.random.default_rng(0).integers(5, 3000, 24).tolist()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import sources
 import transformers
+
+from tests.engines import sources
 
 LAYERS = {
     "num_hidden_layers": 4,
