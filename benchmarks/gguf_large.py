@@ -2,7 +2,7 @@
 
 q and k are random blocks, the rest is a hole in a sparse file, which reads as zeros. Prints, and writes the JSON.
 
-    python benchmarks/gguf_large.py    # needs 5 GB of disk
+    python -m benchmarks.gguf_large    # needs 5 GB of disk
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.machine import COMMAND, machine, measure
 from benchmarks.shapes import SHAPES
-from gatenorm_stream.checkpoint.gguf_header import build_header, place
+from gatenorm_stream.checkpoint.gguf_header import build_header
 from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, STRING, Value, string
-from gatenorm_stream.checkpoint.tensors import TensorInfo
+from gatenorm_stream.checkpoint.tensors import TensorInfo, place
 from gatenorm_stream.sources.ranges import ByteRange
 
 RESULT = Path(__file__).parent / "results" / "gguf_large.json"
