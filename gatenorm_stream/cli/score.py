@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import show_scores
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
@@ -26,6 +25,7 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+from gatenorm_stream.cli.shown_scores import show_scores
 
 EXAMPLES = """
 gatenorm-stream score MODEL

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from gatenorm_stream.families.projections import Latent, Norm, Projection, Weight
 from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
 from gatenorm_stream.scoring.head_products import UNFOLDED, Fold, RowBlocks, fold_of
-from gatenorm_stream.sources.local import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 
 BLOCK_BYTES = 8 << 20
@@ -106,9 +105,8 @@ def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowB
 def expect(projection: Projection, heads: range) -> None:
     """Has the system begin to read these heads, if they are local, so that the disk works while we do."""
     tensor = projection.weight.tensor
-    if isinstance(tensor.shard.file, LocalFile):
-        for where in (tensor.range,) if projection.transposed else projection.rows_of(heads):
-            tensor.shard.file.expect(where)
+    for where in (tensor.range,) if projection.transposed else projection.rows_of(heads):
+        tensor.shard.file.expect(where)
 
 
 def read_fold(norm: Norm | None) -> Fold:
@@ -160,11 +158,8 @@ class _Rows:
         return rows
 
     def _stored(self, where: ByteRange, memory: Bytes) -> Bytes:
-        file = self._weight.tensor.shard.file
-        if not isinstance(file, LocalFile):
-            return np.frombuffer(file.read(where), np.uint8)
         stored = memory[: len(where)]
-        file.read_into(where, stored.data)
+        self._weight.tensor.shard.file.read_into(where, stored.data)
         return stored
 
 

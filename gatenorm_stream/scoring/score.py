@@ -24,7 +24,6 @@ from gatenorm_stream.scoring.head_reader import HeadReader, Memory, expect, read
 from gatenorm_stream.scoring.pairs import pairs
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scores import LayerScore
-from gatenorm_stream.sources.hub.source import HubSource
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress, available_threads
 
@@ -52,7 +51,7 @@ def scored_pairs(
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
     """`score_pairs`; a remote model's projections that are read more than once stay in a temporary directory."""
-    if reading not in WHOLE or not isinstance(source, HubSource) or source.keeps:
+    if reading not in WHOLE or source.keeps:
         return score_pairs(source, layers, reading, threads=threads, progress=progress)
     with TemporaryDirectory(prefix="gatenorm-") as folder:
         source.keep_in(Path(folder))
