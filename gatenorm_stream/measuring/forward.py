@@ -1,8 +1,8 @@
 """One pass over the weights: the loss of a model and of many choices of removed attention.
 
-One row of tokens serves for choosing: statistics and means are taken on it. Another is judged on. A variant is a row
-of its own from the first layer on whose attention it drops; variants that have dropped the same so far share it. A
-compensated variant has a row for choosing too as long as it needs means, so that each mean is that of the model in
+One row of tokens serves for choosing: statistics and means are taken on it. Another is judged on. A variant is a
+row of its own from the first layer on whose attention it drops; variants that have dropped the same so far share it.
+A compensated variant has a row for choosing too as long as it needs means, so that each mean is that of the model in
 which earlier attention is replaced already.
 """
 
@@ -34,8 +34,8 @@ NOTHING, MEAN = b"nothing", b"mean"
 
 @dataclass(frozen=True)
 class Variant:
-    """Attention of the layers `dropped` puts out nothing; if `compensated`, the same at every token: what `constants`
-    say of each of these layers, else the mean of what it put out in this pass.
+    """Attention of the layers `dropped` puts out nothing; if `compensated`, the same at every token: what
+    `constants` say of each of these layers, else the mean of what it put out in this pass.
     """
 
     dropped: tuple[int, ...]
@@ -113,12 +113,14 @@ def run(
 ) -> Outcome:
     """Both rows of tokens must be equally long, two tokens at least.
 
-    Raises ValueError if they are not, or a variant drops a layer that has no attention.
+    Raises ValueError if they are not, or a variant drops a layer that is not there or has no attention.
     """
     if len(choosing) != len(judging) or len(judging) < 2:
         raise ValueError(
             f"{len(choosing)} tokens for choosing, {len(judging)} for judging; give as many, at least 2"
         )
+    if beyond := [layer for v in variants for layer in v.dropped if not 0 <= layer < decoder.layers]:
+        raise ValueError(f"there is no layer {beyond[0]}")
     sublayers: list[Sublayer] = []
     means: dict[Path, Constant] = {}
     rows: Sequence[_Row] = _WHOLE
@@ -135,8 +137,6 @@ def run(
         if not attention.seen and any(layer in v.dropped for v in variants):
             raise ValueError(f"layer {layer} has no attention that could be dropped")
     steps(decoder.layers, decoder.layers + 1)
-    if beyond := [layer for v in variants for layer in v.dropped if not 0 <= layer < decoder.layers]:
-        raise ValueError(f"there is no layer {beyond[0]}")
     judged = [_WHOLE[1], *(_Row(v.path(decoder.layers), choosing=False) for v in variants)]
     once = tuple(dict.fromkeys(judged))
     found = decoder.losses(stream[[rows.index(row) for row in once]], np.tile(judging, (len(once), 1)))

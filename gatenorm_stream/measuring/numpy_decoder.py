@@ -130,8 +130,8 @@ class NumpyDecoder:
         found: npt.NDArray[np.float64] = np.log(total) + peak - own
         if not np.isfinite(found).all():
             raise CheckpointError(
-                f"{self._llama.source.title} gives no loss that is a number: its weights hold inf or nan, or leave the "
-                "range of float32; restore the checkpoint"
+                f"the loss of {self._llama.source.title} is no number: its weights hold inf or nan, or what they "
+                "give leaves the range of float32; restore the checkpoint"
             )
         return found.reshape(rows, length - 1)
 
