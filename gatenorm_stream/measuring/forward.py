@@ -1,9 +1,9 @@
 """One pass over the weights: the loss of a model and of many choices of removed attention.
 
 One row of tokens serves for choosing: statistics and means are taken on it. Another is judged on. A variant is a
-row of its own from the first layer on whose attention it drops; variants that have dropped the same so far share it.
-A compensated variant has a row for choosing too as long as it needs means, so that each mean is that of the model in
-which earlier attention is replaced already.
+row of its own from the first layer on whose attention it drops; variants that have dropped the same so far share
+it. A compensated variant has a row for choosing too as long as it needs means, so that each mean is that of the
+model in which earlier attention is replaced already.
 """
 
 from __future__ import annotations
