@@ -85,7 +85,7 @@ def _attention(
     if fused:
         dim = fused.shape[0] // (queries + 2 * keys)
         heads = Heads(queries, keys, dim)
-        _check(title, fused, rows(heads, "blocks")[0], hidden)
+        check_matrix(title, fused, rows(heads, "blocks")[0], hidden)
         firsts, weight = starts(heads, "blocks"), Weight(fused)
         return Attention(
             layer, heads, Projection(weight, firsts[0], dim), Projection(weight, firsts[1], dim), 2 * keys * dim
@@ -96,8 +96,8 @@ def _attention(
     heads = Heads(queries, keys, dim)
     gated = query.shape[0] == 2 * queries * dim
     counts = rows(heads, "separate", gated)
-    _check(title, query, counts[0], hidden)
-    _check(title, key, counts[1], hidden)
+    check_matrix(title, query, counts[0], hidden)
+    check_matrix(title, key, counts[1], hidden)
     firsts = starts(heads, "separate", gated)
     value = tensors.get(f"{place}attn_v.weight", key)
     return Attention(
@@ -130,8 +130,8 @@ def _value_output(model: Model, attention: Attention) -> Pair:
     if value:
         dim = value.shape[0] // heads.keys
         firsts = tuple(g * dim for g in range(heads.keys))
-        _check(title, value, heads.keys * dim, model.hidden)
-    _check(title, output, model.hidden, heads.queries * dim)
+        check_matrix(title, value, heads.keys * dim, model.hidden)
+    check_matrix(title, output, model.hidden, heads.queries * dim)
     norm = tensors.get(f"{place}norm_2.weight", tensors.get(f"{place}norm.weight"))
     if norm and (norm.dtype not in STORED or norm.shape != (model.hidden,)):
         raise CheckpointError(
@@ -153,7 +153,7 @@ def _of_layer(text: Mapping[str, Any], key: str, layer: int, default: int = 0) -
     return found if type(found) is int and found >= 0 else default
 
 
-def _check(title: str, tensor: Tensor, rows: int, columns: int) -> None:
+def check_matrix(title: str, tensor: Tensor, rows: int, columns: int) -> None:
     if tensor.dtype not in STORED and tensor.dtype not in QUANTISED:
         raise UnsupportedModelError(f"{tensor.name} in {title} is stored as {tensor.dtype}, which is not read")
     if tensor.shape != (rows, columns):

@@ -18,9 +18,10 @@ from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Pair, Projection
+from gatenorm_stream.families.rows import Memory
 from gatenorm_stream.scoring.gate_norm import joint, per_head, stored
 from gatenorm_stream.scoring.head_products import ColumnHeads, Fold, HeadsOfOneSide, NotFiniteError, RowHeads, Side
-from gatenorm_stream.scoring.head_reader import HeadReader, Memory, expect, read_fold, row_blocks
+from gatenorm_stream.scoring.head_reader import HeadReader, expect_heads, read_fold, row_blocks
 from gatenorm_stream.scoring.pairs import pairs
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scores import LayerScore
@@ -127,8 +128,8 @@ def _score_part(
                     tensor.shard.file.read(where)  # comes at one go, and is kept
             left, right = (HeadReader(p, cancelled, memory) for p, memory in zip(pair.sides, memories, strict=True))
             return (joint(left, right, heads),) if reading == "joint" else stored(left, right, heads)
-        expect(pair.right, part)
-        expect(pair.left, range(part.start * heads.group, part.stop * heads.group))
+        expect_heads(pair.right, part)
+        expect_heads(pair.left, range(part.start * heads.group, part.stop * heads.group))
         memory, _ = memories
         return per_head(
             _heads(pair.left, "left", cancelled, memory),
