@@ -11,8 +11,8 @@ By: TypeAlias = Literal["gate-norm", "influence", "random"]
 
 @dataclass(frozen=True)
 class MeasuredLayer:
-    """`score` is Gate-Norm's, `influence` is 1 - cosine of the stream before and after attention, `constant` the share
-    of what attention puts out that is the same at every token (0 to 1).
+    """`score` is Gate-Norm's; `influence` is 1 - cosine of the stream before and after attention; `constant` is the
+    share of what attention puts out that is the same at every token (0 to 1).
     """
 
     layer: int

@@ -72,7 +72,7 @@ def study(
     passes = Passes(decoder, texts, hidden, steps)
     first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, numbers, draws)]
     judged = passes.judge(first)
-    judged += passes.judge(_asked("influence", by_influence(passes.sublayers), numbers))
+    judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers)])
     return Study(passes.loss, passes.sublayers, tuple(judged), passes.made)
 
 
