@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gatenorm_stream.scoring.pairs import pairs
+
 from benchmarks.machine import COMMAND, machine, measure
 from benchmarks.shapes import SHAPES, write_sparse
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.families.model import read_model
-from gatenorm_stream.scoring.pairs import pairs
 from gatenorm_stream.sources.local import LocalSource
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_server import Hub

@@ -38,7 +38,7 @@ ReadingOption = Annotated[
     Reading,
     typer.Option(
         metavar="READING",
-        help="How layers are scored: per-head, joint or stored; or, experimental, value-output-product.",
+        help="How layers are scored: per-head, joint or stored.",
     ),
 ]
 ThreadsOption = Annotated[

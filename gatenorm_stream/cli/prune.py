@@ -33,7 +33,7 @@ from gatenorm_stream.cli.options import (
 from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
-from gatenorm_stream.scoring.readings import Reading, called
+from gatenorm_stream.scoring.readings import Reading, describe_reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
@@ -239,7 +239,7 @@ def _show_plan(model: Model, plan: Plan, form: FormatChoice, layout: Layout, cho
     from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
     typer.echo(folded(model_line(model)))
-    typer.echo(folded(called(plan.reading)) + "\n")
+    typer.echo(folded(describe_reading(plan.reading)) + "\n")
     show_scores(plan.scores, plan.dropped, choice)
     typer.echo()
     for line in plan_lines(plan, form):

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gatenorm_stream.families.projections import Latent, Norm, Projection, Weight
+from gatenorm_stream.families.projections import Latent, Projection, Weight
 from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
-from gatenorm_stream.scoring.head_products import UNFOLDED, Fold, RowBlocks, fold_of
+from gatenorm_stream.scoring.head_products import RowBlocks
 from gatenorm_stream.sources.local import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 
@@ -46,14 +46,13 @@ class HeadReader:
     """Called with a head's number, gives its (head_dim, hidden) array in float32 (float64 if it is stored as F64).
 
     The array may stand in `memory`: it is valid until the next call. Heads of a latent come in an orthonormal basis
-    of the latent's rows instead of the hidden state's: norms of products are the same in both; `fold` is in it.
+    of the latent's rows instead of the hidden state's: norms of products are the same in both.
     Raises CancelledError once `cancelled` is set.
     """
 
-    def __init__(self, projection: Projection, cancelled: Event, memory: Memory, *, fold: Fold = UNFOLDED) -> None:
+    def __init__(self, projection: Projection, cancelled: Event, memory: Memory) -> None:
         self._projection = projection
         self._cancelled = cancelled
-        self._fold = fold
         self._rows = _Rows(projection.weight, _new if projection.transposed else memory.take)
         self._whole: FloatArray | None = None
         self._latent: tuple[FloatArray, FloatArray] | None = None
@@ -83,7 +82,7 @@ class HeadReader:
         if p.latent is None:
             return rows
         if self._latent is None:
-            self._latent = _basis(p.latent, self._fold)
+            self._latent = _basis(p.latent)
         latent, shared = self._latent
         return np.vstack([(rows @ latent).astype(np.float32), shared])
 
@@ -95,10 +94,10 @@ def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowB
     count = weight.tensor.shape[0]
     step = max(1, BLOCK_BYTES // _widened_row_bytes(weight))
 
-    def blocks() -> Iterator[tuple[int, FloatArray]]:
+    def blocks() -> Iterator[FloatArray]:
         for first in range(0, count, step):
             _go_on(cancelled)
-            yield first, rows(weight.rows(first, min(first + step, count)))
+            yield rows(weight.rows(first, min(first + step, count)))
 
     return blocks
 
@@ -109,15 +108,6 @@ def expect(projection: Projection, heads: range) -> None:
     if isinstance(tensor.shard.file, LocalFile):
         for where in (tensor.range,) if projection.transposed else projection.rows_of(heads):
             tensor.shard.file.expect(where)
-
-
-def read_fold(norm: Norm | None) -> Fold:
-    """Raises NotFiniteError."""
-    if norm is None:
-        return UNFOLDED
-    tensor = norm.tensor
-    weight = widen(tensor.shard.file.read(tensor.range), tensor.dtype, tensor.shape)
-    return fold_of(weight.astype(np.float64) + norm.offset)
 
 
 def _go_on(cancelled: Event) -> None:
@@ -184,13 +174,11 @@ def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
     return lambda start, stop: grid[np.arange(start, stop) // down][:, across]
 
 
-def _basis(latent: Latent, fold: Fold) -> tuple[FloatArray, FloatArray]:
+def _basis(latent: Latent) -> tuple[FloatArray, FloatArray]:
     """The rows of `down` (those of the latent, those that heads share) in an orthonormal basis of their span.
 
     With down^T = U R (QR), the rows of R^T are down's in the basis of U's columns.
     """
     down = _Rows(latent.down, _new)(latent.range).astype(np.float64)
-    if fold.weight is not None:
-        down *= fold.weight
     r = np.asarray(np.linalg.qr(down.T, mode="r"))
     return r.T[: latent.rank], r.T[latent.rank :].astype(np.float32)
