@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gatenorm_stream.scoring.pairs import pairs
 
 from benchmarks.machine import COMMAND, machine, measure
 from benchmarks.shapes import SHAPES, write_sparse
@@ -70,7 +69,7 @@ def _bytes(hub: Hub, what: str, name: str, model: Path, work: Path) -> dict[str,
             record = json.loads((work / "out" / "gatenorm.json").read_text())
             layers = record["dropped"]
             needed += sum(p.stat().st_size for p in (work / "out").glob("*.safetensors"))
-        needed += sum(pair.bytes for pair in pairs(read, "per-head") if pair.layer in layers)
+        needed += sum(attention.bytes for attention in read.attention if attention.layer in layers)
     shutil.rmtree(work / "out", ignore_errors=True)
     print(f"{what} {name}: {fetched} bytes fetched, {needed} needed: {fetched / needed:.4f}")
     return {"what": what, "shape": name, "fetched": fetched, "needed": needed, "peak_rss": measured.peak_rss}

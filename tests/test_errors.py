@@ -257,7 +257,7 @@ BAD_PLANS: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "dropped none": ({"dropped": []}, "dropped must be"),
     "unknown format": ({"format": "gguf"}, "format must be one of"),
     "unknown reading": ({"reading": "mine"}, "reading must be one of per-head, joint, stored, not 'mine'"),
-    "a reading of earlier versions": (
+    "a reading that is gone": (
         {"reading": "value-output-product"},
         "'value-output-product'; score the model anew",
     ),

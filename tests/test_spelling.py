@@ -8,10 +8,10 @@ import pytest
 
 from gatenorm_stream.spelling import similar
 
+KINDS: dict[str, Callable[[list[str]], Iterable[str]]] = {"list": list, "set": set, "iterator": iter}
 
-@pytest.mark.parametrize(
-    "kind", [list, iter, set, lambda words: (w for w in words)], ids=["list", "iter", "set", "lazy"]
-)
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 def test_the_most_similar_of_any_iterable(kind: Callable[[list[str]], Iterable[str]]) -> None:
     assert similar("socre", kind(["prune", "score", "verify"])) == "score"
     assert similar("SCORE", kind(["prune", "score"])) == "score"
