@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 from benchmarks.machine import COMMAND, machine, measure
 from benchmarks.shapes import SHAPES, write_sparse
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint

@@ -108,8 +108,8 @@ def judged(found: dict[str, list[Model]]) -> str:
         f"{text} **On block B it is {told_apart(own)} chance: {own}** (bootstrap {clustered(found['B'], name)}); "
         f"against `{DEFAULT}` on the same models {against(found['B'], name, DEFAULT)}. The command has no "
         f"such reading. `first`, which looks at nothing, has {against_random(found['B'], 'first')} there, so depth "
-        f"may explain much of it: from layer 1 on, the rank correlation of `{name}` with depth is {depth(found, name)} on the "
-        "models of all blocks."
+        f"may explain much of it: from layer 1 on, the rank correlation of `{name}` with depth is "
+        f"{depth(found, name)} on the models of all blocks."
     )
 
 
