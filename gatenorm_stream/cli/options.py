@@ -36,7 +36,7 @@ ConnectionsOption = Annotated[
 ]
 READING = typer.Option(
     metavar="READING",
-    help="How layers are scored: per-head, joint or stored; or, experimental, value-output-product.",
+    help="How layers are scored: per-head, joint or stored.",
     show_default="per-head",
 )
 ReadingOption = Annotated[Reading, READING]

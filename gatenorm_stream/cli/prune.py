@@ -34,7 +34,7 @@ from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.shown_scores import show_scores
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
-from gatenorm_stream.scoring.readings import Reading, called
+from gatenorm_stream.scoring.readings import Reading, describe_reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
@@ -206,7 +206,7 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     if quiet:
         return
     typer.echo(folded(model_line(model)))
-    typer.echo(folded(called(plan.reading)) + "\n")
+    typer.echo(folded(describe_reading(plan.reading)) + "\n")
     show_scores(plan.scores, plan.dropped, plan.choice)
     typer.echo()
     for line in plan_lines(plan, prepared.form):

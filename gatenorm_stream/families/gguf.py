@@ -12,7 +12,7 @@ from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.projections import Norm, Pair, Projection, Weight, rows, starts
+from gatenorm_stream.families.projections import Projection, Weight, rows, starts
 from gatenorm_stream.families.sizes import MOST_HEADS, size
 from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.floats import STORED
@@ -49,7 +49,7 @@ def read_gguf_model(checkpoint: GgufCheckpoint) -> Model:
         architecture=f"{architecture} (GGUF)",
         layers=LAYERS,
         attention="attn",
-        joint="_",
+        separator="_",
         query="q",
         key="k",
         output="output",
@@ -106,42 +106,6 @@ def _attention(
         Projection(Weight(query), firsts[0], dim),
         Projection(Weight(key), firsts[1], dim),
         keys * dim + value.shape[0],
-    )
-
-
-def gguf_value_output(model: Model) -> tuple[Pair, ...]:
-    """The output and value projections of its attention, the norm before it with the latter.
-
-    A norm's weight is stored as it multiplies, whatever the model that was converted had. Raises
-    as `read_gguf_model` does if one is not there.
-    """
-    return tuple(_value_output(model, a) for a in model.attention)
-
-
-def _value_output(model: Model, attention: Attention) -> Pair:
-    title, tensors, heads = model.checkpoint.source.title, model.checkpoint.tensors, attention.heads
-    place = f"{LAYERS}.{attention.layer}.attn_"
-    value, output, fused = (tensors.get(f"{place}{part}.weight") for part in ("v", "output", "qkv"))
-    if output is None or not (value or fused):
-        raise UnsupportedModelError(
-            f"{title} has no {place}{'v' if output else 'output'}.weight; use another --reading"
-        )
-    dim, firsts = heads.dim, starts(heads, "blocks")[2]
-    if value:
-        dim = value.shape[0] // heads.keys
-        firsts = tuple(g * dim for g in range(heads.keys))
-        check_matrix(title, value, heads.keys * dim, model.hidden)
-    check_matrix(title, output, model.hidden, heads.queries * dim)
-    norm = tensors.get(f"{place}norm_2.weight", tensors.get(f"{place}norm.weight"))
-    if norm and (norm.dtype not in STORED or norm.shape != (model.hidden,)):
-        raise CheckpointError(
-            f"{norm.name} in {title} is {norm.dtype} of {list(norm.shape)}; it is damaged, download it again"
-        )
-    return Pair(
-        attention.layer,
-        heads,
-        Projection(Weight(output), tuple(h * dim for h in range(heads.queries)), dim, transposed=True),
-        Projection(Weight(value or attention.query.weight.tensor), firsts, dim, norm=Norm(norm) if norm else None),
     )
 
 

@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
-from gatenorm_stream.families.model import Model, value_output
+from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.sizes import size
-from gatenorm_stream.families.weights import FLOAT_DTYPES, Place, find_tensor, read_norm, read_weight
+from gatenorm_stream.families.weights import FLOAT_DTYPES, Place, find_tensor, read_weight
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.rotary import Llama3, Rotary
 
@@ -40,7 +40,7 @@ def read_safetensors(model: Model) -> Llama:
         _rotary(model),
         _layers(model),
         embedding,
-        read_norm(_place(model, beside), "norm", model.hidden, 0.0).tensor,
+        _norm(_place(model, beside), "norm", model.hidden),
         _table(model, "lm_head") if own_head else embedding,
     )
 
@@ -50,24 +50,22 @@ def _layers(model: Model) -> tuple[Layer, ...]:
     width = size(config, "intermediate_size", model.checkpoint.config_where)
     mlp_bias = bool(config.get("mlp_bias", False)) and model.family.model_type == "llama"
     found = []
-    for attention, pair in zip(model.attention, value_output(model), strict=True):
-        place = _place(model, f"{model.prefix}{attention.layer}.")
-        biases = _attention_biases(model)
+    for attention in model.attention:
+        place, heads = _place(model, f"{model.prefix}{attention.layer}."), attention.heads
+        biases, weights = _attention_biases(model), {"q": attention.query.weight, "k": attention.key.weight}
+        weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
+        weights["o"] = read_weight(place, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
         inside = {
-            part: Linear(projection.weight, _bias(place, f"self_attn.{part}_proj", part in biases))
-            for part, projection in zip(
-                "qkvo", (attention.query, attention.key, pair.right, pair.left), strict=True
-            )
+            part: Linear(weight, _bias(place, f"self_attn.{part}_proj", part in biases))
+            for part, weight in weights.items()
         }
         gate, up, down = (
             Linear(read_weight(place, f"mlp.{part}_proj", shape), _bias(place, f"mlp.{part}_proj", mlp_bias))
             for part, shape in (("gate", (width, hidden)), ("up", (width, hidden)), ("down", (hidden, width)))
         )
-        norm, mlp_norm = (
-            read_norm(place, name, hidden, 0.0).tensor for name in ("input_layernorm", "post_attention_layernorm")
-        )
+        norm, mlp_norm = (_norm(place, name, hidden) for name in ("input_layernorm", "post_attention_layernorm"))
         window = _window(model, attention.layer)
-        mixer = Attention(attention.heads, norm, inside["q"], inside["k"], inside["v"], inside["o"], window)
+        mixer = Attention(heads, norm, inside["q"], inside["k"], inside["v"], inside["o"], window)
         found.append(Layer(mixer, mlp_norm, gate, up, down))
     return tuple(found)
 
@@ -77,6 +75,16 @@ def _attention_biases(model: Model) -> str:
     if model.family.model_type == "qwen2":
         return "qkv"
     return "qkvo" if model.family.model_type == "llama" and model.config.get("attention_bias") else ""
+
+
+def _norm(place: Place, module: str, hidden: int) -> Tensor:
+    tensor = find_tensor(place, module)
+    if tensor.dtype not in FLOAT_DTYPES or tensor.shape != (hidden,):
+        raise CheckpointError(
+            f"{tensor.name} in {place.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, but "
+            f"{place.where} calls for {[hidden]}; one of them is wrong, restore it"
+        )
+    return tensor
 
 
 def _bias(place: Place, module: str, switched_on: bool) -> Tensor | None:

@@ -8,24 +8,23 @@ from threading import Event
 
 import numpy as np
 
-from gatenorm_stream.families.projections import Latent, Norm, Projection
+from gatenorm_stream.families.projections import Latent, Projection
 from gatenorm_stream.families.rows import BLOCK_BYTES, Memory, Rows, new_memory, widened_row_bytes
-from gatenorm_stream.floats import FloatArray, widen
-from gatenorm_stream.scoring.head_products import UNFOLDED, Fold, RowBlocks, fold_of
+from gatenorm_stream.floats import FloatArray
+from gatenorm_stream.scoring.head_products import RowBlocks
 
 
 class HeadReader:
     """Called with a head's number, gives its (head_dim, hidden) array in float32 (float64 if it is stored as F64).
 
     The array may stand in `memory`: it is valid until the next call. Heads of a latent come in an orthonormal basis
-    of the latent's rows instead of the hidden state's: norms of products are the same in both; `fold` is in it.
+    of the latent's rows instead of the hidden state's: norms of products are the same in both.
     Raises CancelledError once `cancelled` is set.
     """
 
-    def __init__(self, projection: Projection, cancelled: Event, memory: Memory, *, fold: Fold = UNFOLDED) -> None:
+    def __init__(self, projection: Projection, cancelled: Event, memory: Memory) -> None:
         self._projection = projection
         self._cancelled = cancelled
-        self._fold = fold
         self._rows = Rows(projection.weight, new_memory if projection.transposed else memory.take)
         self._whole: FloatArray | None = None
         self._latent: tuple[FloatArray, FloatArray] | None = None
@@ -55,7 +54,7 @@ class HeadReader:
         if p.latent is None:
             return rows
         if self._latent is None:
-            self._latent = _basis(p.latent, self._fold)
+            self._latent = _basis(p.latent)
         latent, shared = self._latent
         return np.vstack([(rows @ latent).astype(np.float32), shared])
 
@@ -67,10 +66,10 @@ def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowB
     count = weight.tensor.shape[0]
     step = max(1, BLOCK_BYTES // widened_row_bytes(weight))
 
-    def blocks() -> Iterator[tuple[int, FloatArray]]:
+    def blocks() -> Iterator[FloatArray]:
         for first in range(0, count, step):
             _go_on(cancelled)
-            yield first, rows(weight.rows(first, min(first + step, count)))
+            yield rows(weight.rows(first, min(first + step, count)))
 
     return blocks
 
@@ -81,27 +80,16 @@ def expect_heads(projection: Projection, heads: range) -> None:
         tensor.shard.file.expect(where)
 
 
-def read_fold(norm: Norm | None) -> Fold:
-    """Raises NotFiniteError."""
-    if norm is None:
-        return UNFOLDED
-    tensor = norm.tensor
-    weight = widen(tensor.shard.file.read(tensor.range), tensor.dtype, tensor.shape)
-    return fold_of(weight.astype(np.float64) + norm.offset)
-
-
 def _go_on(cancelled: Event) -> None:
     if cancelled.is_set():
         raise CancelledError
 
 
-def _basis(latent: Latent, fold: Fold) -> tuple[FloatArray, FloatArray]:
+def _basis(latent: Latent) -> tuple[FloatArray, FloatArray]:
     """The rows of `down` (those of the latent, those that heads share) in an orthonormal basis of their span.
 
     With down^T = U R (QR), the rows of R^T are down's in the basis of U's columns.
     """
     down = Rows(latent.down, new_memory)(latent.range).astype(np.float64)
-    if fold.weight is not None:
-        down *= fold.weight
     r = np.asarray(np.linalg.qr(down.T, mode="r"))
     return r.T[: latent.rank], r.T[latent.rank :].astype(np.float32)
