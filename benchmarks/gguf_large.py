@@ -2,7 +2,7 @@
 
 q and k are random blocks, the rest is a hole in a sparse file, which reads as zeros. Prints, and writes the JSON.
 
-    python -m benchmarks.gguf_large    # needs 5 GB of disk
+    python benchmarks/gguf_large.py    # needs 5 GB of disk
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import COMMAND, machine, measure
-from benchmarks.shapes import SHAPES
+from benchmarks.shapes import SHAPES, Shape
 from gatenorm_stream.checkpoint.gguf_header import build_header
 from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, STRING, Value, string
 from gatenorm_stream.checkpoint.tensors import TensorInfo, place
@@ -32,26 +32,27 @@ def strings(count: int) -> Value:
     return Value(ARRAY, STRING.to_bytes(4, "little") + count.to_bytes(8, "little") + items)
 
 
-def metadata() -> dict[str, Value]:
+def metadata(shape: Shape) -> dict[str, Value]:
     sizes = {
-        "block_count": SHAPE.layers,
-        "embedding_length": SHAPE.hidden,
-        "feed_forward_length": SHAPE.intermediate,
-        "attention.head_count": SHAPE.heads,
-        "attention.head_count_kv": SHAPE.kv_heads,
+        "block_count": shape.layers,
+        "embedding_length": shape.hidden,
+        "feed_forward_length": shape.intermediate,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.kv_heads,
     }
     return {
         "general.architecture": string("llama"),
         **{f"llama.{key}": Value(4, n.to_bytes(4, "little")) for key, n in sizes.items()},
-        "tokenizer.ggml.tokens": strings(SHAPE.vocabulary),
-        "tokenizer.ggml.merges": strings(2 * SHAPE.vocabulary),
+        "llama.attention.layer_norm_rms_epsilon": Value(6, np.float32(1e-5).tobytes()),
+        "tokenizer.ggml.tokens": strings(shape.vocabulary),
+        "tokenizer.ggml.merges": strings(2 * shape.vocabulary),
     }
 
 
-def tensors() -> list[TensorInfo]:
-    q, kv, hidden, wide = SHAPE.hidden, SHAPE.kv_heads * SHAPE.head_dim, SHAPE.hidden, SHAPE.intermediate
-    shapes = {"token_embd.weight": (SHAPE.vocabulary, hidden), "output_norm.weight": (hidden,)}
-    for n in range(SHAPE.layers):
+def tensors(of: Shape) -> list[TensorInfo]:
+    q, kv, hidden, wide = of.hidden, of.kv_heads * of.head_dim, of.hidden, of.intermediate
+    shapes = {"token_embd.weight": (of.vocabulary, hidden), "output_norm.weight": (hidden,)}
+    for n in range(of.layers):
         parts = {"attn_q": (q, hidden), "attn_k": (kv, hidden), "attn_v": (kv, hidden), "attn_output": (hidden, q)}
         parts |= {"ffn_gate": (wide, hidden), "ffn_up": (wide, hidden), "ffn_down": (hidden, wide)}
         parts |= {"attn_norm": (hidden,), "ffn_norm": (hidden,)}
@@ -64,9 +65,9 @@ def tensors() -> list[TensorInfo]:
     return found
 
 
-def write(path: Path) -> int:
+def write(path: Path, shape: Shape = SHAPE) -> int:
     """Gives the bytes of q and k."""
-    values, placed = metadata(), place(tensors(), 32)
+    values, placed = metadata(shape), place(tensors(shape), 32)
     header, rng, scored = build_header(values, placed), np.random.default_rng(0), 0
     with open(path, "wb") as file:
         file.write(header)

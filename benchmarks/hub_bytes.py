@@ -24,7 +24,6 @@ from benchmarks.machine import COMMAND, machine, measure
 from benchmarks.shapes import SHAPES, write_sparse
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.families.model import read_model
-from gatenorm_stream.scoring.pairs import pairs
 from gatenorm_stream.sources.local import LocalSource
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_server import Hub
@@ -70,7 +69,7 @@ def _bytes(hub: Hub, what: str, name: str, model: Path, work: Path) -> dict[str,
             record = json.loads((work / "out" / "gatenorm.json").read_text())
             layers = record["dropped"]
             needed += sum(p.stat().st_size for p in (work / "out").glob("*.safetensors"))
-        needed += sum(pair.bytes for pair in pairs(read, "per-head") if pair.layer in layers)
+        needed += sum(attention.bytes for attention in read.attention if attention.layer in layers)
     shutil.rmtree(work / "out", ignore_errors=True)
     print(f"{what} {name}: {fetched} bytes fetched, {needed} needed: {fetched / needed:.4f}")
     return {"what": what, "shape": name, "fetched": fetched, "needed": needed, "peak_rss": measured.peak_rss}

@@ -16,16 +16,15 @@ BLAS is left as it is set: OPENBLAS_NUM_THREADS=1, set before numpy is imported,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
 from gatenorm_stream.families.open import open_model
-from gatenorm_stream.formats.choice import choose_format
-from gatenorm_stream.planning.decide import make_plan
-from gatenorm_stream.planning.lay_out import lay_out
-from gatenorm_stream.planning.plan import Plan, check_plan_fits, read_plan
-from gatenorm_stream.report.model_card import model_card
+from gatenorm_stream.planning.decide import decide_again, decide_by_scores
+from gatenorm_stream.planning.plan import Plan, read_plan
+from gatenorm_stream.pruning import carry_out, prepare
 from gatenorm_stream.scoring.readings import Reading, check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.scores import LayerScore
@@ -34,10 +33,6 @@ from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.verifying.verified import Verified
 from gatenorm_stream.verifying.verify import verify as verify_output
 from gatenorm_stream.work import Progress
-from gatenorm_stream.writing.partial import open_partial
-from gatenorm_stream.writing.publication import remove_emptied
-from gatenorm_stream.writing.target import check_place, check_space
-from gatenorm_stream.writing.write import write_output
 
 __all__ = [
     "GateNormError",
@@ -129,7 +124,7 @@ def plan(
             scores = scored(model, reading, threads=threads, progress=progress)
         elif [s.layer for s in scores] != [a.layer for a in model.attention]:
             raise SelectionError(f"the scores are not those of {source}: other layers; score it")
-        return make_plan(model, tuple(scores), choice, reading, format, tuple(engines))[0]
+        return decide_by_scores(model, tuple(scores), choice, reading, format, tuple(engines)).plan
 
 
 def prune(
@@ -155,25 +150,8 @@ def prune(
     """
     revision = None if source else plan.revision
     opened = open_source(source or plan.source, revision=revision, connections=connections)
-    with open_model(opened) as model:
-        check_plan_fits(plan, model)
-        choice = choose_format(model, plan.dropped, plan.format, plan.engines)
-        layout = lay_out(plan, model)
-        remove_emptied(Path(out))
-        check_place(opened, Path(out), force=force)
-        check_space(layout, Path(out))
-        with open_partial(Path(out), restart=restart) as partial:
-            write_output(
-                plan,
-                layout,
-                model,
-                Path(out),
-                partial,
-                card=model_card(plan, model, layout, choice),
-                force=force,
-                threads=threads,
-                progress=progress,
-            )
+    with prepare(opened, partial(decide_again, plan), Path(out), force=force, restart=restart) as prepared:
+        carry_out(prepared, Path(out), force=force, restart=restart, threads=threads, progress=progress)
 
 
 def verify(

@@ -10,8 +10,12 @@ from pathlib import Path
 
 def similar(word: str, among: Iterable[str]) -> str | None:
     """The one of `among` that is most like `word`, if one is much like it; never `word` itself."""
-    found = get_close_matches(word.lower(), {w.lower(): w for w in among if w != word}, n=1, cutoff=0.7)
-    return next((w for w in among if w.lower() == found[0] and w != word), None) if found else None
+    others: dict[str, str] = {}
+    for other in among:
+        if other != word:
+            others.setdefault(other.lower(), other)
+    found = get_close_matches(word.lower(), others, n=1, cutoff=0.7)
+    return others[found[0]] if found else None
 
 
 def did_you_mean(path: str | os.PathLike[str]) -> str:

@@ -223,3 +223,35 @@ def test_progress_and_notes_are_for_people_who_asked(capsys: pytest.CaptureFixtu
         shown = capsys.readouterr()
         assert shown.out == ""
         assert shown.err == ("" if quiet else "scoring: 1 B of 2 B (50 %), model.safetensors\ntrying again\n")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        ("--format", "zeroed"),
+        ("--reading", "joint"),
+        ("--engine", "vllm"),
+        ("--protect-first", "2"),
+        ("--drop", "1"),
+    ],
+    ids=lambda given: given[0],
+)
+def test_a_saved_plan_stands_alone(run: Run, llama: Path, tmp_path: Path, beside: tuple[str, str]) -> None:
+    (tmp_path / "plan.json").write_text(run(llama, "--dry-run", "--json").stdout)
+    done = run(llama, "--dry-run", "--plan", "plan.json", *beside)
+    assert done.returncode == 2
+    assert "--plan" in done.stderr
+    assert beside[0] in done.stderr
+    assert run(llama, "--dry-run", "--plan", "plan.json").returncode == 0
+
+
+def test_what_a_saved_plan_was_asked_is_not_asked_again(run: Run, tmp_path: Path) -> None:
+    """Layer 0 has the lowest score. A plan that names layer 2 itself did not protect it."""
+    tensors = random_tensors(llama_shapes())
+    tensors["model.layers.0.self_attn.q_proj.weight"] *= 0.01
+    write_checkpoint(tmp_path / "m", tensors, llama_config())
+    note = "layer 0 scores low but stays"
+    (tmp_path / "named.json").write_text(run("m", "--dry-run", "--json", "--layers", "2").stdout)
+    (tmp_path / "scored.json").write_text(run("m", "--dry-run", "--json").stdout)
+    assert note not in run("m", "--dry-run", "--plan", "named.json").stdout
+    assert note in run("m", "--dry-run", "--plan", "scored.json").stdout

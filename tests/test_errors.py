@@ -256,7 +256,11 @@ BAD_PLANS: dict[str, tuple[dict[str, Any] | str | bytes, str]] = {
     "dropped all": ({"dropped": [0, 1, 2, 3]}, "dropped must be"),
     "dropped none": ({"dropped": []}, "dropped must be"),
     "unknown format": ({"format": "gguf"}, "format must be one of"),
-    "unknown reading": ({"reading": "mine"}, "reading must be one of"),
+    "unknown reading": ({"reading": "mine"}, "reading must be one of per-head, joint, stored, not 'mine'"),
+    "a reading that is gone": (
+        {"reading": "value-output-product"},
+        "'value-output-product'; score the model anew",
+    ),
     "unknown engine": ({"engines": ["ollama"]}, "engines must be"),
     "scores of text": ({"layers": [{"layer": 0, "score": "1", "heads": []}]}, "layers must be"),
     "a score beyond all floats": (

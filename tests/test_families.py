@@ -26,7 +26,6 @@ from tests.checkpoints import (
     HIDDEN,
     KV_HEADS,
     LAYERS,
-    decode,
     llama_config,
     llama_shapes,
     random_tensors,
@@ -34,7 +33,6 @@ from tests.checkpoints import (
     write_checkpoint,
 )
 from tests.conftest import Run
-from tests.test_gate_norm import value_output_product
 
 ROWS = {row.model_type: row for row in FAMILIES}
 SHARED = {"model_type", "architectures"}
@@ -59,10 +57,10 @@ def test_layouts_are_those_of_the_stock_reshapes(group: int, keys: int, dim: int
     heads = Heads(group * keys, keys, dim)
     fused = np.arange((heads.queries + 2 * keys) * dim)
 
-    q, k, v = np.split(fused, [heads.queries * dim, (heads.queries + keys) * dim])
-    blocks = [part.reshape(-1, dim) for part in (q, k, v)]
+    q, k, _ = np.split(fused, [heads.queries * dim, (heads.queries + keys) * dim])
+    blocks = [part.reshape(-1, dim) for part in (q, k)]
     grouped = fused.reshape(keys, group + 2, dim)
-    groups = [grouped[:, :-2].reshape(-1, dim), grouped[:, -2], grouped[:, -1]]
+    groups = [grouped[:, :-2].reshape(-1, dim), grouped[:, -2]]
     for packing, parts in (("blocks", blocks), ("groups", groups)):
         assert starts(heads, packing) == tuple(tuple(part[:, 0].tolist()) for part in parts)
         assert rows(heads, packing) == (len(fused), len(fused))
@@ -232,7 +230,6 @@ def latent(root: Path, **changes: Any) -> Path:
         p = f"model.layers.{n}.self_attn."
         shapes |= {f"{p}q_proj.weight": (HEADS * 6, HIDDEN), f"{p}kv_a_proj_with_mqa.weight": (10, HIDDEN)}
         shapes |= {f"{p}kv_b_proj.weight": (HEADS * 9, 8), f"{p}o_proj.weight": (HIDDEN, HEADS * 5)}
-        shapes[f"model.layers.{n}.input_layernorm.weight"] = (HIDDEN,)
     sizes = {"qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 5, "kv_lora_rank": 8, "q_lora_rank": None}
     config = llama_config(model_type="deepseek_v2", **{**sizes, **changes})
     return write_checkpoint(root, random_tensors(shapes), config)
@@ -244,57 +241,6 @@ def test_a_latent_has_no_stored_key_projection(tmp_path: Path) -> None:
     assert model.kv_bytes_per_token() == LAYERS * 2 * (8 + 2)
     with pytest.raises(UnsupportedModelError, match="--reading per-head or joint"):
         gatenorm_stream.score(root, reading="stored")
-
-
-def test_values_of_a_latent(tmp_path: Path) -> None:
-    """Value rows of kv_b_proj, times the latent's rows, times the norm; the rotary rows are in no value."""
-    root = latent(tmp_path / "m")
-    stored = {n: decode(data, dtype, shape) for n, (dtype, shape, data) in read_tensors(root).items()}
-    scores = gatenorm_stream.score(root, reading="value-output-product")
-    for s in scores:
-        p = f"model.layers.{s.layer}."
-        up, down, o, norm = (
-            stored[f"{p}{name}.weight"]
-            for name in (
-                "self_attn.kv_b_proj",
-                "self_attn.kv_a_proj_with_mqa",
-                "self_attn.o_proj",
-                "input_layernorm",
-            )
-        )
-        v = up.reshape(HEADS, 9, 8)[:, 4:].reshape(HEADS * 5, 8) @ down[:8]
-        assert s.heads == pytest.approx(value_output_product(v, o, norm, Heads(HEADS, HEADS, 5)), rel=1e-5)
-
-
-@pytest.mark.parametrize("part", ["self_attn.v_proj", "self_attn.o_proj", "input_layernorm"])
-def test_what_value_output_product_needs_is_asked_for_by_it_alone(run: Run, tmp_path: Path, part: str) -> None:
-    shapes = {n: s for n, s in llama_shapes().items() if n != f"model.layers.2.{part}.weight"}
-    root = write_checkpoint(tmp_path / "m", random_tensors(shapes), llama_config())
-    assert run("score", root).returncode == 0
-    done = run("score", root, "--reading", "value-output-product")
-    assert done.returncode == 1
-    assert f"has no model.layers.2.{part}.weight" in done.stderr
-
-
-@pytest.mark.parametrize("part", ["self_attn.v_proj", "self_attn.o_proj", "input_layernorm"])
-def test_values_outputs_or_norms_of_another_shape(tmp_path: Path, part: str) -> None:
-    shapes = {n: (3, *s[1:]) if f"layers.1.{part}" in n else s for n, s in llama_shapes().items()}
-    root = write_checkpoint(tmp_path / "m", random_tensors(shapes), llama_config())
-    with pytest.raises(CheckpointError, match=rf"layers.1.{part}.weight in .* has shape \[3"):
-        gatenorm_stream.score(root, reading="value-output-product")
-
-
-def test_a_norm_that_is_not_of_floats(tmp_path: Path) -> None:
-    root = write_checkpoint(tmp_path / "m", random_tensors(llama_shapes()), llama_config(), shards=1)
-    file = root / "model.safetensors"
-    content = file.read_bytes()
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    header["model.layers.0.input_layernorm.weight"]["dtype"] = "I16"
-    text = json.dumps(header).encode()
-    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
-    with pytest.raises(UnsupportedModelError, match="input_layernorm.weight in .* is stored as I16"):
-        gatenorm_stream.score(root, reading="value-output-product")
 
 
 def test_a_latent_of_another_shape(tmp_path: Path) -> None:
@@ -347,18 +293,16 @@ def test_the_scale_of_8_bit_floats(tmp_path: Path, grid: Grid, config: dict, dty
             stored[n] = (dtype, s, numbers.tobytes())
             if n.endswith("norm.weight"):
                 stored[n] = ("F32", s, np.ones(s, "<f4").tobytes())
-            if n.endswith(("q_proj.weight", "v_proj.weight", "o_proj.weight")):
+            if n.endswith("q_proj.weight"):
                 values = [factor] * int(np.prod(grid(s[0])))
                 stored[f"{n}_scale_inv"] = ("F32", grid(s[0]), struct.pack(f"<{len(values)}f", *values))
         write_shard(root / "model.safetensors", stored)
         (root / "config.json").write_text(json.dumps(llama_config(quantization_config=config)))
         return root
 
-    roots = [write(str(f), f, grid) for f in (1.0, 2.0)]
-    for reading, factor in (("per-head", 2), ("value-output-product", 4)):
-        one, two = (gatenorm_stream.score(root, reading=reading) for root in roots)
-        for a, b in zip(one, two, strict=True):
-            assert b.score == pytest.approx(factor * a.score, rel=1e-6)
+    one, two = (gatenorm_stream.score(write(str(f), f, grid)) for f in (1.0, 2.0))
+    for a, b in zip(one, two, strict=True):
+        assert b.score == pytest.approx(2 * a.score, rel=1e-6)
     with pytest.raises(UnsupportedModelError, match="no known kind of scale"):
         read(write("bad", 1.0, lambda _: (7, 3)))
 

@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.scoring import gate_norm
-from gatenorm_stream.scoring.head_products import (
-    UNFOLDED,
-    ColumnHeads,
-    Fold,
-    NotFiniteError,
-    RowHeads,
-    Side,
-    fold_of,
-)
+from gatenorm_stream.scoring.head_products import ColumnHeads, NotFiniteError, RowHeads, Side
 
 
 def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
@@ -36,31 +28,17 @@ def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
     }
 
 
-def value_output_product(
-    v: np.ndarray, o: np.ndarray, norm: np.ndarray, heads: Heads, dim: int | None = None
-) -> list[float]:
-    """Each query head's ||O_h V_g diag(n)||_F, for `v` (keys * dim, hidden) and `o` (hidden, queries * dim)."""
-    dim = dim or heads.dim
-    v, o, norm = (x.astype(np.float64) for x in (v, o, norm))
-    norms = []
-    for h in range(heads.queries):
-        g = h // heads.group
-        value = v[g * dim : (g + 1) * dim] * norm
-        norms.append(float(np.linalg.norm(o[:, h * dim : (h + 1) * dim] @ value)))
-    return norms
-
-
-def rows(head_of: gate_norm.HeadOf, side: Side, fold: Fold = UNFOLDED, at_once: int = 2) -> RowHeads:
-    return RowHeads(lambda which: np.stack([head_of(h).copy() for h in which]), side, fold, at_once)
+def rows(head_of: gate_norm.HeadOf, side: Side, at_once: int = 2) -> RowHeads:
+    return RowHeads(lambda which: np.stack([head_of(h).copy() for h in which]), side, at_once)
 
 
 def computed(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
     def of(x: np.ndarray) -> gate_norm.HeadOf:
         return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
 
-    left, right = rows(of(q), "left"), rows(of(k), "right")
+    query, key = rows(of(q), "query"), rows(of(k), "key")
     return {
-        "per-head": math.hypot(*gate_norm.per_head(left, right, heads, range(heads.keys))),
+        "per-head": math.hypot(*gate_norm.per_head(query, key, heads, range(heads.keys))),
         "joint": gate_norm.joint(of(q), of(k), heads),
         "stored": math.hypot(*gate_norm.stored(of(q), of(k), heads)),
     }
@@ -134,8 +112,8 @@ def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
         assert joint == pytest.approx(expected["joint"], rel=1e-5)
         assert math.hypot(*stored) == pytest.approx(expected["stored"], rel=1e-5)
     for at_once in (1, 3, 10):
-        left, right = (rows(reusing(x), side, at_once=at_once) for x, side in ((q, "left"), (k, "right")))
-        found = [gate_norm.per_head(left, right, heads, part) for part in (range(1), range(1, 4), range(4, 5))]
+        query, key = (rows(reusing(x), side, at_once=at_once) for x, side in ((q, "query"), (k, "key")))
+        found = [gate_norm.per_head(query, key, heads, part) for part in (range(1), range(1, 4), range(4, 5))]
         assert math.hypot(*(n for part in found for n in part)) == pytest.approx(expected["per-head"], rel=1e-5)
 
 
@@ -169,37 +147,30 @@ def test_zero_projections_score_zero(zero: str) -> None:
     assert computed(q, k, Heads(2, 2, 2)) == {"per-head": 0.0, "joint": 0.0, "stored": 0.0}
 
 
-def columns(stored: np.ndarray, dim: int, rows_at_once: int, fold: Fold = UNFOLDED) -> ColumnHeads:
+def columns(stored: np.ndarray, dim: int, rows_at_once: int, side: Side) -> ColumnHeads:
     """Of a stored (hidden, heads * dim); the same array is used again for each block, as the reader does."""
     memory = np.empty((rows_at_once, stored.shape[1]), stored.dtype)
 
-    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+    def blocks() -> Iterator[np.ndarray]:
         for first in range(0, len(stored), rows_at_once):
             block = memory[: len(stored) - first]
             block[:] = stored[first : first + rows_at_once]
-            yield first, block
+            yield block
 
-    return ColumnHeads(blocks, range(0, stored.shape[1], dim), dim, "left", fold)
+    return ColumnHeads(blocks, range(0, stored.shape[1], dim), dim, side)
 
 
 @settings(max_examples=400, deadline=None)
-@given(projections(), st.integers(1, 30), st.integers(-25, 25), st.booleans())
-def test_heads_that_are_columns(
-    case: tuple[np.ndarray, np.ndarray, Heads], rows_at_once: int, power: int, folds_columns: bool
-) -> None:
-    """Outputs against values, and the other way round with the norm in what is stored as columns (GPT-2)."""
-    q, v, heads = case
-    norm = np.random.default_rng(abs(power)).standard_normal(q.shape[1]) * 10.0**power
-    fold, o = fold_of(norm), np.ascontiguousarray(q.T)
-    if folds_columns:
-        left, right = columns(o, heads.dim, rows_at_once, fold), rows(_heads(v, heads), "right")
-    else:
-        left, right = columns(o, heads.dim, rows_at_once), rows(_heads(v, heads), "right", fold)
-    found = list(gate_norm.per_head(left, right, heads, range(heads.keys)))
+@given(projections(), st.integers(1, 30))
+def test_heads_that_are_columns(case: tuple[np.ndarray, np.ndarray, Heads], rows_at_once: int) -> None:
+    """As GPT-2 stores them."""
+    q, k, heads = case
+    query = columns(np.ascontiguousarray(q.T), heads.dim, rows_at_once, "query")
+    key = columns(np.ascontiguousarray(k.T), heads.dim, rows_at_once, "key")
+    found = list(gate_norm.per_head(query, key, heads, range(heads.keys)))
     expected = []
     for h in range(heads.queries):
-        mine, theirs = (_heads(x, heads)(n).astype(np.float64) for x, n in ((q, h), (v, h // heads.group)))
-        mine, theirs = (mine * norm, theirs) if folds_columns else (mine, theirs * norm)
+        mine, theirs = (_heads(x, heads)(n).astype(np.float64) for x, n in ((q, h), (k, h // heads.group)))
         floor = 1e-7 * float(np.linalg.norm(mine) * np.linalg.norm(theirs))
         expected.append(pytest.approx(np.linalg.norm(mine.T @ theirs), rel=1e-5, abs=1e-5 * floor))
     assert found == expected
@@ -209,48 +180,33 @@ def _heads(x: np.ndarray, heads: Heads) -> gate_norm.HeadOf:
     return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
 
 
-@pytest.mark.parametrize("power", [-44, -40, 37])
-@pytest.mark.parametrize("norm_power", [-30, 0, 30])
-def test_a_norm_whose_product_leaves_float32(power: int, norm_power: int) -> None:
-    """Finite weights times a finite norm are an ordinary score, where float32 has only inf, 0 or few digits."""
-    heads, rng = Heads(2, 1, 3), np.random.default_rng(4)
-    with np.errstate(under="ignore"):
-        v = (rng.standard_normal((3, 8)) * 10.0**power).astype(np.float32)
-    assert v.any()
-    o, norm = rng.standard_normal((8, 6)).astype(np.float32), rng.standard_normal(8) * 10.0**norm_power
-    right = rows(_heads(v, heads), "right", fold_of(norm))
-    found = gate_norm.per_head(columns(o, 3, 3), right, heads, range(1))
-    assert list(found) == pytest.approx(value_output_product(v, o, norm, heads), rel=1e-5)
-
-
 def test_ordinary_columns_are_read_once() -> None:
     passes = []
     rng = np.random.default_rng(5)
     stored = rng.standard_normal((64, 8)).astype(np.float32)
 
-    def blocks() -> Iterator[tuple[int, np.ndarray]]:
+    def blocks() -> Iterator[np.ndarray]:
         passes.append(len(passes))
-        yield 0, stored
+        yield stored
 
-    heads, v = Heads(2, 2, 4), rng.standard_normal((8, 64)).astype(np.float32)
-    left, right = ColumnHeads(blocks, (0, 4), 4, "left"), rows(_heads(v, heads), "right")
-    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, range(g, g + 1)))
+    heads, k = Heads(2, 2, 4), rng.standard_normal((8, 64)).astype(np.float32)
+    query, key = ColumnHeads(blocks, (0, 4), 4, "query"), rows(_heads(k, heads), "key")
+    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(query, key, heads, range(g, g + 1)))
     assert len(passes) == 1
     stored *= 1e-30
-    left = ColumnHeads(blocks, (0, 4), 4, "left")
-    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(left, right, heads, range(g, g + 1)))
+    query = ColumnHeads(blocks, (0, 4), 4, "query")
+    assert all(n > 0 for g in (0, 1) for n in gate_norm.per_head(query, key, heads, range(g, g + 1)))
     assert len(passes) == 3
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("where", ["left", "right", "norm"])
-def test_inf_and_nan_in_outputs_values_and_norms(value: float, where: str) -> None:
-    o, v, norm = np.ones((6, 4), np.float32), np.ones((2, 6), np.float32), np.ones(6)
-    {"left": o, "right": v, "norm": norm[None]}[where][-1, 1] = value
-    heads = Heads(2, 1, 2)
+@pytest.mark.parametrize("side", ["query", "key"])
+def test_inf_and_nan_in_columns(value: float, side: Side) -> None:
+    q, k = np.ones((6, 4), np.float32), np.ones((6, 2), np.float32)
+    (q if side == "query" else k)[-1, 1] = value
     with pytest.raises(NotFiniteError) as caught:
-        gate_norm.per_head(columns(o, 2, 4), rows(_heads(v, heads), "right", fold_of(norm)), heads, range(1))
-    assert caught.value.side == where
+        gate_norm.per_head(columns(q, 2, 4, "query"), columns(k, 2, 4, "key"), Heads(2, 1, 2), range(1))
+    assert caught.value.side == side
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
@@ -261,10 +217,10 @@ def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projectio
     (q if projection == "query" else k)[1, 3] = value
     heads = Heads(2, 1, 2)
     compute = {
-        "per-head": lambda q, k, heads: gate_norm.per_head(rows(q, "left"), rows(k, "right"), heads, range(1)),
+        "per-head": lambda q, k, heads: gate_norm.per_head(rows(q, "query"), rows(k, "key"), heads, range(1)),
         "joint": gate_norm.joint,
         "stored": gate_norm.stored,
     }[reading]
     with pytest.raises(NotFiniteError) as caught:
         compute(lambda h: q[2 * h : 2 * h + 2], lambda h: k[2 * h : 2 * h + 2], heads)
-    assert caught.value.side == {"query": "left", "key": "right"}[projection]
+    assert caught.value.side == projection

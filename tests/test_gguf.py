@@ -18,15 +18,12 @@ from gatenorm_stream.checkpoint.gguf_header import IncompleteError, alignment, b
 from gatenorm_stream.checkpoint.gguf_types import QUANTISED, TYPES
 from gatenorm_stream.checkpoint.tensors import place
 from gatenorm_stream.errors import CheckpointError, HeaderError, PlanError, VerificationError
-from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.floats import dequantise
 from gatenorm_stream.planning.plan import plan_from_json
-from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.writing.record import FileDigest, render_record
 from tests import gguf_files
 from tests.conftest import Run
 from tests.gguf_files import HEAD_DIM, HEADS, KV_HEADS, numbers, read, shapes, tensors, write_gguf
-from tests.test_gate_norm import value_output_product
 
 LEAST = {2: 0.1, 3: 0.2}
 """Gains that make the layers 2 and 3 the least coupled."""
@@ -46,10 +43,7 @@ def pruned(model: Path, tmp_path: Path) -> Path:
     return out
 
 
-def brute_force(content: gguf_files.Tensors, layer: int, reading: str = "per-head") -> float:
-    if reading == "value-output-product":
-        v, o, norm = (numbers(content[f"blk.{layer}.attn_{part}.weight"]) for part in ("v", "output", "norm"))
-        return float(np.linalg.norm(value_output_product(v, o, norm, Heads(HEADS, KV_HEADS, HEAD_DIM))))
+def brute_force(content: gguf_files.Tensors, layer: int) -> float:
     q, k = (numbers(content[f"blk.{layer}.attn_{part}.weight"]).astype(np.float64) for part in "qk")
     total = 0.0
     for head in range(HEADS):
@@ -65,12 +59,11 @@ def test_the_types_are_those_of_ggml() -> None:
         assert (kind.name, GGML_QUANT_SIZES[kind]) == (stored.name, (stored.elements, stored.bytes))
 
 
-@pytest.mark.parametrize("reading", ["per-head", "value-output-product"])
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "MXFP4"])
-def test_scores(dtype: str, reading: Reading, tmp_path: Path) -> None:
+def test_scores(dtype: str, tmp_path: Path) -> None:
     content = tensors(shapes(2), dtype)
-    scores = gatenorm_stream.score(write_gguf(tmp_path / "m.gguf", content), reading=reading)
-    expected = [brute_force(content, n, reading) for n in range(2)]
+    scores = gatenorm_stream.score(write_gguf(tmp_path / "m.gguf", content))
+    expected = [brute_force(content, n) for n in range(2)]
     assert [s.score for s in scores] == pytest.approx(expected, rel=1e-5)
 
 
@@ -103,37 +96,7 @@ def test_fused_projections(tmp_path: Path) -> None:
         parts = [fused.pop(f"blk.{n}.attn_{part}.weight")[0] for part in "qkv"]
         fused[f"blk.{n}.attn_qkv.weight"] = (np.concatenate(parts), "F32")
     a, b = write_gguf(tmp_path / "a.gguf", content), write_gguf(tmp_path / "b.gguf", fused, "phi3")
-    for reading in ("per-head", "value-output-product"):
-        assert gatenorm_stream.score(b, reading=reading) == gatenorm_stream.score(a, reading=reading)
-
-
-def test_the_norm_before_attention(tmp_path: Path) -> None:
-    """Falcon 40B's is called attn_norm_2, beside the MLP's; OLMo 2 has none."""
-    content = tensors(shapes(1))
-    falcon, olmo = dict(content), dict(content)
-    falcon["blk.0.attn_norm_2.weight"] = content["blk.0.attn_norm.weight"]
-    falcon["blk.0.attn_norm.weight"] = (np.full(256, 7, np.float32), "F32")
-    olmo["blk.0.attn_norm.weight"] = (np.ones(256, np.float32), "F32")
-    plain = brute_force(olmo, 0, "value-output-product")
-    del olmo["blk.0.attn_norm.weight"]
-    for name, held, expected in (
-        ("falcon", falcon, brute_force(content, 0, "value-output-product")),
-        ("olmo2", olmo, plain),
-    ):
-        path = write_gguf(tmp_path / f"{name}.gguf", held, name)
-        (score,) = gatenorm_stream.score(path, reading="value-output-product")
-        assert score.score == pytest.approx(expected, rel=1e-5), name
-
-
-@pytest.mark.parametrize("part", ["v", "output"])
-def test_values_or_outputs_that_are_not_there(part: str, run: Run, tmp_path: Path) -> None:
-    content = dict(tensors(shapes(2)))
-    del content[f"blk.0.attn_{part}.weight"]
-    path = write_gguf(tmp_path / "m.gguf", content)
-    assert run("score", path).returncode == 0
-    done = run("score", path, "--reading", "value-output-product")
-    assert done.returncode == 1
-    assert f"has no blk.0.attn_{part}.weight; use another --reading" in done.stderr
+    assert gatenorm_stream.score(b) == gatenorm_stream.score(a)
 
 
 def test_layers_with_other_mixers_are_no_candidates(tmp_path: Path) -> None:

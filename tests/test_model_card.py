@@ -90,29 +90,3 @@ def test_a_pruned_model_is_pruned_again(run: Run, tmp_path: Path) -> None:
     assert run("out", "--out", "again", "--layers", "3").returncode == 0
     assert "3 (counted" in (tmp_path / "again/README.md").read_text("utf-8")
     assert (tmp_path / "out/gatenorm.svg").read_bytes() != (tmp_path / "again/gatenorm.svg").read_bytes()
-
-
-def test_the_experimental_reading_is_called_so_wherever_it_is_named(run: Run, tmp_path: Path) -> None:
-    reading = ("--reading", "value-output-product")
-    named = "reading value-output-product (experimental, not Gate-Norm)"
-    assert "experimental, value-output-product" in " ".join(run("score", "--help").stdout.split())
-    assert named in run("score", FIXTURE, *reading).stdout
-    assert named in run(FIXTURE, "--out", "out", *reading).stdout
-    card = (tmp_path / "out/README.md").read_text("utf-8")
-    assert "reading `value-output-product` (experimental, not Gate-Norm)" in card
-    assert "That was by another score, Gate-Norm." in card
-    assert "reading value-output-product (experimental)" in (tmp_path / "out/gatenorm.svg").read_text("utf-8")
-    told = run("explain", "out").stdout
-    assert "The experimental score is" in told
-    assert "--reading value-output-product" in told
-    assert json.loads((tmp_path / "out/gatenorm.json").read_text())["reading"] == "value-output-product"
-    again = run(FIXTURE, "--out", "again", "--plan", "out/gatenorm.json")
-    assert again.returncode == 0, again.stderr
-    for path in (tmp_path / "out").iterdir():
-        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
-
-
-def test_the_default_reading_is_not_called_experimental(run: Run, tmp_path: Path) -> None:
-    assert "experimental" not in run(FIXTURE, "--out", "out").stdout
-    assert "experimental" not in (tmp_path / "out/README.md").read_text("utf-8")
-    assert "experimental" not in run("explain", "out").stdout

@@ -10,8 +10,6 @@ from benchmarks.quality.tables import spearman
 SIZES = {"A": 12, "B": 12, "C": 8}
 """Models of each block."""
 LARGER = ("mha-12x768", "gqa-24x512")
-READINGS = {"value-output product": "value-output-product"}
-"""Criteria of criteria.py that became readings of the command since."""
 SEES_TEXT = ("cosine", "ratio", "single", "greedy")
 
 
@@ -108,10 +106,10 @@ def judged(found: dict[str, list[Model]]) -> str:
     own = against_random(found["B"], name)
     return (
         f"{text} **On block B it is {told_apart(own)} chance: {own}** (bootstrap {clustered(found['B'], name)}); "
-        f"against `{DEFAULT}` on the same models {against(found['B'], name, DEFAULT)}.{offered(name)} "
-        f"`first`, which looks at nothing, has {against_random(found['B'], 'first')} there, so depth may explain "
-        f"much of it: from layer 1 on, the rank correlation of `{name}` with depth is {depth(found, name)} on the "
-        "models of all blocks."
+        f"against `{DEFAULT}` on the same models {against(found['B'], name, DEFAULT)}. The command has no "
+        f"such reading. `first`, which looks at nothing, has {against_random(found['B'], 'first')} there, so depth "
+        f"may explain much of it: from layer 1 on, the rank correlation of `{name}` with depth is "
+        f"{depth(found, name)} on the models of all blocks."
     )
 
 
@@ -156,15 +154,6 @@ def against(models: Sequence[Model], name: str, other: str) -> Interval:
 
 def told_apart(difference: Interval) -> str:
     return "better than" if difference.high < 0 else "worse than" if difference.low > 0 else "not told apart from"
-
-
-def offered(name: str) -> str:
-    reading = READINGS.get(name)
-    return (
-        f" It is the command's experimental reading `{reading}`."
-        if reading
-        else " The command has no such reading."
-    )
 
 
 def depth(found: dict[str, list[Model]], name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.names import CONFIG, INDEX
 from gatenorm_stream.sources.ranges import ByteRange, aligned
-from gatenorm_stream.sources.source import File, Source
+from gatenorm_stream.sources.source import File, Kind, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,10 @@ class Checkpoint:
     shards: tuple[Shard, ...]
     tensors: Mapping[str, Tensor]
     index_metadata: Mapping[str, Any] | None
+
+    @property
+    def kind(self) -> Kind:
+        return self.source.kind
 
     @property
     def config_where(self) -> str:

@@ -105,8 +105,9 @@ def _name(param: Any) -> str:
 
 def _text(option: Any) -> str:
     """What it does, and its default where that is a word."""
-    shown = isinstance(option.default, str)
-    return f"{option.help or ''} [default: {option.default}]" if shown else option.help or ""
+    said = getattr(option, "show_default", None)
+    default = said if isinstance(said, str) else option.default
+    return f"{option.help or ''} [default: {default}]" if isinstance(default, str) else option.help or ""
 
 
 def _styled(text: str, code: str) -> str:

@@ -34,13 +34,12 @@ ConnectionsOption = Annotated[
         metavar="N", min=1, max=64, help="Requests to the Hub at once; 8 by default.", rich_help_panel=HUB
     ),
 ]
-ReadingOption = Annotated[
-    Reading,
-    typer.Option(
-        metavar="READING",
-        help="How layers are scored: per-head, joint or stored; or, experimental, value-output-product.",
-    ),
-]
+READING = typer.Option(
+    metavar="READING",
+    help="How layers are scored: per-head, joint or stored.",
+    show_default="per-head",
+)
+ReadingOption = Annotated[Reading, READING]
 ThreadsOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads to use; all processors by default.")
 ]
@@ -94,6 +93,12 @@ def chosen(
     if len(used) > 1:
         raise UsageProblem(f"{' and '.join(used)} exclude each other; give one")
     return Choice(drop, share, _layers(layers), protect_first, protect_last)
+
+
+def check_plan_alone(**beside: object) -> None:
+    """Raises UsageProblem if one of these options, which a saved plan answers itself, is given beside it."""
+    if given := [f"--{name.replace('_', '-')}" for name, value in beside.items() if value]:
+        raise UsageProblem(f"--plan says itself what {' and '.join(given)} would; leave that out")
 
 
 def _layers(text: str | None) -> tuple[int, ...] | None:

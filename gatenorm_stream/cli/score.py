@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.decision import show_scores
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
@@ -26,6 +25,7 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+from gatenorm_stream.cli.shown_scores import show_scores
 
 EXAMPLES = """
 gatenorm-stream score MODEL
@@ -96,10 +96,10 @@ def score(
         typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
     elif not quiet:
         from gatenorm_stream.report.summary import model_line
-        from gatenorm_stream.scoring.readings import called
+        from gatenorm_stream.scoring.readings import describe_reading
 
         typer.echo(folded(model_line(read)))
-        typer.echo(folded(f"{called(reading)}; the lowest would go first") + "\n")
+        typer.echo(folded(f"{describe_reading(reading)}; the lowest would go first") + "\n")
         show_scores(scores, dropped, choice)
         if plot:
             typer.echo(f"\nwrote {plot}")

@@ -8,7 +8,6 @@ from typing import Any, Literal, TypeAlias
 
 Config: TypeAlias = Mapping[str, Any]
 Packing: TypeAlias = Literal["separate", "blocks", "groups"]
-NormWeight: TypeAlias = Literal["plain", "less one", "none"]
 
 
 @dataclass(frozen=True)
@@ -16,15 +15,12 @@ class Family:
     """How an architecture names the parts of a decoder layer; the defaults are Llama's.
 
     `layers` is the path of the list of layers within the model's class, and so the prefix of their tensors.
-    `attention` and the names below it are modules of a layer: `query`, `key`, `value` and `output` within
-    `attention`, `input_norm` beside it. `input_norm` is the norm that serves attention alone, and goes with it;
+    `attention` and the names below it are modules of a layer: `query`, `key` and `output` within `attention`,
+    `input_norm` beside it. `input_norm` is the norm that serves attention alone, and goes with it;
     None if the MLP reads it too (parallel blocks) or there is none.
 
-    `norm_weight` says how the norm before attention stores what it multiplies by: as it is, less one, or not at
-    all, since that is one.
-
-    `packing` says how q, k and v are stored, each head's rows being `dim` rows of (out, in):
-        separate   in `query`, `key` and `value`
+    `packing` says how q and k are stored, each head's rows being `dim` rows of (out, in):
+        separate   in `query` and in `key`
         blocks     in `query`: all query heads, then all key heads, then all value heads
         groups     in `query`: for each key head its query heads, then itself, then its value head
     """
@@ -34,19 +30,15 @@ class Family:
     architecture: str
     layers: str = "model.layers"
     attention: str = "self_attn"
-    joint: str = "."
+    separator: str = "."
     """Between the attention's name and those of its parts."""
     query: str = "q_proj"
     key: str = "k_proj"
-    value: str = "v_proj"
     output: str = "o_proj"
     input_norm: str | None = "input_layernorm"
     packing: Packing = "separate"
     transposed: bool = False
     """Stored (in, out), as transformers' Conv1D does: heads are columns."""
-    shared_norm: str | None = None
-    """The norm before attention, if the MLP reads it too."""
-    norm_weight: NormWeight = "plain"
     gated: bool = False
     """In `query`, each head is followed by as many rows of an output gate."""
     latent: bool = False

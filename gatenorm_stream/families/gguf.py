@@ -12,7 +12,7 @@ from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.projections import Norm, Pair, Projection, Weight, rows, starts
+from gatenorm_stream.families.projections import Projection, Weight, rows, starts
 from gatenorm_stream.families.sizes import MOST_HEADS, size
 from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.floats import STORED
@@ -49,7 +49,7 @@ def read_gguf_model(checkpoint: GgufCheckpoint) -> Model:
         architecture=f"{architecture} (GGUF)",
         layers=LAYERS,
         attention="attn",
-        joint="_",
+        separator="_",
         query="q",
         key="k",
         output="output",
@@ -85,7 +85,7 @@ def _attention(
     if fused:
         dim = fused.shape[0] // (queries + 2 * keys)
         heads = Heads(queries, keys, dim)
-        _check(title, fused, rows(heads, "blocks")[0], hidden)
+        check_matrix(title, fused, rows(heads, "blocks")[0], hidden)
         firsts, weight = starts(heads, "blocks"), Weight(fused)
         return Attention(
             layer, heads, Projection(weight, firsts[0], dim), Projection(weight, firsts[1], dim), 2 * keys * dim
@@ -96,8 +96,8 @@ def _attention(
     heads = Heads(queries, keys, dim)
     gated = query.shape[0] == 2 * queries * dim
     counts = rows(heads, "separate", gated)
-    _check(title, query, counts[0], hidden)
-    _check(title, key, counts[1], hidden)
+    check_matrix(title, query, counts[0], hidden)
+    check_matrix(title, key, counts[1], hidden)
     firsts = starts(heads, "separate", gated)
     value = tensors.get(f"{place}attn_v.weight", key)
     return Attention(
@@ -109,42 +109,6 @@ def _attention(
     )
 
 
-def gguf_value_output(model: Model) -> tuple[Pair, ...]:
-    """The output and value projections of its attention, the norm before it with the latter.
-
-    A norm's weight is stored as it multiplies, whatever the model that was converted had. Raises
-    as `read_gguf_model` does if one is not there.
-    """
-    return tuple(_value_output(model, a) for a in model.attention)
-
-
-def _value_output(model: Model, attention: Attention) -> Pair:
-    title, tensors, heads = model.checkpoint.source.title, model.checkpoint.tensors, attention.heads
-    place = f"{LAYERS}.{attention.layer}.attn_"
-    value, output, fused = (tensors.get(f"{place}{part}.weight") for part in ("v", "output", "qkv"))
-    if output is None or not (value or fused):
-        raise UnsupportedModelError(
-            f"{title} has no {place}{'v' if output else 'output'}.weight; use another --reading"
-        )
-    dim, firsts = heads.dim, starts(heads, "blocks")[2]
-    if value:
-        dim = value.shape[0] // heads.keys
-        firsts = tuple(g * dim for g in range(heads.keys))
-        _check(title, value, heads.keys * dim, model.hidden)
-    _check(title, output, model.hidden, heads.queries * dim)
-    norm = tensors.get(f"{place}norm_2.weight", tensors.get(f"{place}norm.weight"))
-    if norm and (norm.dtype not in STORED or norm.shape != (model.hidden,)):
-        raise CheckpointError(
-            f"{norm.name} in {title} is {norm.dtype} of {list(norm.shape)}; it is damaged, download it again"
-        )
-    return Pair(
-        attention.layer,
-        heads,
-        Projection(Weight(output), tuple(h * dim for h in range(heads.queries)), dim, transposed=True),
-        Projection(Weight(value or attention.query.weight.tensor), firsts, dim, norm=Norm(norm) if norm else None),
-    )
-
-
 def _of_layer(text: Mapping[str, Any], key: str, layer: int, default: int = 0) -> int:
     """The number, or the layer's entry if there is one for each; `default` if the metadata do not tell."""
     found = text.get(key)
@@ -153,7 +117,7 @@ def _of_layer(text: Mapping[str, Any], key: str, layer: int, default: int = 0) -
     return found if type(found) is int and found >= 0 else default
 
 
-def _check(title: str, tensor: Tensor, rows: int, columns: int) -> None:
+def check_matrix(title: str, tensor: Tensor, rows: int, columns: int) -> None:
     if tensor.dtype not in STORED and tensor.dtype not in QUANTISED:
         raise UnsupportedModelError(f"{tensor.name} in {title} is stored as {tensor.dtype}, which is not read")
     if tensor.shape != (rows, columns):

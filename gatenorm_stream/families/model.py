@@ -11,9 +11,8 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.heads import Heads
-from gatenorm_stream.families.projections import Pair
 from gatenorm_stream.families.sizes import size
-from gatenorm_stream.families.sublayers import Attention, read_attention, read_value_output
+from gatenorm_stream.families.sublayers import Attention, read_attention
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.families.weights import Place
 from gatenorm_stream.families.wrappers import WRAPPERS
@@ -57,14 +56,14 @@ class Model:
 
     def attention_tensors(self, layer: int) -> tuple[str, ...]:
         """Names of all tensors that serve only this layer's attention sublayer, its input norm included."""
-        attention, norm = f"{self.family.attention}{self.family.joint}", self.family.input_norm
+        attention, norm = f"{self.family.attention}{self.family.separator}", self.family.input_norm
         parts = (attention, f"{norm}.") if norm else (attention,)
         return self._named(tuple(f"{self.prefix}{layer}.{part}" for part in parts))
 
     def output_projection(self, layer: int) -> tuple[str, ...]:
         """Names of this layer's output projection: its weight, and its bias if it has one."""
         family = self.family
-        return self._named((f"{self.prefix}{layer}.{family.attention}{family.joint}{family.output}.",))
+        return self._named((f"{self.prefix}{layer}.{family.attention}{family.separator}{family.output}.",))
 
     def _named(self, prefixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in self.checkpoint.tensors if name.startswith(prefixes))
@@ -93,19 +92,6 @@ def read_model(checkpoint: Checkpoint) -> Model:
     if not attention:
         raise CheckpointError(f"{checkpoint.source.title} has no layer with softmax attention; restore it")
     return Model(checkpoint, family, text, prefix, layers, hidden, attention)
-
-
-def value_output(model: Model) -> tuple[Pair, ...]:
-    """The output and value projections of its attention. Raises as `read_model` does if they are not there."""
-    row, checkpoint = model.family, model.checkpoint
-    return tuple(
-        read_value_output(
-            Place(checkpoint, model.text, checkpoint.config_where, f"{model.prefix}{a.layer}.{row.attention}."),
-            row,
-            a.layer,
-        )
-        for a in model.attention
-    )
 
 
 def layers_prefix(names: Iterable[str], family: Family) -> str:

@@ -9,13 +9,13 @@ from gatenorm_stream.checkpoint.gguf import open_gguf
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.families.gguf import read_gguf_model
 from gatenorm_stream.families.model import Model, read_model
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind, Source
 
 
 @contextmanager
 def open_model(source: Source) -> Iterator[Model]:
     """Reads the model in `source`, and closes it at the end. Raises CheckpointError or UnsupportedModelError."""
-    if source.gguf:
+    if source.kind is Kind.GGUF:
         with open_gguf(source) as gguf:
             yield read_gguf_model(gguf)
     else:

@@ -1,9 +1,8 @@
-"""Where the heads of a projection stand in the tensors that hold them, and which two a reading multiplies."""
+"""Where the heads of a projection stand in the tensors that hold them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.tensors import Tensor
@@ -42,20 +41,11 @@ class Latent:
 
 
 @dataclass(frozen=True)
-class Norm:
-    """A norm's stored weight, (hidden,), and what is added to it before it multiplies."""
-
-    tensor: Tensor
-    offset: float = 0.0
-
-
-@dataclass(frozen=True)
 class Projection:
     """Head h is the `dim` rows of `weight` from `starts[h]` on (columns if `transposed`).
 
     With `latent`, these rows act on the latent instead of the hidden state, and a head is they times the latent's
-    rank rows, then its shared rows. With `norm`, a head's numbers are multiplied by the norm's weight, each
-    column of (dim, hidden) by its own.
+    rank rows, then its shared rows.
     """
 
     weight: Weight
@@ -63,7 +53,6 @@ class Projection:
     dim: int
     transposed: bool = False
     latent: Latent | None = None
-    norm: Norm | None = None
 
     def rows_of(self, heads: range) -> tuple[ByteRange, ...]:
         """Where the rows of these heads stand, if it is not `transposed`."""
@@ -72,7 +61,7 @@ class Projection:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that is read for it, the norm aside."""
+        """All that is read for it."""
         weights = (self.weight, self.latent.down) if self.latent else (self.weight,)
         return tuple(t for w in weights for t in (w.tensor, w.scale) if t)
 
@@ -86,50 +75,26 @@ class Projection:
         parts = [(weight, r) for r in own]
         if self.latent:
             parts.append((self.latent.down.tensor, self.latent.range))
-        whole = [w.scale for w in (self.weight, self.latent.down if self.latent else None) if w]
-        whole.append(self.norm.tensor if self.norm else None)
-        return (*parts, *((t, t.range) for t in whole if t))
+        scales = [w.scale for w in (self.weight, self.latent.down if self.latent else None) if w]
+        return (*parts, *((t, t.range) for t in scales if t))
 
     @property
     def bytes(self) -> int:
         return sum(len(r) for _, r in self.ranges)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two projections of a layer whose heads a reading multiplies: `left` has a head for each query head (q, o),
-    `right` one for each key head (k, v).
-    """
-
-    layer: int
-    heads: Heads
-    left: Projection
-    right: Projection
-
-    @property
-    def sides(self) -> tuple[Projection, Projection]:
-        return self.left, self.right
-
-    @cached_property
-    def bytes(self) -> int:
-        """That must be read to score it."""
-        return self.left.bytes + self.right.bytes
-
-
 Starts: TypeAlias = tuple[int, ...]
 
 
-def starts(heads: Heads, packing: Packing, gated: bool = False) -> tuple[Starts, Starts, Starts]:
-    """The first row of each query head, of each key head and of each value head."""
+def starts(heads: Heads, packing: Packing, gated: bool = False) -> tuple[Starts, Starts]:
+    """The first row of each query head and of each key head."""
     if packing == "groups":
         group = range(0, heads.keys * (heads.group + 2), heads.group + 2)
         queries = tuple((g + h) * heads.dim for g in group for h in range(heads.group))
-        keys, values = (tuple((g + heads.group + n) * heads.dim for g in group) for n in (0, 1))
-        return queries, keys, values
-    firsts = (heads.queries, heads.queries + heads.keys) if packing == "blocks" else (0, 0)
+        return queries, tuple((g + heads.group) * heads.dim for g in group)
+    first = heads.queries if packing == "blocks" else 0
     queries = tuple(h * heads.dim * (2 if gated else 1) for h in range(heads.queries))
-    keys, values = (tuple((first + g) * heads.dim for g in range(heads.keys)) for first in firsts)
-    return queries, keys, values
+    return queries, tuple((first + g) * heads.dim for g in range(heads.keys))
 
 
 def rows(heads: Heads, packing: Packing, gated: bool = False) -> tuple[int, int]:

@@ -7,26 +7,20 @@ from dataclasses import replace
 from gatenorm_stream.families.family import Config, Family
 
 
-def _shared(row: Family) -> Family:
-    """The norm before attention is the MLP's too."""
-    return replace(row, input_norm=None, shared_norm=row.input_norm)
-
-
 def _falcon(row: Family, config: Config) -> Family:
     """Three generations of Falcon under one model type."""
     if config.get("new_decoder_architecture"):
         norms = config.get("num_ln_in_parallel_attn") or 2
-        return replace(row, input_norm="ln_attn") if norms == 2 else _shared(row)
+        return replace(row, input_norm="ln_attn" if norms == 2 else None)
     row = replace(row, kv_heads=1 if config.get("multi_query", True) else None)
-    return _shared(row) if config.get("parallel_attn", True) else row
+    return replace(row, input_norm=None) if config.get("parallel_attn", True) else row
 
 
 def _stablelm(row: Family, config: Config) -> Family:
-    return _shared(row) if config.get("use_parallel_residual") else row
+    return replace(row, input_norm=None) if config.get("use_parallel_residual") else row
 
 
 LLAMA_7B = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
-INPUT_NORM = "input_layernorm"
 PARALLEL = "attention and MLP share the input norm, which stays"
 POST_NORM = "no norm before attention; the one after it stays and maps zero to zero"
 
@@ -52,20 +46,18 @@ FAMILIES = (
     Family("Qwen 3", "qwen3", "Qwen3ForCausalLM"),
     Family("Qwen 2 MoE", "qwen2_moe", "Qwen2MoeForCausalLM"),
     Family("Qwen 3 MoE", "qwen3_moe", "Qwen3MoeForCausalLM"),
-    Family("Qwen 3 Next", "qwen3_next", "Qwen3NextForCausalLM", gated=True, hybrid=True, norm_weight="less one"),
-    Family("Gemma", "gemma", "GemmaForCausalLM", norm_weight="less one"),
+    Family("Qwen 3 Next", "qwen3_next", "Qwen3NextForCausalLM", gated=True, hybrid=True),
+    Family("Gemma", "gemma", "GemmaForCausalLM"),
     Family(
         "Gemma 2",
         "gemma2",
         "Gemma2ForCausalLM",
-        norm_weight="less one",
         note="the norm after attention stays and maps zero to zero",
     ),
     Family(
         "Gemma 3 (text)",
         "gemma3_text",
         "Gemma3ForCausalLM",
-        norm_weight="less one",
         defaults={
             "hidden_size": 2304,
             "num_hidden_layers": 26,
@@ -81,18 +73,15 @@ FAMILIES = (
         "PhiForCausalLM",
         output="dense",
         input_norm=None,
-        shared_norm=INPUT_NORM,
         note=PARALLEL,
     ),
     Family("Phi 3.5 MoE", "phimoe", "PhimoeForCausalLM"),
-    Family("OLMo", "olmo", "OlmoForCausalLM", norm_weight="none", note="its norms have no weights"),
+    Family("OLMo", "olmo", "OlmoForCausalLM", note="its norms have no weights"),
     Family("OLMo 2", "olmo2", "Olmo2ForCausalLM", input_norm=None, note=POST_NORM),
     Family("OLMo 3", "olmo3", "Olmo3ForCausalLM", input_norm=None, note=POST_NORM),
     Family("OLMoE", "olmoe", "OlmoeForCausalLM"),
-    Family("Command R", "cohere", "CohereForCausalLM", input_norm=None, shared_norm=INPUT_NORM, note=PARALLEL),
-    Family(
-        "Command R7B, A", "cohere2", "Cohere2ForCausalLM", input_norm=None, shared_norm=INPUT_NORM, note=PARALLEL
-    ),
+    Family("Command R", "cohere", "CohereForCausalLM", input_norm=None, note=PARALLEL),
+    Family("Command R7B, A", "cohere2", "Cohere2ForCausalLM", input_norm=None, note=PARALLEL),
     Family("Granite", "granite", "GraniteForCausalLM"),
     Family("Granite MoE", "granitemoe", "GraniteMoeForCausalLM"),
     Family("Granite 4", "granitemoehybrid", "GraniteMoeHybridForCausalLM", hybrid=True),
@@ -140,7 +129,6 @@ FAMILIES = (
         attention="attn",
         output="out_proj",
         input_norm=None,
-        shared_norm="ln_1",
         note=PARALLEL,
     ),
     Family("StarCoder 2", "starcoder2", "Starcoder2ForCausalLM"),
@@ -163,7 +151,7 @@ FAMILIES = (
     Family("GLM 4", "glm", "GlmForCausalLM"),
     Family("GLM 4 0414", "glm4", "Glm4ForCausalLM", note="the norm after attention stays and maps zero to zero"),
     Family("EXAONE 4", "exaone4", "Exaone4ForCausalLM", input_norm=None, note=POST_NORM),
-    Family("Nemotron", "nemotron", "NemotronForCausalLM", norm_weight="less one"),
+    Family("Nemotron", "nemotron", "NemotronForCausalLM"),
     Family("Jamba", "jamba", "JambaForCausalLM", hybrid=True),
     Family("LFM 2", "lfm2", "Lfm2ForCausalLM", output="out_proj", input_norm="operator_norm", hybrid=True),
 )

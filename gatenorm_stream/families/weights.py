@@ -1,4 +1,4 @@
-"""Stored matrices and norms of a layer, found by name and checked against what the config calls for."""
+"""Stored matrices of a layer, found by name and checked against what the config calls for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config
-from gatenorm_stream.families.projections import Norm, Weight
+from gatenorm_stream.families.projections import Weight
 
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
 FLOAT8_DTYPES = ("F8_E4M3", "F8_E5M2")
@@ -40,22 +40,6 @@ def read_weight(place: Place, module: str, shape: tuple[int, int], transposed: b
             f"{list(stored)}; one of them is wrong, restore it"
         )
     return _scaled(place, module, tensor) if tensor.dtype in FLOAT8_DTYPES else Weight(tensor)
-
-
-def read_norm(place: Place, module: str, hidden: int, offset: float) -> Norm:
-    """The weight of a norm. Raises as `read_weight` does."""
-    tensor = find_tensor(place, module)
-    title = place.checkpoint.source.title
-    if tensor.dtype not in FLOAT_DTYPES:
-        raise UnsupportedModelError(
-            f"{tensor.name} in {title} is stored as {tensor.dtype}; of a norm, {', '.join(FLOAT_DTYPES)} are read"
-        )
-    if tensor.shape != (hidden,):
-        raise CheckpointError(
-            f"{tensor.name} in {title} has shape {list(tensor.shape)}, but {place.where} calls for {[hidden]}; one "
-            "of them is wrong, restore it"
-        )
-    return Norm(tensor, offset)
 
 
 def find_tensor(place: Place, module: str) -> Tensor:

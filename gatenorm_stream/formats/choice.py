@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
@@ -15,6 +14,7 @@ from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.formats.no_op import NO_OP
 from gatenorm_stream.formats.transformers import TRANSFORMERS
 from gatenorm_stream.formats.zeroed import ZEROED
+from gatenorm_stream.sources.source import Kind
 
 FORMATS = {f.name: f for f in (NO_OP, TRANSFORMERS, ZEROED)}
 """In the order in which `auto` tries them; the last one expresses every model."""
@@ -38,7 +38,7 @@ class FormatChoice:
 
 
 def formats_for(checkpoint: Checkpoint) -> Mapping[str, Format]:
-    return GGUF_FORMATS if isinstance(checkpoint, GgufCheckpoint) else FORMATS
+    return GGUF_FORMATS if checkpoint.kind is Kind.GGUF else FORMATS
 
 
 def choose_format(

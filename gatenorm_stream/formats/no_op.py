@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.edit import Added, Edit, Format, Limits, Obstacle
@@ -51,10 +51,10 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
             f"intermediate_size={intermediate}",
             f"the form rounds it up to a multiple of {MLP_MULTIPLE}",
         )
-    window = _sliding_window(model)
+    window = sliding_window(model)
     if window is not None and window < _size(model, "max_position_embeddings"):
         stop(EVERY_ENGINE, f"sliding_window={window}", "the form knows full attention only")
-    rope = _rope_parameters(model)
+    rope = rope_parameters(model)
     if rope["rope_type"] not in ("default", "llama3"):
         stop(
             EVERY_ENGINE,
@@ -106,20 +106,10 @@ def _biased(model: Model) -> bool:
     return any(name.endswith(f".{model.family.query}.bias") for name in model.checkpoint.tensors)
 
 
-def _sliding_window(model: Model) -> int | None:
-    config = model.config
-    if not config.get("use_sliding_window", model.family.model_type != "qwen2"):
-        return None
-    window = config.get("sliding_window", model.family.defaults.get("sliding_window"))
-    if window is not None and type(window) is not int:
-        raise CheckpointError(f"{model.checkpoint.config_where} has sliding_window={window!r}; restore it")
-    return window
-
-
 def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:
     """Engines differ in their defaults and in the keys they read, so all of them are written out."""
     source = {key: value for key, value in model.config.items() if key not in STALE}
-    rope = _rope_parameters(model)
+    rope = rope_parameters(model)
     return {
         **source,
         "sliding_window": None,
@@ -161,17 +151,6 @@ def _ffn_mult(intermediate: int, hidden: int) -> float:
     Aims at the middle of the bucket, so that six decimals (mlx-lm) are enough.
     """
     return round(3 * (intermediate - MLP_MULTIPLE / 2) / (2 * hidden), 6)
-
-
-def _rope_parameters(model: Model) -> dict[str, Any]:
-    """Rotary parameters in the form of transformers 5, from either form of config.json."""
-    config = model.config
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(given, dict):
-        raise CheckpointError(f"{model.checkpoint.config_where} has rope parameters that are no object")
-    kind = given.get("rope_type") or given.get("type") or "default"
-    theta = given.get("rope_theta") or config.get("rope_theta") or 10000.0
-    return {**{k: v for k, v in given.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
 
 
 def _rope_config(rope: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.tensors import Tensor, TensorInfo
-from gatenorm_stream.sources.local import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File
 
@@ -101,7 +100,7 @@ class Layout:
     def taken_from(self) -> Path | None:
         """A local file of the source whose bytes the output takes over, if there is one."""
         files = (piece.file for shard in self.shards for piece in shard.pieces if isinstance(piece, Copied))
-        return next((file.path for file in files if isinstance(file, LocalFile)), None)
+        return next((file.path for file in files if file.path), None)
 
     @property
     def weight_bytes(self) -> int:

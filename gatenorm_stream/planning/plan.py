@@ -80,8 +80,8 @@ def read_plan(path: str | PathLike[str]) -> Plan:
 def plan_from_json(data: Any, where: str) -> Plan:
     """Checks every field, since a plan may have been edited by hand. Raises PlanError naming the field."""
 
-    def bad(field: str, want: str) -> NoReturn:
-        raise PlanError(f"{where} is not a usable plan: {field} must be {want}; give a gatenorm.json")
+    def bad(field: str, want: str, remedy: str = "give a gatenorm.json") -> NoReturn:
+        raise PlanError(f"{where} is not a usable plan: {field} must be {want}; {remedy}")
 
     if not isinstance(data, dict):
         raise PlanError(f"{where} is not a plan; give a gatenorm.json")
@@ -97,6 +97,10 @@ def plan_from_json(data: Any, where: str) -> Plan:
     revision, dropped, engines = data.get("revision"), data.get("dropped"), data.get("engines")
     if revision is not None and not isinstance(revision, str):
         bad("revision", "a string or null")
+    reading = text("reading")
+    if reading not in READINGS:
+        found = repr(reading if len(reading) < 40 else f"{reading[:40]}…")
+        bad("reading", f"one of {', '.join(READINGS)}, not {found}", "score the model anew")
     scores = _scores(data.get("layers"))
     if not scores:
         bad("layers", "a list of layer, score and heads, in order")
@@ -111,7 +115,7 @@ def plan_from_json(data: Any, where: str) -> Plan:
         source=text("source"),
         revision=revision,
         family=text("family", None if _is_gguf(data.get("family")) else tuple(f.model_type for f in FAMILIES)),
-        reading=text("reading", READINGS),
+        reading=reading,
         scores=scores,
         dropped=tuple(dropped),
         format=text("format", tuple(FORMATS)),

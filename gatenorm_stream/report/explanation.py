@@ -9,7 +9,6 @@ from pathlib import Path
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.quantities import layer_list, si
-from gatenorm_stream.scoring.readings import EXPERIMENTAL
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, rank
 from gatenorm_stream.writing.record import FileDigest, record_path
 
@@ -17,11 +16,10 @@ READ = {
     "per-head": "each head's query-key product by itself, as its softmax sees it",
     "joint": "the query-key product of all heads as one matrix",
     "stored": "the product of the query and key tensors as they are stored",
-    "value-output-product": "each head's output times value weights, the norm before attention folded in",
 }
 CAUTION = (
-    "The scores come from the weights alone: they say how {}, not what the model loses without them. Measure that "
-    "on your task."
+    "The scores come from the weights alone: they say how strongly queries and keys couple, not what the model "
+    "loses without them. Measure that on your task."
 )
 
 
@@ -43,15 +41,14 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tup
 
 def why(plan: Plan) -> Iterator[str]:
     """Sentences that say how the layers were chosen."""
-    experimental = plan.reading == EXPERIMENTAL
-    name = "The experimental score" if experimental else "Gate-Norm (arXiv 2512.20636)"
-    yield f"{name} is the Frobenius norm of {READ[plan.reading]} (reading {plan.reading}); the lowest goes first."
+    formula = f"the Frobenius norm of {READ[plan.reading]} (reading {plan.reading})"
+    yield f"Gate-Norm (arXiv 2512.20636) is {formula}; the lowest goes first."
     ranks = {s.layer: n for n, s in enumerate(rank(plan.scores), start=1)}
     held = layer_list(tuple(sorted(ranks[n] for n in plan.dropped)))
     yield f"{_asked(plan)} Those that went hold the ranks {held} of {len(ranks)}."
     if plan.choice and plan.choice.layers is None:
         yield from _passed_over(plan, plan.choice, ranks)
-    yield CAUTION.format("much heads can write" if experimental else "strongly queries and keys couple")
+    yield CAUTION
 
 
 def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:

@@ -14,20 +14,14 @@ from gatenorm_stream.report.running import run_it
 from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 from gatenorm_stream.report.svg import svg
-from gatenorm_stream.scoring.readings import EXPERIMENTAL, called
+from gatenorm_stream.scoring.readings import describe_reading
 
 CAUTION = """\
 **Measure this model on your task before you use it.** Its layers were chosen from the weights alone. The paper
 (arXiv 2512.20636) reports 8 to 16 of 40 attention sublayers of 13B LLaMA models removed within 2 % of their
-accuracy. {}
+accuracy. The tool's own measurements did not show the choice to be better than chance on 24 models of 20 M
+parameters, and showed it on 8 of 80 to 91 M; on some it was worse.
 Nobody has measured this output."""
-EXPERIENCE = """\
-The tool's own measurements did not show the choice to be better than chance on 24 models of 20 M
-parameters, and showed it on 8 of 80 to 91 M; on some it was worse."""
-EXPERIENCE_OF_IT = """\
-That was by another score, Gate-Norm. In the tool's own measurements, on 12 models of 20 M parameters and 8 of 80 to
-91 M, the score used here chose better than chance at a fifth; but the 8 did not tell it from taking the first
-layers, which looks at nothing, and where a third or half went it was worse than chance on them."""
 
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time
@@ -56,7 +50,7 @@ Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {do
 |---|---|---|---|
 {sizes}
 
-{CAUTION.format(EXPERIENCE_OF_IT if plan.reading == EXPERIMENTAL else EXPERIENCE)}
+{CAUTION}
 
 ## How to run it
 
@@ -66,7 +60,7 @@ Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these fi
 
 ## Scores
 
-{called(plan.reading, "`")}; the lowest goes first. The attention of the hollow bars is {done}.
+{describe_reading(plan.reading, "`")}; the lowest goes first. The attention of the hollow bars is {done}.
 
 ![A bar for the score of each layer, hollow where its attention is {done}, and the norms of its heads]({PICTURE})
 

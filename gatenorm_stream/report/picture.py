@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
-from gatenorm_stream.scoring.readings import EXPERIMENTAL
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import rank
 
@@ -76,12 +75,11 @@ def score_picture(
     map_ = marks + MARKS
     top, bottom = HEADING, HEADING + row * len(scores)
     width = map_ + (max(heads * cell, LEGEND) if heads else MARKS // 2) + MARGIN
-    what, marked = ("Scores", " (experimental)") if reading == EXPERIMENTAL else ("Gate-Norm scores", "")
-    title = "".join(c if c.isprintable() else "?" for c in f"{what} of {name}")
+    title = "".join(c if c.isprintable() else "?" for c in f"Gate-Norm scores of {name}")
     parts: list[Iterator[Box | Label]] = [
         _heading(
             title,
-            f"reading {reading}{marked}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}",
+            f"reading {reading}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}",
             width,
         ),
         _bars(scores, dropped, bars, top, row),

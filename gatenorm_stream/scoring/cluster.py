@@ -17,10 +17,10 @@ from typing import Any
 from gatenorm_stream.checkpoint.tensors import Shard
 from gatenorm_stream.errors import CheckpointError, GateNormError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.projections import Pair
-from gatenorm_stream.scoring.pairs import pairs
+from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.scoring.readings import Reading
-from gatenorm_stream.scoring.score import scored_pairs
+from gatenorm_stream.scoring.scorable import check_scorable
+from gatenorm_stream.scoring.score import score_sublayers
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.source import Source
@@ -42,20 +42,22 @@ def score_on_cluster(
         distributed: Any = import_module("distributed")
     except ImportError as error:
         raise GateNormError("--dask needs dask.distributed; pip install 'gatenorm-stream[dask]'") from error
-    source, layers = model.checkpoint.source, pairs(model, reading)
-    total = sum(pair.bytes for pair in layers)
+    check_scorable(model, reading)
+    source, sublayers = model.checkpoint.source, model.attention
+    total = sum(attention.bytes for attention in sublayers)
     done, scores = 0, {}
     try:
         with distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False) as client:
             tasks = {
-                client.submit(_score_layer, _packed(source, pair), reading, pure=False): pair for pair in layers
+                client.submit(_score_layer, _packed(source, attention), reading, pure=False): attention
+                for attention in sublayers
             }
             for task, score in distributed.as_completed(tasks, loop=client.loop, with_results=True):
-                pair = tasks[task]
-                scores[pair.layer] = score
-                done += pair.bytes
+                attention = tasks[task]
+                scores[attention.layer] = score
+                done += attention.bytes
                 if progress:
-                    progress("scoring", done, total, pair.right.weight.tensor.shard.name)
+                    progress("scoring", done, total, attention.key.weight.tensor.shard.name)
     except distributed.KilledWorker as error:
         raise GateNormError(f"workers of {scheduler} died over the same layer again and again: {error}") from error
     except ModuleNotFoundError as error:
@@ -64,21 +66,21 @@ def score_on_cluster(
         ) from error
     except OSError as error:
         raise GateNormError(f"{scheduler} can't be reached: {error}; is that the scheduler's address?") from error
-    return tuple(scores[pair.layer] for pair in layers)
+    return tuple(scores[attention.layer] for attention in sublayers)
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """`content` is the pickle of its projections, in which files are only named."""
+    """`content` is the pickle of its attention, in which files are only named."""
 
     source: str
     revision: str | None
     content: bytes
 
 
-def _packed(source: Source, pair: Pair) -> _Layer:
+def _packed(source: Source, attention: Attention) -> _Layer:
     content = io.BytesIO()
-    _Pickler(content).dump(pair)
+    _Pickler(content).dump(attention)
     where = (
         source.title if source.directory is None else os.path.abspath(source.directory.joinpath(*source.gguf[:1]))
     )
@@ -89,8 +91,8 @@ def _score_layer(layer: _Layer, reading: Reading) -> LayerScore:
     """On the worker."""
     source = open_source(layer.source, revision=layer.revision)
     try:
-        pair: Pair = _Unpickler(io.BytesIO(layer.content), source).load()
-        (score,) = scored_pairs(source, (pair,), reading, threads=1)
+        attention: Attention = _Unpickler(io.BytesIO(layer.content), source).load()
+        (score,) = score_sublayers(source, (attention,), reading, threads=1)
         return score
     finally:
         source.close()

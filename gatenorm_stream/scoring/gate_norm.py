@@ -11,13 +11,6 @@ as stored (out, in), and g(h) the key head that query head h uses (grouped-query
 
 Biases, rotary embedding and norms are outside the score. Low score = weakly coupled = removed first.
 
-`per_head` also computes a reading that is no Gate-Norm, of outputs instead of queries and values instead of keys:
-
-    value-output-product   sqrt( sum_h ||O_h V_g(h) diag(n)||_F^2 )
-
-with O_h the (hidden, head_dim) columns of `o_proj.weight`, V_g the (head_dim, hidden) rows of `v_proj.weight` and n
-the weight of the norm before attention.
-
 No (hidden, hidden) product is formed: ||Q^T K||_F^2 = <Q Q^T, K K^T>, the inner product of two Gram matrices of
 the narrow side, of which BLAS computes one half. Products run in the dtype of the rows (float32; float64 for F64
 weights), sums in float64. Where the inner product nearly cancels, or leaves the range of float32, it is computed
@@ -175,8 +168,8 @@ def _exact_sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
 
 def _outer_product_norm(q: FloatArray, k: FloatArray) -> float:
     """||Q K^T||_F in float64."""
-    q, scale_q = scaled(q, "left")
-    k, scale_k = scaled(k, "right")
+    q, scale_q = scaled(q, "query")
+    k, scale_k = scaled(k, "key")
     return float(np.linalg.norm(q @ k.T)) * scale_q * scale_k
 
 
@@ -184,8 +177,8 @@ def _wide_product_norm(blocks: Callable[[], Iterator[tuple[FloatArray, FloatArra
     """||sum over blocks of Q_b^T K_b||_F in float64, one tile of the product at a time."""
     scale_q = scale_k = 0.0
     for q, k in blocks():
-        scale_q = max(scale_q, scaled(q, "left")[1])
-        scale_k = max(scale_k, scaled(k, "right")[1])
+        scale_q = max(scale_q, scaled(q, "query")[1])
+        scale_k = max(scale_k, scaled(k, "key")[1])
     if not scale_q or not scale_k:
         return 0.0
     q_tiles, k_tiles = (

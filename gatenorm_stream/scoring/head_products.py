@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Literal, Protocol, TypeAlias
 
@@ -20,11 +19,11 @@ import numpy.typing as npt
 from gatenorm_stream.floats import FloatArray
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
-Side: TypeAlias = Literal["left", "right", "norm"]
+Side: TypeAlias = Literal["query", "key"]
 Factor: TypeAlias = tuple[Float64Array, float]
 """R and s with (s R)^T (s R) = X X^T."""
-RowBlocks: TypeAlias = Callable[[], Iterator[tuple[int, FloatArray]]]
-"""A pass over a stored matrix: neighbouring rows, from the given one on; an array is valid until the next."""
+RowBlocks: TypeAlias = Callable[[], Iterator[FloatArray]]
+"""A pass over a stored matrix: neighbouring rows, in order; an array is valid until the next."""
 
 _CANCELS = 0.05
 """An inner product of Gram matrices under this share of the product of their norms is computed again."""
@@ -33,40 +32,18 @@ _SAFE = (1e-28, 1e28)
 
 
 class NotFiniteError(ValueError):
-    """There is inf or nan: in queries or outputs ("left"), in keys or values ("right"), or in the norm's weight."""
+    """There is inf or nan in the projection of one side."""
 
     def __init__(self, side: Side) -> None:
         self.side = side
         super().__init__(f"inf or nan in {side}")
 
 
-@dataclass(frozen=True)
-class Fold:
-    """A norm's weight, (hidden,), over its largest magnitude `peak`, so that what it multiplies can't overflow.
-
-    `weight` is None where nothing is left to multiply but `peak`.
-    """
-
-    weight: Float64Array | None = None
-    peak: float = 1.0
-
-
-UNFOLDED = Fold()
-
-
-def fold_of(weight: Float64Array) -> Fold:
-    """Raises NotFiniteError."""
-    relative, peak = scaled(weight, "norm")
-    return Fold(relative, peak)
-
-
 class HeadsOfOneSide(Protocol):
-    """Heads X_h, (head_dim, hidden). `grams` are their X_h X_h^T / peak^2, (heads, head_dim, head_dim)."""
+    """Heads X_h, (head_dim, hidden)."""
 
-    @property
-    def peak(self) -> float: ...
-
-    def grams(self, which: range) -> Float64Array: ...
+    def grams(self, which: range) -> Float64Array:
+        """X_h X_h^T of each, (heads, head_dim, head_dim)."""
 
     def factor(self, head: int) -> Factor:
         """Raises NotFiniteError."""
@@ -75,28 +52,19 @@ class HeadsOfOneSide(Protocol):
 class RowHeads:
     """Heads that `read` gives, `at_once` of them: (heads, head_dim, hidden), valid until its next call."""
 
-    def __init__(
-        self, read: Callable[[range], FloatArray], side: Side, fold: Fold = UNFOLDED, at_once: int = 1
-    ) -> None:
+    def __init__(self, read: Callable[[range], FloatArray], side: Side, at_once: int = 1) -> None:
         self._read = read
         self._side: Side = side
-        self._fold = fold
         self._at_once = at_once
-        self.peak = fold.peak
 
     def grams(self, which: range) -> Float64Array:
-        weight = self._fold.weight
-        parts = []
-        for start in range(which.start, which.stop, self._at_once):
-            rows = self._read(range(start, min(start + self._at_once, which.stop)))
-            parts.append(gram(rows if weight is None else rows * weight.astype(rows.dtype)))
-        return np.concatenate(parts)
+        starts = range(which.start, which.stop, self._at_once)
+        blocks = (range(start, min(start + self._at_once, which.stop)) for start in starts)
+        return np.concatenate([gram(self._read(block)) for block in blocks])
 
     def factor(self, head: int) -> Factor:
         rows, scale = scaled(self._read(range(head, head + 1))[0], self._side)
-        if self._fold.weight is not None:
-            rows *= self._fold.weight
-        return _triangle(rows.T), scale * self.peak
+        return _triangle(rows.T), scale
 
 
 class ColumnHeads:
@@ -107,31 +75,22 @@ class ColumnHeads:
     factors. Both are kept: (heads, head_dim, head_dim) in float64.
     """
 
-    def __init__(
-        self, blocks: RowBlocks, starts: Sequence[int], dim: int, side: Side, fold: Fold = UNFOLDED
-    ) -> None:
+    def __init__(self, blocks: RowBlocks, starts: Sequence[int], dim: int, side: Side) -> None:
         self._blocks = blocks
         self._starts = starts
         self._dim = dim
         self._side: Side = side
-        self._fold = fold
-        self._grams: Float64Array | None = None
-        self.peak = fold.peak
 
     def grams(self, which: range) -> Float64Array:
-        if self._grams is None:
-            self._grams = self._all_grams()
         return self._grams[which.start : which.stop]
 
     def factor(self, head: int) -> Factor:
-        triangle, scale = self._factors[head]
-        return triangle, scale * self.peak
+        return self._factors[head]
 
-    def _all_grams(self) -> Float64Array:
+    @cached_property
+    def _grams(self) -> Float64Array:
         sums = np.zeros((len(self._starts), self._dim, self._dim))
-        for first, block in self._blocks():
-            if self._fold.weight is not None:
-                block = block * self._fold.weight[first : first + len(block), None].astype(block.dtype)
+        for block in self._blocks():
             for total, start in zip(sums, self._starts, strict=True):
                 total += gram(block[:, start : start + self._dim].T)
         return sums
@@ -140,30 +99,28 @@ class ColumnHeads:
     def _factors(self) -> list[Factor]:
         """Each head's rows that were read are held as their triangle, which more rows are put under."""
         found: list[Factor] = [(np.zeros((0, self._dim)), 0.0)] * len(self._starts)
-        for first, block in self._blocks():
+        for block in self._blocks():
             for h, start in enumerate(self._starts):
                 rows, scale = scaled(block[:, start : start + self._dim], self._side)
-                if self._fold.weight is not None:
-                    rows *= self._fold.weight[first : first + len(block), None]
                 triangle, before = found[h]
                 most = max(scale, before) or 1.0
                 found[h] = _triangle(np.vstack([triangle * (before / most), rows * (scale / most)])), most
         return found
 
 
-def product_norms(left: HeadsOfOneSide, right: HeadsOfOneSide, queries: range, keys: range) -> tuple[float, ...]:
+def product_norms(query: HeadsOfOneSide, key: HeadsOfOneSide, queries: range, keys: range) -> tuple[float, ...]:
     """||X_h^T Y_g||_F of each of `queries`; each of `keys` is used by as many of them. Raises NotFiniteError."""
     group = len(queries) // len(keys)
-    y = right.grams(keys).reshape(len(keys), 1, -1)
-    x = left.grams(queries).reshape(len(keys), group, -1)
+    y = key.grams(keys).reshape(len(keys), 1, -1)
+    x = query.grams(queries).reshape(len(keys), group, -1)
     inner, of_x, of_y = np.broadcast_arrays(np.vecdot(x, y), np.vecdot(x, x), np.vecdot(y, y))
-    right_factor = cache(right.factor)
+    key_factor = cache(key.factor)
     norms = []
     for place, squares in enumerate(zip(inner.flat, of_x.flat, of_y.flat, strict=True)):
         if well_conditioned(*squares):
-            norms.append(math.sqrt(squares[0]) * left.peak * right.peak)
+            norms.append(math.sqrt(squares[0]))
         else:
-            (r, scale_x), (t, scale_y) = left.factor(queries[place]), right_factor(keys[place // group])
+            (r, scale_x), (t, scale_y) = query.factor(queries[place]), key_factor(keys[place // group])
             norms.append(float(np.linalg.norm(r @ t.T)) * scale_x * scale_y)
     return tuple(norms)
 

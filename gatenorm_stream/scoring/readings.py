@@ -1,4 +1,4 @@
-"""The names of the readings: three of the Gate-Norm formula, and one that is no Gate-Norm."""
+"""The names of the three readings of the Gate-Norm formula."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Literal, get_args
 
 from gatenorm_stream.errors import GateNormError
 
-Reading = Literal["per-head", "joint", "stored", "value-output-product"]
+Reading = Literal["per-head", "joint", "stored"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
-EXPERIMENTAL: Reading = "value-output-product"
 
 
 def check_reading(reading: str) -> None:
@@ -17,7 +16,6 @@ def check_reading(reading: str) -> None:
         raise GateNormError(f"there is no reading {reading}; give one of {', '.join(READINGS)}")
 
 
-def called(reading: str, quote: str = "") -> str:
+def describe_reading(reading: str, quote: str = "") -> str:
     """As outputs name it."""
-    named = f"reading {quote}{reading}{quote}"
-    return f"{named} (experimental, not Gate-Norm)" if reading == EXPERIMENTAL else f"Gate-Norm, {named}"
+    return f"Gate-Norm, reading {quote}{reading}{quote}"

@@ -8,23 +8,23 @@ loaded).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
 
-from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.projections import Pair, Projection
+from gatenorm_stream.families.projections import Projection
+from gatenorm_stream.families.rows import Memory
+from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.scoring.gate_norm import joint, per_head, stored
-from gatenorm_stream.scoring.head_products import ColumnHeads, Fold, HeadsOfOneSide, NotFiniteError, RowHeads, Side
-from gatenorm_stream.scoring.head_reader import HeadReader, Memory, expect, read_fold, row_blocks
-from gatenorm_stream.scoring.pairs import pairs
+from gatenorm_stream.scoring.head_products import ColumnHeads, HeadsOfOneSide, NotFiniteError, RowHeads, Side
+from gatenorm_stream.scoring.head_reader import HeadReader, expect_heads, row_blocks
 from gatenorm_stream.scoring.readings import Reading
+from gatenorm_stream.scoring.scorable import check_scorable
 from gatenorm_stream.scoring.scores import LayerScore
-from gatenorm_stream.sources.hub.source import HubSource
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress, available_threads
 
@@ -33,112 +33,112 @@ WHOLE = ("joint", "stored")
 TASK_BYTES = 8 << 20
 """Of a local model, a task scores about as much: little to start, and enough tasks to share out evenly."""
 REQUEST_BYTES = 4 << 20
-"""Of a remote model, about as much of the left side: it comes in one request."""
+"""Of a remote model, about as much of the queries: it comes in one request."""
 
 
 def scored(
     model: Model, reading: Reading, *, threads: int | None = None, progress: Progress | None = None
 ) -> tuple[LayerScore, ...]:
-    """Scores every attention sublayer. Raises as `score_pairs` and `pairs` do."""
-    return scored_pairs(model.checkpoint.source, pairs(model, reading), reading, threads=threads, progress=progress)
+    """Scores every attention sublayer. Raises as `score_sublayers` and `check_scorable` do."""
+    check_scorable(model, reading)
+    return score_sublayers(model.checkpoint.source, model.attention, reading, threads=threads, progress=progress)
 
 
-def scored_pairs(
+def score_sublayers(
     source: Source,
-    layers: Sequence[Pair],
+    sublayers: Sequence[Attention],
     reading: Reading,
     *,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
-    """`score_pairs`; a remote model's projections that are read more than once stay in a temporary directory."""
-    if reading not in WHOLE or not isinstance(source, HubSource) or source.keeps:
-        return score_pairs(source, layers, reading, threads=threads, progress=progress)
+    """Scores `sublayers` of the model in `source`, in order. Reads their queries and keys, nothing else.
+
+    Of a remote model, what is read more than once stays in a temporary directory. Raises CheckpointError, naming
+    the tensor, if a projection holds inf or nan.
+    """
+    if reading not in WHOLE or source.keeps:
+        return _score_sublayers(source, sublayers, reading, threads, progress)
     with TemporaryDirectory(prefix="gatenorm-") as folder:
         source.keep_in(Path(folder))
-        return score_pairs(source, layers, reading, threads=threads, progress=progress)
+        return _score_sublayers(source, sublayers, reading, threads, progress)
 
 
-def score_pairs(
+def _score_sublayers(
     source: Source,
-    layers: Sequence[Pair],
+    sublayers: Sequence[Attention],
     reading: Reading,
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    threads: int | None,
+    progress: Progress | None,
 ) -> tuple[LayerScore, ...]:
-    """Scores `layers` of the model in `source`, in order. Reads the projections of each pair, nothing else.
-
-    Raises CheckpointError, naming the tensor, if a projection holds inf or nan.
-    """
-    parts = [(pair, heads) for pair in layers for heads in _parts(pair, reading, source.remote)]
-    total = sum(pair.bytes for pair in layers)
+    parts = [(attention, keys) for attention in sublayers for keys in _parts(attention, reading, source.remote)]
+    total = sum(attention.bytes for attention in sublayers)
     done = 0
     found: dict[tuple[int, int], Sequence[float]] = {}
     cancelled, memories = Event(), (Memory(), Memory())
     with ThreadPoolExecutor(source.connections if source.remote else threads or available_threads()) as pool:
-        tasks: dict[Future[Sequence[float]], tuple[Pair, range]] = {
-            pool.submit(_score_part, source, pair, reading, part, memories, cancelled): (pair, part)
-            for pair, part in parts
+        tasks: dict[Future[Sequence[float]], tuple[Attention, range]] = {
+            pool.submit(_score_part, source, attention, reading, part, memories, cancelled): (attention, part)
+            for attention, part in parts
         }
         try:
             for task in as_completed(tasks):
-                pair, part = tasks[task]
-                found[pair.layer, part.start] = task.result()
-                done += pair.bytes * len(part) // pair.heads.keys
+                attention, part = tasks[task]
+                found[attention.layer, part.start] = task.result()
+                done += attention.bytes * len(part) // attention.heads.keys
                 if progress:
-                    progress("scoring", done, total, pair.right.weight.tensor.shard.name)
+                    progress("scoring", done, total, attention.key.weight.tensor.shard.name)
         except BaseException:
             cancelled.set()
             source.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    norms: dict[int, list[float]] = {pair.layer: [] for pair in layers}
-    for pair, part in parts:
-        norms[pair.layer] += found[pair.layer, part.start]
+    norms: dict[int, list[float]] = {attention.layer: [] for attention in sublayers}
+    for attention, part in parts:
+        norms[attention.layer] += found[attention.layer, part.start]
     return tuple(
         LayerScore(layer, math.hypot(*heads), () if reading == "joint" else tuple(heads))
         for layer, heads in norms.items()
     )
 
 
-def _parts(pair: Pair, reading: Reading, remote: bool) -> list[range]:
+def _parts(attention: Attention, reading: Reading, remote: bool) -> list[range]:
     """The key heads that one task scores: all of them where heads mix or share what is read."""
-    keys = pair.heads.keys
-    if reading in WHOLE or any(p.transposed for p in pair.sides) or pair.right.latent:
+    keys = attention.heads.keys
+    if reading in WHOLE or any(p.transposed for p in attention.projections) or attention.key.latent:
         return [range(keys)]
-    at_once, each = (REQUEST_BYTES, pair.left.bytes) if remote else (TASK_BYTES, pair.bytes)
+    at_once, each = (REQUEST_BYTES, attention.query.bytes) if remote else (TASK_BYTES, attention.bytes)
     size = max(1, at_once * keys // each)
     return [range(g, min(g + size, keys)) for g in range(0, keys, size)]
 
 
 def _score_part(
     source: Source,
-    pair: Pair,
+    attention: Attention,
     reading: Reading,
     part: range,
     memories: tuple[Memory, Memory],
     cancelled: Event,
 ) -> Sequence[float]:
-    heads = pair.heads
+    heads = attention.heads
     try:
         if reading in WHOLE:
             if source.remote:
-                for tensor, where in (*pair.left.ranges, *pair.right.ranges):
+                for tensor, where in (*attention.query.ranges, *attention.key.ranges):
                     tensor.shard.file.read(where)  # comes at one go, and is kept
-            left, right = (HeadReader(p, cancelled, memory) for p, memory in zip(pair.sides, memories, strict=True))
-            return (joint(left, right, heads),) if reading == "joint" else stored(left, right, heads)
-        expect(pair.right, part)
-        expect(pair.left, range(part.start * heads.group, part.stop * heads.group))
+            query_of, key_of = (
+                HeadReader(p, cancelled, memory) for p, memory in zip(attention.projections, memories, strict=True)
+            )
+            return (joint(query_of, key_of, heads),) if reading == "joint" else stored(query_of, key_of, heads)
+        expect_heads(attention.key, part)
+        expect_heads(attention.query, range(part.start * heads.group, part.stop * heads.group))
         memory, _ = memories
-        return per_head(
-            _heads(pair.left, "left", cancelled, memory),
-            _heads(pair.right, "right", cancelled, memory),
-            heads,
-            part,
-        )
+        query = _heads(attention.query, "query", cancelled, memory)
+        key = _heads(attention.key, "key", cancelled, memory)
+        return per_head(query, key, heads, part)
     except NotFiniteError as error:
-        names = " or ".join(t.name for t in _tensors(pair, error.side))
+        projection = attention.query if error.side == "query" else attention.key
+        names = " or ".join(t.name for t in projection.tensors)
         remedy = "fetch it anew (into an --out: with --restart)" if source.remote else "restore the checkpoint"
         raise CheckpointError(
             f"{names} in {source.title} holds inf or nan; its score would mean nothing: {remedy}"
@@ -146,16 +146,8 @@ def _score_part(
 
 
 def _heads(projection: Projection, side: Side, cancelled: Event, memory: Memory) -> HeadsOfOneSide:
-    fold = read_fold(projection.norm)
     if projection.transposed:
         blocks = row_blocks(projection, cancelled, memory)
-        return ColumnHeads(blocks, projection.starts, projection.dim, side, fold)
-    reader = HeadReader(projection, cancelled, memory, fold=fold)
-    return RowHeads(reader.heads, side, Fold(peak=fold.peak) if projection.latent else fold, reader.at_once)
-
-
-def _tensors(pair: Pair, side: Side) -> Iterable[Tensor]:
-    """That are read for the side which holds inf or nan."""
-    if side == "norm":
-        return (pair.right.norm.tensor,) if pair.right.norm else ()
-    return (pair.left if side == "left" else pair.right).tensors
+        return ColumnHeads(blocks, projection.starts, projection.dim, side)
+    reader = HeadReader(projection, cancelled, memory)
+    return RowHeads(reader.heads, side, reader.at_once)

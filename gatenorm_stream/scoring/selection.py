@@ -67,6 +67,15 @@ def _number(choice: Choice, count: int) -> int:
     share = DEFAULT_SHARE if choice.share is None else choice.share
     if not 0 < share < 1:
         raise SelectionError(f"--share {share:g} is not between 0 and 1; 0.2 drops a fifth of the sublayers")
+    return _share_of(count, share)
+
+
+def default_number(count: int) -> int:
+    """How many of so many sublayers go if nobody says how many."""
+    return _share_of(count, DEFAULT_SHARE)
+
+
+def _share_of(count: int, share: float) -> int:
     return max(1, int(share * count + 1e-9))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.source import Kind
 
 
 class LocalFile:
@@ -115,6 +116,7 @@ class LocalSource:
 
     remote = False
     connections = 1
+    keeps = True
 
     def __init__(
         self, root: Path, *, title: str | None = None, revision: str | None = None, gguf: tuple[str, ...] = ()
@@ -132,6 +134,7 @@ class LocalSource:
         self.title = title or str(root)
         self.revision = revision
         self.gguf = gguf
+        self.kind = Kind.GGUF if gguf else Kind.SAFETENSORS
         self._open: dict[str, LocalFile] = {}
         home = root.resolve()
         self._homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
@@ -161,6 +164,9 @@ class LocalSource:
                 raise CheckpointError(f"{path} leads out of {self.directory}: refused")
             self._open[name] = LocalFile(path)
         return self._open[name]
+
+    def keep_in(self, folder: Path) -> None:
+        pass
 
     def cancel(self) -> None:
         pass

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from gatenorm_stream.sources.ranges import ByteRange
+
+
+class Kind(Enum):
+    """How a checkpoint is stored. All that differs between the two is told apart by this."""
+
+    SAFETENSORS = "safetensors"
+    GGUF = "gguf"
 
 
 class File(Protocol):
@@ -14,6 +22,10 @@ class File(Protocol):
 
     @property
     def where(self) -> str: ...
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is on this machine; None if it is remote."""
 
     @property
     def size(self) -> int: ...
@@ -28,8 +40,17 @@ class File(Protocol):
     def read(self, where: ByteRange) -> memoryview:
         """Those bytes. Raises CheckpointError if the file doesn't hold them (any more)."""
 
+    def read_into(self, where: ByteRange, buffer: memoryview) -> None:
+        """Fills `buffer`, of the length of `where`, with those bytes: for memory that is used again and again.
+
+        Raises CheckpointError as `read` does.
+        """
+
     def fetch(self, where: ByteRange) -> memoryview:
         """As `read`, for bytes that are needed once: a remote file does not keep them."""
+
+    def expect(self, where: ByteRange) -> None:
+        """Says that these bytes will be read soon; a local disk begins to."""
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int | None]]:
         """`where` in pieces, each with a descriptor that holds it at the same offsets, or None if none does."""
@@ -57,8 +78,18 @@ class Source(Protocol):
     def connections(self) -> int: ...
 
     @property
+    def kind(self) -> Kind: ...
+
+    @property
     def gguf(self) -> tuple[str, ...]:
-        """The GGUF files that are the model, in their order; none if it is a safetensors checkpoint."""
+        """The GGUF files that are the model, in their order; none of another kind."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what was read once can be read again without fetching it anew."""
+
+    def keep_in(self, folder: Path) -> None:
+        """From now on, what a remote source reads is kept in `folder`, and read there by a later run."""
 
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all files, sorted."""

@@ -11,7 +11,7 @@ from gatenorm_stream.disk import shares_blocks
 from gatenorm_stream.errors import OutputError, PlanError, VerificationError
 from gatenorm_stream.names import RECORD, SUFFIX
 from gatenorm_stream.planning.layout import Layout
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.writing.partial import partial_path
 from gatenorm_stream.writing.record import read_record, record_path
 
@@ -25,7 +25,7 @@ def check_place(source: Source, out: Path, *, force: bool = False) -> None:
         target = out.resolve()
     except RuntimeError as error:
         raise OutputError(f"{out} leads through links in a circle; choose another place for --out") from error
-    if source.gguf:
+    if source.kind is Kind.GGUF:
         _check_file(source, out, force)
     else:
         _check_directory(source, out, target, force)

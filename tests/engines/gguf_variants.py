@@ -34,7 +34,8 @@ def variant(
     for tensor in reader.tensors:
         if dtype and len(tensor.shape) > 1:
             kind = GGMLQuantizationType[dtype]
-            writer.add_tensor(tensor.name, quants.quantize(np.array(tensor.data), kind), raw_dtype=kind)
+            numbers = quants.dequantize(np.array(tensor.data), tensor.tensor_type)
+            writer.add_tensor(tensor.name, quants.quantize(numbers, kind), raw_dtype=kind)
         else:
             writer.add_tensor(tensor.name, tensor.data)
     if architecture and "output.weight" not in (t.name for t in reader.tensors):

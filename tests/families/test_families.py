@@ -50,26 +50,6 @@ def test_scores_are_those_of_the_modules_own_heads(case, checkpoint):
             assert s.score == pytest.approx(expected[s.layer][reading], rel=1e-5), (reading, s.layer)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_values_and_outputs_are_the_modules_own(case, checkpoint):
-    path = checkpoint(case)
-    model = tiny.load(path, case)
-    scores = gatenorm_stream.score(path, reading="value-output-product")
-    assert [s.layer for s in scores] == list(case.attention)
-    for s in scores:
-        assert s.heads == pytest.approx(tiny.written(model, s.layer, ROWS[case.family].output), rel=1e-5), s.layer
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if c.family in ("llama", "qwen3")], ids=str)
-def test_values_and_outputs_are_those_of_the_evidence(case, checkpoint):
-    """benchmarks/quality/criteria.py, by which the reading was chosen and judged."""
-    from benchmarks.quality.criteria import value_output_product
-
-    path = checkpoint(case)
-    scores = gatenorm_stream.score(path, reading="value-output-product")
-    assert [s.score for s in scores] == pytest.approx(value_output_product(tiny.load(path, case)), rel=1e-5)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(("case", "layers"), PRUNINGS, ids=NAMES)
 def test_pruned_equals_silenced(case, layers, checkpoint, prune, cell, load_pruned):

@@ -63,11 +63,11 @@ def silenced(
 
 
 @torch.no_grad()
-def heads(model: transformers.PreTrainedModel, layer: int, which: tuple[int, ...] = (0, 1)) -> list[np.ndarray]:
-    """Q and K (and V: 2), (heads, head_dim, hidden) in float64, as this layer's softmax sees them, norms aside.
+def heads(model: transformers.PreTrainedModel, layer: int) -> list[np.ndarray]:
+    """Q and K, (heads, head_dim, hidden) in float64, as this layer's softmax sees them, norms aside.
 
-    Attention is fed each unit vector at position 0, where rotary embedding turns nothing, and queries, keys and
-    values are caught on their way into the softmax.
+    Attention is fed each unit vector at position 0, where rotary embedding turns nothing, and queries and keys are
+    caught on their way into the softmax.
     """
     module = attention(model, layer)
     removed = {(m, n): getattr(m, n) for m in module.modules() for n in NORMS if hasattr(m, n)}
@@ -90,53 +90,7 @@ def heads(model: transformers.PreTrainedModel, layer: int, which: tuple[int, ...
         hook.remove()
         for (owner, name), norm in removed.items():
             setattr(owner, name, norm)
-    return [(seen[n][1:, :, 0] - seen[n][:1, :, 0]).double().permute(1, 2, 0).numpy() for n in which]
-
-
-@torch.no_grad()
-def written(model: transformers.PreTrainedModel, layer: int, output: str) -> list[float]:
-    """||O_h V_g diag(n)||_F of each query head, by what the modules answer to unit vectors.
-
-    n is what the module whose output attention is given multiplies by; 1 if that is no norm of this layer.
-    """
-    (value,) = heads(model, layer, (2,))
-    project = getattr(attention(model, layer), output)
-    width = value.shape[1] * model.config.get_text_config().num_attention_heads
-    vectors = torch.cat([torch.zeros(1, width), torch.eye(width)])
-    answers = project(vectors).double().numpy()
-    outputs = (answers[1:] - answers[0]).reshape(-1, value.shape[1], value.shape[2])
-    group = len(outputs) // len(value)
-    folded = value * norm_weight(model, layer)
-    return [float(np.linalg.norm(o.T @ folded[h // group])) for h, o in enumerate(outputs)]
-
-
-def norm_weight(model: transformers.PreTrainedModel, layer: int) -> np.ndarray:
-    """(hidden,): found by feeding unit vectors to the norm that feeds this layer's attention."""
-    made, given = {}, []
-
-    def keep(module, _inputs, output):
-        made[id(output)] = module, output
-
-    def feeds(_module, args, kwargs):
-        given.append(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
-
-    decoder, hooks = decoder_layers(model)[layer], []
-    for module in decoder.children():
-        hooks.append(module.register_forward_hook(keep))
-    hooks.append(attention(model, layer).register_forward_pre_hook(feeds, with_kwargs=True))
-    try:
-        model(torch.ones(1, 1, dtype=torch.long), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    hidden = model.config.get_text_config().hidden_size
-    if id(given[0]) not in made:
-        return np.ones(hidden)
-    norm = made[id(given[0])][0]
-    bias = norm(torch.zeros(1, hidden))
-    answers = torch.diagonal(norm(1e4 * torch.eye(hidden)) - bias).double().numpy()
-    takes_the_mean_away = torch.allclose(norm(torch.ones(1, hidden)), bias, atol=1e-4)
-    return answers / math.sqrt(hidden - 1 if takes_the_mean_away else hidden)
+    return [(x[1:, :, 0] - x[:1, :, 0]).double().permute(1, 2, 0).numpy() for x in seen]
 
 
 @contextmanager
@@ -158,7 +112,7 @@ def caught(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
             if inside and not seen:
                 seen.extend(
                     kwargs.get(n, args[first + i] if first + i < len(args) else None)
-                    for i, n in enumerate(("query", "key", "value"))
+                    for i, n in enumerate(("query", "key"))
                 )
             return function(*args, **kwargs)
 

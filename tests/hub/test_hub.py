@@ -28,11 +28,8 @@ from tests.hub.hub_server import Hub
 REQUEST = 4 << 20
 
 
-QK = ("q_proj.weight", "k_proj.weight")
-VON = ("v_proj.weight", "o_proj.weight", "input_layernorm.weight")
-
-
-def bytes_of(parts: tuple[str, ...], folder: Path, layers: tuple[int, ...] | None = None) -> int:
+def bytes_of_queries_and_keys(folder: Path, layers: tuple[int, ...] | None = None) -> int:
+    parts = ("q_proj.weight", "k_proj.weight")
     with open_checkpoint(LocalSource(folder)) as checkpoint:
         tensors = [t for name, t in checkpoint.tensors.items() if name.endswith(parts)]
         return sum(len(t.range) for t in tensors if layers is None or int(t.name.split(".")[2]) in layers)
@@ -96,17 +93,9 @@ def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("shards", "reading", "parts"),
-    [
-        pytest.param(1, "per-head", QK, marks=pytest.mark.slow),
-        (3, "per-head", QK),
-        pytest.param(40, "per-head", QK, marks=pytest.mark.slow),
-        (3, "value-output-product", VON),
-    ],
+    "shards", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(40, marks=pytest.mark.slow)]
 )
-def test_score_fetches_its_projections_and_headers_only(
-    run: Run, hub: Hub, tmp_path: Path, shards: int, reading: str, parts: tuple[str, ...]
-) -> None:
+def test_score_fetches_queries_keys_and_headers_only(run: Run, hub: Hub, tmp_path: Path, shards: int) -> None:
     """With them dealt out at random, between other tensors."""
     wider = {32: 512, 16: 256}
     shapes = {n: tuple(wider.get(d, d) for d in s) for n, s in llama_shapes(12).items()}
@@ -114,26 +103,22 @@ def test_score_fetches_its_projections_and_headers_only(
     tensors = random_tensors(shapes)
     folder = write_checkpoint(tmp_path / "m", tensors, config, shards=shards, seed=1, tokenizer=False)
     hub.repositories["org/m"] = Repository(folder)
-    done = run("score", "org/m", "--reading", reading)
+    done = run("score", "org/m")
     assert done.returncode == 0, done.stderr
-    needed = bytes_of(parts, folder) + header_bytes(folder)
+    needed = bytes_of_queries_and_keys(folder) + header_bytes(folder)
     fetched = sum(r.sent for r in hub.log if r.file)
     assert needed <= fetched <= 1.01 * needed
 
 
-@pytest.mark.parametrize(("reading", "parts"), [("per-head", QK), ("value-output-product", VON)])
-def test_prune_fetches_each_byte_once(
-    run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str], reading: str, parts: tuple[str, ...]
-) -> None:
-    done = run("org/sotu", "--out", "out", "--reading", reading)
+def test_prune_fetches_each_byte_once(run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
+    done = run("org/sotu", "--out", "out")
     assert done.returncode == 0, done.stderr
-    if reading == "per-head":
-        assert contents(tmp_path / "out") == pruned_locally
+    assert contents(tmp_path / "out") == pruned_locally
     record = json.loads((tmp_path / "out/gatenorm.json").read_text())
     assert (record["source"], record["revision"]) == ("org/sotu", hub.repositories["org/sotu"].commit)
     kept = sum(p.stat().st_size for p in (tmp_path / "out").glob("*.safetensors"))
     others = sum(r.sent for r in hub.log.select("hub") if r.file)
-    needed = kept + bytes_of(parts, FIXTURE, tuple(record["dropped"])) + header_bytes(FIXTURE) + others
+    needed = kept + bytes_of_queries_and_keys(FIXTURE, tuple(record["dropped"])) + header_bytes(FIXTURE) + others
     assert sum(r.sent for r in hub.log if r.file) <= 1.01 * needed
     assert run("verify", "out", "--against", "org/sotu").returncode == 0
     assert run("verify", "out", "--against", FIXTURE).returncode == 0

@@ -18,7 +18,7 @@ from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, Un
 from gatenorm_stream.sources.hub.spool import SpoolFile
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import File, Source
+from gatenorm_stream.sources.source import File, Kind, Source
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -38,6 +38,8 @@ class Entry:
 
 class HubFile:
     """Bytes of a file that is fetched by ranges; what is read is kept in `spool`, if there is one."""
+
+    path = None
 
     def __init__(self, entry: Entry, address: HubAddress, fetcher: RangeFetcher, spool: SpoolFile | None) -> None:
         self.size = entry.size
@@ -60,6 +62,12 @@ class HubFile:
                     position += len(block)
                 self.spool.add(part)
         return self.spool.local.read(where)
+
+    def read_into(self, where: ByteRange, buffer: memoryview) -> None:
+        buffer[:] = self.read(where)
+
+    def expect(self, where: ByteRange) -> None:
+        """Nothing is asked for ahead: the threads that read are as many as the connections."""
 
     def fetch(self, where: ByteRange) -> memoryview:
         content = bytearray(len(where))
@@ -97,6 +105,7 @@ class HubSource:
     ) -> None:
         self.title = f"{address.repository}:{address.file}" if address.file else address.repository
         self.gguf = gguf
+        self.kind = Kind.GGUF if gguf else Kind.SAFETENSORS
         self.revision = commit
         self.connections = connections
         self._address = address

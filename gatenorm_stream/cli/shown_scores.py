@@ -1,4 +1,4 @@
-"""What `prune` and `score` have in common: a model is opened, scored, and its scores are shown."""
+"""What `prune` and `score` have in common: how scores are shown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from gatenorm_stream.scoring.selection import Choice
 
 
-def show_scores(scores: tuple[LayerScore, ...], dropped: tuple[int, ...], choice: Choice) -> None:
-    """The table, and a line if the default protection of layer 0 changed what goes."""
+def show_scores(scores: tuple[LayerScore, ...], dropped: tuple[int, ...], choice: Choice | None) -> None:
+    """The table, and a line if the default protection of layer 0 changed what goes.
+
+    `choice` is what `dropped` came from; None where that is not known.
+    """
     from gatenorm_stream.report.score_table import score_table
     from gatenorm_stream.scoring.selection import protection_mattered
 
     typer.echo(score_table(scores, dropped, width=table_width(), unicode=has_unicode()))
-    if protection_mattered(scores, dropped, choice):
+    if choice and protection_mattered(scores, dropped, choice):
         typer.echo("layer 0 scores low but stays: llama.cpp and vLLM can't run without it (--protect-first 0)")

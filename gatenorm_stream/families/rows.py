@@ -1,0 +1,95 @@
+"""Rows of a stored matrix as numbers: read by their byte ranges and widened, in memory that is used again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gatenorm_stream.families.projections import Weight
+from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
+from gatenorm_stream.sources.ranges import ByteRange
+
+BLOCK_BYTES = 8 << 20
+"""Widened rows that are held at once. Fewer would have threads wait for each other between the calls of numpy."""
+QUANTISED_BYTES = 1 << 19
+"""Of quantised numbers, stored bytes that are widened at once, which takes many times their size."""
+APART = 16
+"""Numbers between two rows: rows a multiple of 4096 bytes apart would compete for the same lines of the cache."""
+HUGE_BYTES = 4 << 20
+"""An array of this size or more is put on huge pages by numpy where the system allows it."""
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+
+
+class Memory(threading.local):
+    """Bytes that each thread has for itself and uses again: fresh ones cost more time than filling them."""
+
+    def __init__(self) -> None:
+        self._bytes: Bytes = np.empty(0, np.uint8)
+
+    def take(self, count: int) -> Bytes:
+        """The same bytes as the last time, if they are enough."""
+        if self._bytes.size < count:
+            self._bytes = np.empty(max(count, HUGE_BYTES), np.uint8)
+        return self._bytes[:count]
+
+
+def new_memory(count: int) -> Bytes:
+    """For numbers that are to stay."""
+    return np.empty(count, np.uint8)
+
+
+class Rows:
+    """Rows of a stored matrix, in memory that `take` gives: float32, or float64 for F64."""
+
+    def __init__(self, weight: Weight, take: Callable[[int], Bytes]) -> None:
+        self._weight = weight
+        self._take = take
+        self._scale = _scale(weight)
+
+    def __call__(self, *ranges: ByteRange) -> FloatArray:
+        """The rows that stand in `ranges`, one below the other."""
+        weight, columns = self._weight, self._weight.tensor.shape[1]
+        dtype = np.dtype(widened(weight.tensor.dtype))
+        count = sum(map(len, ranges)) // weight.row_bytes
+        numbers = count * (columns + APART) * dtype.itemsize
+        quantised = weight.tensor.dtype not in STORED
+        step = min(count, max(1, QUANTISED_BYTES // weight.row_bytes)) if quantised else count
+        memory = self._take(numbers + step * weight.row_bytes)
+        rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
+        done = 0
+        for where in (piece for run in ranges for piece in run.chunks(step * weight.row_bytes)):
+            stored = self._stored(where, memory[numbers:])
+            raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(len(where) // weight.row_bytes, -1)
+            part = rows[done : done + len(raw)]
+            widen_into(part, raw, weight.tensor.dtype)
+            if self._scale:
+                first = (where.start - weight.tensor.range.start) // weight.row_bytes
+                np.multiply(part, self._scale(first, first + len(raw)), out=part)
+            done += len(raw)
+        return rows
+
+    def _stored(self, where: ByteRange, memory: Bytes) -> Bytes:
+        stored = memory[: len(where)]
+        self._weight.tensor.shard.file.read_into(where, stored.data)
+        return stored
+
+
+def widened_row_bytes(weight: Weight) -> int:
+    return weight.tensor.shape[1] * np.dtype(widened(weight.tensor.dtype)).itemsize
+
+
+def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
+    """Gives the factors of rows start to stop."""
+    if weight.scale is None:
+        return None
+    rows, columns = weight.tensor.shape
+    down, right = weight.block
+    stored = weight.scale.shard.file.read(weight.scale.range)
+    grid = widen(stored, weight.scale.dtype, (-(-rows // down), -(-columns // right)))
+    across = np.arange(columns) // right
+    return lambda start, stop: grid[np.arange(start, stop) // down][:, across]

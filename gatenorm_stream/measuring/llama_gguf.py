@@ -1,0 +1,145 @@
+"""A GGUF file of an architecture that computes what Llama does, as `Llama`: from its header alone.
+
+What is read of the metadata is what llama.cpp reads; it knows no sliding window in these architectures.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NoReturn
+
+from gatenorm_stream.checkpoint.tensors import Tensor, shown
+from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families.gguf import ARCHITECTURE, LAYERS, check_matrix
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.projections import Weight
+from gatenorm_stream.floats import STORED
+from gatenorm_stream.formats.deci import HALVES, KNOWN_TENSORS, PAIRS
+from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
+from gatenorm_stream.measuring.rotary import Rotary
+
+BASE = 10000.0
+"""What llama.cpp takes where the metadata are silent."""
+
+
+def read_gguf(model: Model) -> Llama:
+    """Raises UnsupportedModelError for what is not shaped like Llama, CheckpointError if a tensor is missing."""
+    architecture = model.text[ARCHITECTURE]
+    if architecture not in PAIRS | HALVES:
+        _unsupported(model, f"{ARCHITECTURE}={shown(architecture)}")
+    if other := next((t for t in model.checkpoint.tensors if not KNOWN_TENSORS.fullmatch(t)), None):
+        _unsupported(model, other)
+    if len(model.attention) != model.layers:
+        _unsupported(model, "layers without attention")
+    rotary = _rotary(model)
+    embedding = _table(model, "token_embd")
+    own_head = "output.weight" in model.checkpoint.tensors
+    epsilon = _number(model, "attention.layer_norm_rms_epsilon", None)
+    return Llama(
+        model.checkpoint.source,
+        model.hidden,
+        epsilon,
+        rotary,
+        tuple(_layer(model, layer) for layer in range(model.layers)),
+        embedding,
+        _norm(model, "output_norm"),
+        _table(model, "output") if own_head else embedding,
+    )
+
+
+def _layer(model: Model, layer: int) -> Layer:
+    heads, hidden = model.attention[layer].heads, model.hidden
+    place, queries, keys = f"{LAYERS}.{layer}.", heads.queries * heads.dim, heads.keys * heads.dim
+    attention = Attention(
+        heads,
+        _norm(model, f"{place}attn_norm"),
+        _linear(model, f"{place}attn_q", queries, hidden),
+        _linear(model, f"{place}attn_k", keys, hidden),
+        _linear(model, f"{place}attn_v", keys, hidden),
+        _linear(model, f"{place}attn_output", hidden, queries),
+    )
+    up = _tensor(model, f"{place}ffn_up.weight")
+    width = up.shape[0]
+    return Layer(
+        attention,
+        _norm(model, f"{place}ffn_norm"),
+        _linear(model, f"{place}ffn_gate", width, hidden),
+        _linear(model, f"{place}ffn_up", width, hidden),
+        _linear(model, f"{place}ffn_down", hidden, width),
+    )
+
+
+def _rotary(model: Model) -> Rotary:
+    architecture, dim = model.text[ARCHITECTURE], model.heads.dim
+    if any(a.heads.dim != dim for a in model.attention) or dim % 2:
+        _unsupported(model, f"heads that are {sorted({a.heads.dim for a in model.attention})} wide")
+    for name in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+        if model.text.get(f"{architecture}.{name}", dim) != dim:
+            _unsupported(model, f"{architecture}.{name}={shown(model.text[f'{architecture}.{name}'])}")
+    if long := next((t for t in model.checkpoint.tensors if t.startswith("rope_factors_")), None):
+        _unsupported(model, long)
+    kind = model.text.get(f"{architecture}.rope.scaling.type", "linear")
+    if kind not in ("none", "linear"):
+        _unsupported(model, f"{architecture}.rope.scaling.type={shown(kind)}")
+    slowed = 1.0
+    if kind == "linear":
+        older = "rope.scale_linear" if f"{architecture}.rope.scaling.factor" not in model.text else ""
+        slowed = _number(model, older or "rope.scaling.factor", 1.0)
+    divisors = model.checkpoint.tensors.get("rope_freqs.weight")
+    if divisors:
+        _check_vector(model, divisors, dim // 2)
+    return Rotary(
+        dim, _number(model, "rope.freq_base", BASE), architecture in PAIRS, slowed=slowed, divisors=divisors
+    )
+
+
+def _linear(model: Model, name: str, rows: int, columns: int) -> Linear:
+    tensor = _tensor(model, f"{name}.weight")
+    check_matrix(model.checkpoint.source.title, tensor, rows, columns)
+    bias = model.checkpoint.tensors.get(f"{name}.bias")
+    if bias:
+        _check_vector(model, bias, rows)
+    return Linear(Weight(tensor), bias)
+
+
+def _table(model: Model, name: str) -> Weight:
+    """A matrix with a row for each token; its own shape says how many."""
+    tensor = _tensor(model, f"{name}.weight")
+    check_matrix(model.checkpoint.source.title, tensor, tensor.shape[0], model.hidden)
+    return Weight(tensor)
+
+
+def _norm(model: Model, name: str) -> Tensor:
+    tensor = _tensor(model, f"{name}.weight")
+    _check_vector(model, tensor, model.hidden)
+    return tensor
+
+
+def _check_vector(model: Model, tensor: Tensor, length: int) -> None:
+    if tensor.dtype not in STORED or tensor.shape != (length,):
+        raise CheckpointError(
+            f"{tensor.name} in {model.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, where "
+            f"{length} plain numbers belong; it is damaged, download it again"
+        )
+
+
+def _tensor(model: Model, name: str) -> Tensor:
+    if name not in model.checkpoint.tensors:
+        raise CheckpointError(f"{model.checkpoint.source.title} has no {name}; it is incomplete, download it again")
+    return model.checkpoint.tensors[name]
+
+
+def _number(model: Model, key: str, default: float | None) -> float:
+    """Raises CheckpointError if it is not a positive number; where the metadata say 0, `default` holds."""
+    name = f"{model.text[ARCHITECTURE]}.{key}"
+    value = model.text.get(name) or default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise CheckpointError(
+            f"{model.checkpoint.source.title} has {name}={shown(value)}, which must be a positive number; "
+            "download it again"
+        )
+    return float(value)
+
+
+def _unsupported(model: Model, what: str) -> NoReturn:
+    raise UnsupportedModelError(f"{model.checkpoint.source.title} has {what}, which numpy does not run")

@@ -1,0 +1,167 @@
+"""A safetensors checkpoint of a family that is shaped like Llama, as `Llama`: from headers and config alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NoReturn
+
+from gatenorm_stream.checkpoint.tensors import Tensor, shown
+from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.positions import rope_parameters, sliding_window
+from gatenorm_stream.families.projections import Weight
+from gatenorm_stream.families.sizes import size
+from gatenorm_stream.families.weights import FLOAT_DTYPES, Place, find_tensor, read_weight
+from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
+from gatenorm_stream.measuring.rotary import Llama3, Rotary
+
+EPSILON = 1e-6
+"""What the stock classes take where config.json is silent."""
+WINDOWED_FROM = 28
+"""The first layer whose attention slides in a Qwen 2, where config.json is silent."""
+
+
+def read_safetensors(model: Model) -> Llama:
+    """Raises UnsupportedModelError for what is not shaped like Llama, CheckpointError if a tensor is missing."""
+    config, where = model.config, model.checkpoint.config_where
+    if model.multimodal or not model.family.llama_shaped:
+        _unsupported(model, f"model_type={config.get('model_type')}")
+    activation = config.get("hidden_act", "silu")
+    if activation not in ("silu", "swish"):
+        _unsupported(model, f"hidden_act={shown(activation)}")
+    beside = model.prefix.removesuffix("layers.")
+    embedding = _table(model, f"{beside}embed_tokens")
+    tied = bool(config.get("tie_word_embeddings", False))
+    own_head = not tied or "lm_head.weight" in model.checkpoint.tensors
+    return Llama(
+        model.checkpoint.source,
+        model.hidden,
+        _number(config.get("rms_norm_eps"), "rms_norm_eps", where, EPSILON),
+        _rotary(model),
+        _layers(model),
+        embedding,
+        _norm(_place(model, beside), "norm", model.hidden),
+        _table(model, "lm_head") if own_head else embedding,
+    )
+
+
+def _layers(model: Model) -> tuple[Layer, ...]:
+    config, hidden = model.config, model.hidden
+    width = size(config, "intermediate_size", model.checkpoint.config_where)
+    mlp_bias = bool(config.get("mlp_bias", False)) and model.family.model_type == "llama"
+    found = []
+    for attention in model.attention:
+        place, heads = _place(model, f"{model.prefix}{attention.layer}."), attention.heads
+        biases, weights = _attention_biases(model), {"q": attention.query.weight, "k": attention.key.weight}
+        weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
+        weights["o"] = read_weight(place, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
+        inside = {
+            part: Linear(weight, _bias(place, f"self_attn.{part}_proj", part in biases))
+            for part, weight in weights.items()
+        }
+        gate, up, down = (
+            Linear(read_weight(place, f"mlp.{part}_proj", shape), _bias(place, f"mlp.{part}_proj", mlp_bias))
+            for part, shape in (("gate", (width, hidden)), ("up", (width, hidden)), ("down", (hidden, width)))
+        )
+        norm, mlp_norm = (_norm(place, name, hidden) for name in ("input_layernorm", "post_attention_layernorm"))
+        window = _window(model, attention.layer)
+        mixer = Attention(heads, norm, inside["q"], inside["k"], inside["v"], inside["o"], window)
+        found.append(Layer(mixer, mlp_norm, gate, up, down))
+    return tuple(found)
+
+
+def _attention_biases(model: Model) -> str:
+    """The parts of attention in which the stock class has biases."""
+    if model.family.model_type == "qwen2":
+        return "qkv"
+    return "qkvo" if model.family.model_type == "llama" and model.config.get("attention_bias") else ""
+
+
+def _norm(place: Place, module: str, hidden: int) -> Tensor:
+    tensor = find_tensor(place, module)
+    if tensor.dtype not in FLOAT_DTYPES or tensor.shape != (hidden,):
+        raise CheckpointError(
+            f"{tensor.name} in {place.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, but "
+            f"{place.where} calls for {[hidden]}; one of them is wrong, restore it"
+        )
+    return tensor
+
+
+def _bias(place: Place, module: str, switched_on: bool) -> Tensor | None:
+    """None if there is none, or the stock class would leave it out."""
+    weight = find_tensor(place, module)
+    bias = place.checkpoint.tensors.get(f"{place.prefix}{module}.bias")
+    if bias is None or not switched_on:
+        return None
+    if bias.dtype not in FLOAT_DTYPES or bias.shape != weight.shape[:1]:
+        raise CheckpointError(
+            f"{bias.name} in {place.checkpoint.source.title} is {bias.dtype} of {list(bias.shape)}, but "
+            f"{weight.name} has {weight.shape[0]} rows; one of them is wrong, restore it"
+        )
+    return bias
+
+
+def _table(model: Model, module: str) -> Weight:
+    """A matrix with a row for each token; its own shape says how many."""
+    place = _place(model, "")
+    tensor = find_tensor(place, module)
+    return read_weight(place, module, (tensor.shape[0] if tensor.shape else 0, model.hidden))
+
+
+def _window(model: Model, layer: int) -> int | None:
+    window = sliding_window(model)
+    if window is None or model.family.model_type != "qwen2":
+        return window
+    types = model.config.get("layer_types")
+    if isinstance(types, list) and layer < len(types):
+        return window if types[layer] == "sliding_attention" else None
+    first = model.config.get("max_window_layers", WINDOWED_FROM)
+    return window if type(first) is int and layer >= first else None
+
+
+def _rotary(model: Model) -> Rotary:
+    rope, where, dim = rope_parameters(model), model.checkpoint.config_where, model.heads.dim
+    for share in (rope.get("partial_rotary_factor"), model.config.get("partial_rotary_factor")):
+        if share not in (None, 1):
+            _unsupported(model, f"partial_rotary_factor={shown(share)}")
+    if dim % 2:
+        _unsupported(model, f"head_dim={dim}")
+    base = _number(rope["rope_theta"], "rope_theta", where)
+    match rope["rope_type"]:
+        case "default":
+            return Rotary(dim, base)
+        case "linear":
+            return Rotary(dim, base, slowed=_number(rope.get("factor"), "factor", where))
+        case "llama3":
+            return Rotary(dim, base, llama3=_llama3(model, rope))
+        case kind:
+            _unsupported(model, f"rope_type={shown(kind)}")
+
+
+def _llama3(model: Model, rope: dict[str, Any]) -> Llama3:
+    context = "original_max_position_embeddings"
+    numbers = {**rope, context: rope.get(context, model.config.get("max_position_embeddings"))}
+    where = model.checkpoint.config_where
+    names = ("factor", "low_freq_factor", "high_freq_factor", context)
+    found = Llama3(*(_number(numbers.get(name), name, where) for name in names))
+    if found.high <= found.low:
+        raise CheckpointError(
+            f"{where} has high_freq_factor={found.high} for low_freq_factor={found.low}; restore it"
+        )
+    return found
+
+
+def _number(value: object, key: str, where: str, default: float | None = None) -> float:
+    """Raises CheckpointError if it is not a positive number."""
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise CheckpointError(f"{where} has {key}={shown(value)}, which must be a positive number; restore it")
+    return float(value)
+
+
+def _place(model: Model, prefix: str) -> Place:
+    return Place(model.checkpoint, model.text, model.checkpoint.config_where, prefix)
+
+
+def _unsupported(model: Model, what: str) -> NoReturn:
+    raise UnsupportedModelError(f"{model.checkpoint.config_where} has {what}, which numpy does not run")

@@ -1,0 +1,162 @@
+"""Measures a model: what Gate-Norm's choices cost, what choices by influence cost, and random ones beside them.
+
+Influence must be known before it can choose, so there are two passes over the weights: the first runs the unpruned
+model with the choices by Gate-Norm and the random ones, the second those by influence. Where so many rows of tokens
+would take more memory than `STREAM_BYTES`, there are more passes.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from gatenorm_stream.measuring.decoder import Decoder
+from gatenorm_stream.measuring.forward import Losses, Outcome, Sublayer, TokenRow, Variant, run
+from gatenorm_stream.measuring.measurement import By, MeasuredChoice
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, default_number, select
+
+STREAM_BYTES = 128 << 20
+"""Of the rows of tokens that one pass carries from layer to layer."""
+MOST_COUNTS = 5
+SEED = 0
+
+Steps = Callable[[int, int, int], None]
+"""Called as steps(pass, layers done, layers in all); passes count from 0."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Two rows of as many tokens: statistics and means are taken on one, losses on the other."""
+
+    choosing: TokenRow
+    judging: TokenRow
+
+
+@dataclass(frozen=True)
+class Study:
+    """`sublayers` are the unpruned model's, `loss` its mean loss in nats a token."""
+
+    loss: float
+    sublayers: tuple[Sublayer, ...]
+    choices: tuple[MeasuredChoice, ...]
+    passes: int
+
+
+def counts(sublayers: int) -> tuple[int, ...]:
+    """How many sublayers are tried to go: one, the default fifth, and evenly up to a third."""
+    third = max(1, sublayers // 3)
+    evenly = {round(third * step / MOST_COUNTS) for step in range(1, MOST_COUNTS + 1)}
+    return tuple(sorted({1, min(default_number(sublayers), third), third} | evenly - {0}))
+
+
+def by_influence(sublayers: Sequence[Sublayer]) -> tuple[LayerScore, ...]:
+    """Influence in the place of scores, for `select`."""
+    return tuple(LayerScore(s.layer, s.influence, ()) for s in sublayers)
+
+
+def study(
+    decoder: Decoder,
+    texts: Texts,
+    scores: Sequence[LayerScore],
+    *,
+    hidden: int,
+    draws: int = 5,
+    steps: Steps = lambda number, done, total: None,
+) -> Study:
+    """Plain and compensated choices by each criterion, and `draws` random ones, at each of `counts`."""
+    numbers = counts(len(scores))
+    passes = Passes(decoder, texts, hidden, steps)
+    first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, numbers, draws)]
+    judged = passes.judge(first)
+    judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers)])
+    return Study(passes.loss, passes.sublayers, tuple(judged), passes.made)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A choice that is to be judged."""
+
+    by: By
+    variant: Variant
+
+
+class Passes:
+    """Judges choices, as many in a pass over the weights as memory allows."""
+
+    def __init__(self, decoder: Decoder, texts: Texts, hidden: int, steps: Steps) -> None:
+        self._decoder = decoder
+        self._texts = texts
+        self._steps = steps
+        row_bytes = 4 * hidden * len(texts.judging)
+        self._at_once = max(1, (STREAM_BYTES // row_bytes - 2) // 2)
+        self._whole: Outcome | None = None
+        self.made = 0
+
+    @property
+    def sublayers(self) -> tuple[Sublayer, ...]:
+        """Of the unpruned model."""
+        return self._unpruned.sublayers
+
+    @property
+    def loss(self) -> float:
+        """The unpruned model's, in nats a token."""
+        return float(self._unpruned.losses.mean())
+
+    def judge(self, asked: Sequence[Asked]) -> list[MeasuredChoice]:
+        return [
+            _choice(one, losses, self._unpruned.losses)
+            for start in range(0, len(asked), self._at_once)
+            for one, losses in self._pass(asked[start : start + self._at_once])
+        ]
+
+    @property
+    def _unpruned(self) -> Outcome:
+        if self._whole is None:
+            self._pass([])
+        assert self._whole
+        return self._whole
+
+    def _pass(self, asked: Sequence[Asked]) -> list[tuple[Asked, Losses]]:
+        outcome = run(
+            self._decoder,
+            self._texts.choosing,
+            self._texts.judging,
+            [a.variant for a in asked],
+            partial(self._steps, self.made),
+        )
+        self.made += 1
+        self._whole = self._whole or outcome
+        return [(a, judged.losses) for a, judged in zip(asked, outcome.variants, strict=True)]
+
+
+def _choice(asked: Asked, losses: Losses, whole: Losses) -> MeasuredChoice:
+    rises = losses - whole
+    error = float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
+    variant = asked.variant
+    return MeasuredChoice(
+        asked.by, variant.dropped, variant.compensated, float(losses.mean()), float(rises.mean()), error
+    )
+
+
+def _asked(by: By, scores: Sequence[LayerScore], numbers: Sequence[int]) -> Iterator[Asked]:
+    for number in numbers:
+        yield from _both(by, select(scores, Choice(drop=number)))
+
+
+def _at_random(scores: Sequence[LayerScore], numbers: Sequence[int], draws: int) -> Iterator[Asked]:
+    """Layer 0 stays, as it does by default. Each draw is an order of layers, of which the first ones go."""
+    order = [s.layer for s in scores][DEFAULT_PROTECT_FIRST:]
+    chance = random.Random(SEED)
+    for _ in range(draws):
+        chance.shuffle(order)
+        for number in numbers:
+            yield from _both("random", tuple(sorted(order[:number])))
+
+
+def _both(by: By, dropped: tuple[int, ...]) -> Iterator[Asked]:
+    for compensated in (False, True):
+        yield Asked(by, Variant(dropped, compensated))
