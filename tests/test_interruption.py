@@ -26,7 +26,7 @@ def large(tmp_path: Path) -> Path:
     root = tmp_path / "large"
     root.mkdir()
     stored = {n: ("BF16", t.shape, encode(t, "BF16")) for n, t in random_tensors(llama_shapes()).items()}
-    names, weight_map = list(stored), {}
+    names, weight_map = list(stored), dict[str, str]()
     padding = np.random.default_rng(0).bytes(6 << 20)
     for s in range(12):
         file = f"model-{s + 1:05d}-of-00012.safetensors"

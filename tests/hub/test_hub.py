@@ -14,9 +14,9 @@ import pytest
 
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import HubError
+from gatenorm_stream.names import is_safe
 from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.sources.hub.address import HubAddress, hub_address
-from gatenorm_stream.sources.hub.source import is_safe
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import COMMAND
