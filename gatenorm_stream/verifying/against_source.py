@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor
 from gatenorm_stream.families.open import open_model
-from gatenorm_stream.formats.choice import formats_for
 from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.layout import Layout, ShardLayout
@@ -30,34 +29,36 @@ def differences(output: Output, held: Checkpoint, against: Source, progress: Pro
     with open_model(against) as model:
         check_plan_fits(output.plan, model)
         layout = lay_out(output.plan, model)
-        edit = formats_for(model.checkpoint)[output.plan.format].edit(model, output.plan.dropped)
-        expected = contents(edit, model.checkpoint)
-        yield from _names(output, held, expected.keys(), layout)
+        expected = contents(output.format.edit(model, output.plan.dropped), model.checkpoint)
+        yield from _names(output, held, expected, layout)
         yield from _tensors(output, held, expected, model.checkpoint, progress)
         yield from _padding(output, held)
         yield from _headers(output, layout, model.checkpoint)
         yield from _other_files(output, layout, against)
 
 
-def _names(output: Output, held: Checkpoint, expected: Iterable[str], layout: Layout) -> Iterator[str]:
+def _names(output: Output, held: Checkpoint, expected: Mapping[str, Content], layout: Layout) -> Iterator[str]:
     shards = {t.name: shard.name for shard in layout.shards for t in shard.tensors}
-    for name in sorted(set(expected) - held.tensors.keys()):
+    for name in sorted(expected.keys() - held.tensors.keys()):
         known = not output.single_file and name in shards
         yield f"{name} is missing" + (f" from {shards[name]}" if known else "")
-    for name in sorted(held.tensors.keys() - set(expected)):
+    for name in sorted(held.tensors.keys() - expected.keys()):
         yield f"{_located(output, held.tensors[name])} is not in the source"
 
 
 def _tensors(
     output: Output,
     held: Checkpoint,
-    expected: dict[str, Content],
+    expected: Mapping[str, Content],
     source: Checkpoint,
     progress: Progress | None,
 ) -> Iterator[str]:
+    """In the order of their bytes."""
     pairs = []
-    for name in sorted(expected.keys() & held.tensors.keys()):
-        tensor, content = held.tensors[name], expected[name]
+    for name, tensor in held.tensors.items():
+        content = expected.get(name)
+        if content is None:
+            continue
         if (tensor.dtype, tensor.shape) == (content.dtype, content.shape):
             pairs.append((tensor, content))
         elif name in source.tensors:
@@ -98,8 +99,8 @@ def _padding(output: Output, held: Checkpoint) -> Iterator[str]:
 def _headers(output: Output, layout: Layout, source: Checkpoint) -> Iterator[str]:
     for shard in layout.shards:
         if not _begins(output.file(shard.name), _header(shard, source)):
-            begun = f"{output.called(shard.name)} does not begin"
-            yield f"{begun} with the header that the plan makes of the source"
+            called = output.called(shard.name)
+            yield f"{called} does not begin with the header that the plan makes of the source"
 
 
 def _header(planned: ShardLayout, source: Checkpoint) -> bytes | memoryview:
