@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.machine import COMMAND, machine, measure
 from benchmarks.shapes import SHAPES
-from gatenorm_stream.checkpoint.gguf_header import build_header, place
+from gatenorm_stream.checkpoint.gguf_header import build_header
 from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, STRING, Value, string
-from gatenorm_stream.checkpoint.tensors import TensorInfo
+from gatenorm_stream.checkpoint.tensors import TensorInfo, place
 from gatenorm_stream.sources.ranges import ByteRange
 
 RESULT = Path(__file__).parent / "results" / "gguf_large.json"

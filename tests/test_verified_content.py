@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 import gatenorm_stream
 from gatenorm_stream.checkpoint.gguf import open_gguf
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
+from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, GateNormError, PlanError, VerificationError
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.verifying import content
@@ -48,26 +50,27 @@ class Pruned:
     def weights(self) -> list[Path]:
         return sorted(self.out.glob("*.safetensors")) if self.out.is_dir() else [self.out]
 
-    def places(self) -> dict[str, tuple[Path, int, int]]:
-        """Each tensor's file, and where its bytes begin and end there."""
-        if self.out.is_dir():
-            checkpoint = gatenorm_stream.checkpoint.safetensors.open_checkpoint(LocalSource(self.out))
-        else:
-            checkpoint = open_gguf(LocalSource(self.out.parent, gguf=(self.out.name,)))
-        with checkpoint as opened:
-            return {
-                n: (self.weights[opened.shards.index(t.shard)], t.range.start, t.range.stop)
-                for n, t in opened.tensors.items()
-            }
-
     def problems(self) -> tuple[str, ...]:
         with pytest.raises(VerificationError) as caught:
             gatenorm_stream.verify(self.out, against=self.source)
         return caught.value.problems
 
 
+def places(model: Path) -> dict[str, tuple[Path, int, int]]:
+    """Each tensor's file, and where its bytes begin and end there."""
+    if model.is_dir():
+        opened: Checkpoint = open_checkpoint(LocalSource(model))
+    else:
+        opened = open_gguf(LocalSource(model.parent, gguf=(model.name,)))
+    with opened:
+        tensors = opened.tensors.items()
+        return {
+            n: (model / t.shard.name if model.is_dir() else model, t.range.start, t.range.stop) for n, t in tensors
+        }
+
+
 def prune(kind: str, folder: Path, ballast: int = 5) -> Pruned:
-    """Without the attention of layer 2; what is called qwen2 is no-op. Behind `ballast` numbers a GGUF is padded."""
+    """Without the attention of layer 2; "qwen2" is no-op. A GGUF needs padding behind its `ballast` numbers."""
     format_ = "zeroed" if kind.endswith("zeroed") else "no-op"
     if kind.startswith("gguf"):
         made = gguf_files.tensors(gguf_files.shapes(bias=True), "Q4_0")
@@ -89,12 +92,13 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pruned]:
 
 @pytest.fixture
 def output(outputs: dict[str, Pruned], tmp_path: Path) -> Callable[[str], Pruned]:
-    """A copy of an output that may be damaged."""
+    """The test's own copy of an output, which may be damaged."""
 
     def copy(kind: str) -> Pruned:
-        made = outputs[kind]
-        shutil.copytree(made.out.parent, tmp_path / "copy")
-        return Pruned(*(tmp_path / "copy" / path.name for path in (made.source, made.out)))
+        made, folder = outputs[kind], tmp_path / "copy"
+        if not folder.exists():
+            shutil.copytree(made.out.parent, folder)
+        return Pruned(folder / made.source.name, folder / made.out.name)
 
     return copy
 
@@ -119,10 +123,10 @@ def test_sound(kind: str, chunk: int, outputs: dict[str, Pruned], monkeypatch: p
 
     made = outputs[kind]
     verified = gatenorm_stream.verify(made.out, against=made.source, progress=progress)
-    assert verified.tensors == len(made.places())
+    assert verified.tensors == len(places(made.out))
     for what, total in (
         ("verifying", verified.bytes),
-        ("comparing", sum(stop - start for _, start, stop in made.places().values())),
+        ("comparing", sum(stop - start for _, start, stop in places(made.out).values())),
     ):
         steps = [done for said, done, _ in told if said == what]
         assert steps == sorted(steps)
@@ -133,7 +137,7 @@ def test_sound(kind: str, chunk: int, outputs: dict[str, Pruned], monkeypatch: p
 def test_one_bit_of_a_tensor(kind: str, name: str, fault: str, output: Callable[[str], Pruned]) -> None:
     """By the digest on record; and by the source alone, if the record was made to fit."""
     made = output(kind)
-    path, start, stop = made.places()[name]
+    path, start, stop = places(made.out)[name]
     called, located = (path.name, f"{name} in {path.name}") if made.out.is_dir() else ("it", name)
     for position in (start, stop - 1):
         mend = flip(path, position)
@@ -151,9 +155,9 @@ def test_one_bit_of_a_tensor(kind: str, name: str, fault: str, output: Callable[
 @given(st.data())
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_bit_anywhere_and_a_record_that_fits(
-    kind: str, output: Callable[[str], Pruned], tmp_path: Path, draw: st.DataObject
+    kind: str, output: Callable[[str], Pruned], draw: st.DataObject
 ) -> None:
-    made = output(kind) if not (tmp_path / "copy").exists() else pruned_in(tmp_path / "copy")
+    made = output(kind)
     path = draw.draw(st.sampled_from(made.weights))
     mend = flip(path, draw.draw(st.integers(0, path.stat().st_size - 1)))
     record_anew(made.out)
@@ -164,17 +168,12 @@ def test_one_bit_anywhere_and_a_record_that_fits(
         mend()
 
 
-def pruned_in(folder: Path) -> Pruned:
-    source, out = (next(folder.glob(pattern)) for pattern in ("source*", "out*"))
-    return Pruned(source, out.with_suffix(".gguf") if out.is_file() else out)
-
-
 def test_rows_in_the_order_of_the_source(output: Callable[[str], Pruned]) -> None:
     """What is brought into pairs is not taken as it stands in the source."""
     made = output("gguf qwen2")
     name = "blk.1.attn_q.weight"
-    path, start, stop = made.places()[name]
-    _, first, last = Pruned(made.source, made.source).places()[name]
+    path, start, stop = places(made.out)[name]
+    _, first, last = places(made.source)[name]
     data = bytearray(path.read_bytes())
     assert data[start:stop] != made.source.read_bytes()[first:last]
     data[start:stop] = made.source.read_bytes()[first:last]
@@ -185,7 +184,7 @@ def test_rows_in_the_order_of_the_source(output: Callable[[str], Pruned]) -> Non
 
 def test_bytes_between_tensors(output: Callable[[str], Pruned]) -> None:
     made = output("gguf zeroed")
-    _, _, stop = made.places()["rope_freqs.weight"]
+    _, _, stop = places(made.out)["rope_freqs.weight"]
     flip(made.out, stop + 3)
     record_anew(made.out)
     gatenorm_stream.verify(made.out)
@@ -224,7 +223,7 @@ def test_what_an_output_is_called_does_not_matter(kind: str, output: Callable[[s
     made.out.rename(other)
     if other.is_file():
         made.out.with_suffix(".gatenorm.json").rename(other.with_suffix(".gatenorm.json"))
-    before = len(Pruned(made.source, made.source).places())
+    before = len(places(made.source))
     assert gatenorm_stream.verify(other, against=made.source).tensors == before
 
 
@@ -263,7 +262,7 @@ def bytes_read() -> Iterator[int]:
 @pytest.mark.parametrize("kind", ["zeroed", "gguf zeroed"])
 def test_a_damaged_file_is_read_once(kind: str, tmp_path: Path) -> None:
     made = prune(kind, tmp_path, ballast=3_000_001)
-    name, (path, _, stop) = max(made.places().items(), key=lambda placed: placed[1][2])
+    name, (path, _, stop) = max(places(made.out).items(), key=lambda placed: placed[1][2])
     flip(path, stop - 1)
     files = [p for p in made.out.rglob("*") if p.is_file()] if made.out.is_dir() else [made.out]
     size, counts = sum(p.stat().st_size for p in files), bytes_read()
