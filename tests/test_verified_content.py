@@ -18,6 +18,7 @@ from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, GateNormError, PlanError, VerificationError
 from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.verifying import content
 from tests import gguf_files
 from tests.checkpoints import llama_config, random_tensors, shapes_of, write_checkpoint
@@ -279,3 +280,16 @@ def test_a_bias_that_is_no_heads_has_no_halves(tmp_path: Path) -> None:
     plan = gatenorm_stream.plan(source, layers=[2], format="no-op")
     with pytest.raises(CheckpointError, match=r"blk.1.attn_q.bias in .* has 65 rows, which are not the halves"):
         gatenorm_stream.prune(plan, tmp_path / "out.gguf")
+
+
+def test_a_tensor_of_given_values(outputs: dict[str, Pruned]) -> None:
+    """As for a tensor that an edit adds with values of its own."""
+    with open_gguf(LocalSource(outputs["gguf zeroed"].out.parent, gguf=("out.gguf",))) as opened:
+        tensor = opened.tensors["rope_freqs.weight"]
+        values = np.ones(5, np.float32).tobytes()
+        whole = content.Content("F32", (5,), values=values)
+        other = content.Content("F32", (5,), values=values[:-1] + b"\1")
+        parts = (ByteRange(0, 20), ByteRange(4, 9), ByteRange(19, 20))
+        assert [content.holds(tensor, whole, part) for part in parts] == [True, True, True]
+        assert [content.holds(tensor, other, part) for part in parts] == [False, True, False]
+        assert other.fault == "is not what the plan makes of the source"
