@@ -36,7 +36,7 @@ def open_gguf(source: Source) -> GgufCheckpoint:
     """
     try:
         with ThreadPoolExecutor(source.connections) as pool:
-            opened = list(pool.map(lambda name: _opened(source.open(name)), source.gguf))
+            opened = list(pool.map(lambda name: read_gguf_header(source.open(name)), source.gguf))
         shards = tuple(
             Shard(name, source.open(name), found.header) for name, found in zip(source.gguf, opened, strict=True)
         )
@@ -48,8 +48,8 @@ def open_gguf(source: Source) -> GgufCheckpoint:
         raise
 
 
-def _opened(file: File) -> GgufHeader:
-    """Reads as much of the file as its header takes; how long that is, only its end tells."""
+def read_gguf_header(file: File) -> GgufHeader:
+    """Reads as much of the file as its header takes; how long that is, only its end tells. Raises HeaderError."""
     data, count = b"", min(FIRST_BYTES, file.size)
     while True:
         data += bytes(file.read(ByteRange(len(data), count)))

@@ -32,13 +32,13 @@ def push(
     """Upload an output to a private repository on the Hub; the same command goes on after a failure."""
     from gatenorm_stream.errors import OutputError
     from gatenorm_stream.report.progress import progress_meter
-    from gatenorm_stream.verifying.safetensors import verify_output
+    from gatenorm_stream.verifying.verify import verify
     from gatenorm_stream.writing.upload import prepare
 
     if out.is_file():
         raise OutputError(f"{out} is a file; only directories are uploaded, use `hf upload` for it")
     with progress_meter(quiet) as meter:
-        verify_output(out, progress=meter.report)
+        verify(out, progress=meter.report)
     upload(out, prepare(repository), quiet=quiet)
 
 

@@ -75,14 +75,22 @@ def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
 def _interleaved(model: Model, dropped: tuple[int, ...]) -> dict[str, int]:
     if _architecture(model) not in HALVES:
         return {}
-    return {
-        name: model.heads.dim
+    dim, tensors = model.heads.dim, model.checkpoint.tensors
+    names = [
+        name
         for layer in range(model.layers)
         if layer not in dropped
         for part in ("attn_q", "attn_k")
         for name in (f"{model.prefix}{layer}.{part}.weight", f"{model.prefix}{layer}.{part}.bias")
-        if name in model.checkpoint.tensors
-    }
+        if name in tensors
+    ]
+    for name in names:
+        if dim % 2 or tensors[name].shape[0] % dim:
+            raise CheckpointError(
+                f"{name} in {model.checkpoint.source.title} has {tensors[name].shape[0]} rows, which are not the "
+                f"halves of heads of {dim}; it is damaged, download it again"
+            )
+    return dict.fromkeys(names, dim)
 
 
 def _metadata(model: Model, dropped: tuple[int, ...]) -> dict[str, Value]:

@@ -45,6 +45,10 @@ class Plan:
     tool_version: str = VERSION
     choice: Choice | None = None
 
+    @property
+    def for_gguf(self) -> bool:
+        return _is_gguf(self.family)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
