@@ -157,7 +157,7 @@ def prune(
     opened = open_source(source or plan.source, revision=revision, connections=connections)
     with open_model(opened) as model:
         check_plan_fits(plan, model)
-        choice = choose_format(model, plan.dropped, plan.format, plan.engines)
+        choice = choose_format(model, plan.dropped, plan.format, plan.engines, compensated=bool(plan.constants))
         layout = lay_out(plan, model)
         remove_emptied(Path(out))
         check_place(opened, Path(out), force=force)

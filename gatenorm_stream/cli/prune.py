@@ -222,7 +222,8 @@ def _saved_plan(path: Path, model: Model) -> tuple[Plan, FormatChoice]:
     check_plan_fits(saved, model)
     source = model.checkpoint.source
     plan = replace(saved, source=source.title, revision=source.revision)
-    return plan, choose_format(model, plan.dropped, plan.format, plan.engines)
+    choice = choose_format(model, plan.dropped, plan.format, plan.engines, compensated=bool(plan.constants))
+    return plan, choice
 
 
 def _laid_out(plan: Plan, model: Model, out: Path | None) -> Layout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
+from gatenorm_stream.formats.edit import Constants
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scores import LayerScore
@@ -17,10 +18,14 @@ def make_plan(
     reading: Reading,
     format: str,
     engines: tuple[str, ...],
+    constants: Constants | None = None,
 ) -> tuple[Plan, FormatChoice]:
-    """The decision, from a model's scores. Raises SelectionError or FormatError."""
+    """The decision, from a model's scores. Raises SelectionError or FormatError.
+
+    `constants`, if there are any, stand in the place of the attention that `choice` takes.
+    """
     dropped = select(scores, choice)
-    chosen = choose_format(model, dropped, format, engines)
+    chosen = choose_format(model, dropped, format, engines, compensated=bool(constants))
     checkpoint = model.checkpoint
     plan = Plan(
         source=checkpoint.source.title,
@@ -32,5 +37,6 @@ def make_plan(
         format=chosen.format.name,
         engines=engines,
         choice=choice,
+        constants=constants or {},
     )
     return plan, chosen

@@ -40,11 +40,15 @@ def differences(out: Path, plan: Plan, against: Source, progress: Progress | Non
             yield f"{name} is missing from {expected[name]}"
         for name in sorted(placed.keys() - expected.keys()):
             yield f"{name} in {placed[name]} is not in the source"
-        zeroed = formats_for(source)[plan.format].edit(model, plan.dropped).zero
+        edit = formats_for(source)[plan.format].edit(model, plan.dropped, plan.constants)
+        constants = {new.name: new.values for new in edit.add if new.values is not None}
         compared = []
         for name in sorted(expected.keys() & placed.keys()):
             kept, original = output.tensors[name], source.tensors.get(name)
-            if original is None or name in zeroed:
+            if name in constants:
+                if bytes(kept.shard.file.read(kept.range)) != constants[name]:
+                    yield f"{name} in {placed[name]} is not the constant that the plan has"
+            elif original is None or name in edit.zero:
                 if not _all_zero(kept):
                     yield f"{name} in {placed[name]} is not zero"
             elif (kept.dtype, kept.shape) != (original.dtype, original.shape):

@@ -105,14 +105,19 @@ def _differences(
     with open_gguf(against) as source:
         model = read_gguf_model(source)
         check_plan_fits(plan, model)
-        edit = formats_for(source)[plan.format].edit(model, plan.dropped)
+        edit = formats_for(source)[plan.format].edit(model, plan.dropped, plan.constants)
         (shard,) = checkpoint.shards
         (planned,) = lay_out_gguf(plan, model).shards
         if shard.file.read(ByteRange(0, shard.header.data_start)) != planned.header:
             yield "its header is not what the plan makes of the source"
             return
+        constants = {new.name: new.values for new in edit.add}
         total, done = checkpoint.weight_bytes, 0
         for tensor in checkpoint.tensors.values():
+            if tensor.name in constants:
+                if bytes(shard.file.read(tensor.range)) != constants[tensor.name]:
+                    yield f"{tensor.name} is not the constant that the plan has"
+                continue
             rows = edit.interleave.get(tensor.name)
             if not _same(tensor, source.tensors[tensor.name], tensor.name in edit.zero, rows):
                 yield f"{tensor.name} {'is not zero' if tensor.name in edit.zero else 'differs from the source'}"

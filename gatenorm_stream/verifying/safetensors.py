@@ -17,6 +17,7 @@ from gatenorm_stream.errors import VerificationError
 from gatenorm_stream.families.model import layers_prefix
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.travelling_file import CONSTANT
 from gatenorm_stream.names import CONFIG, INDEX
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.local import LocalSource
@@ -166,7 +167,8 @@ def _contradictions(out: Path, plan: Plan) -> Iterator[str]:
     family = next(f for f in FAMILIES if f.model_type == plan.family)
     prefix = layers_prefix(held, family)
     for layer in (s.layer for s in plan.scores):
-        has = any(name.startswith(f"{prefix}{layer}.{family.attention}.") for name in held)
+        attention = f"{prefix}{layer}.{family.attention}."
+        has = any(name.startswith(attention) and name != f"{attention}{CONSTANT}" for name in held)
         gone = removes and layer in plan.dropped
         if has == gone:
             yield f"layer {layer} has {'' if has else 'no '}attention tensors, against the plan"

@@ -6,7 +6,7 @@ compute exactly this.
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 
 def load(path, layers=()) -> PreTrainedModel:
@@ -38,3 +38,20 @@ def greedy(model: PreTrainedModel, ids: list[int], tokens: int, **options) -> li
 
 def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max())
+
+
+def with_constants(path, vectors) -> PreTrainedModel:
+    """The model in float32, the attention of these layers putting out a vector (hidden,), whatever comes in.
+
+    Each vector is rounded to the checkpoint's dtype, as torch rounds.
+    """
+    model = load(path)
+    dtype = getattr(torch, str(AutoConfig.from_pretrained(path).dtype).removeprefix("torch."))
+    for layer, vector in vectors.items():
+        rounded = torch.from_numpy(vector).to(dtype).float()
+
+        def put_out(_module, _inputs, output, rounded=rounded):
+            return rounded.expand_as(output[0]).clone(), *output[1:]
+
+        model.model.layers[layer].self_attn.register_forward_hook(put_out)
+    return model
