@@ -14,6 +14,7 @@ from tests.families.cases import CASES, Case
 
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4
+ROUNDING = 1e-6
 GREEDY = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
 HIDDEN = 64
 
@@ -62,7 +63,8 @@ def test_a_parameter_in_the_place_of_attention(case, checkpoint, load_pruned, ce
         assert [name for name, _ in tiny.attention(model, layer).named_parameters()] == ["constant"]
     model.save_pretrained(tmp_path / "saved")
     again = load_pruned(tmp_path / "saved", case, stock)
-    assert torch.equal(again(tokens, attention_mask=mask).logits, model(tokens, attention_mask=mask).logits)
+    shift = again(tokens, attention_mask=mask).logits - model(tokens, attention_mask=mask).logits
+    assert float(shift.abs().max()) <= ROUNDING
     assert load_file(tmp_path / "saved/model.safetensors").keys() == load_file(out / "model.safetensors").keys()
     cell("transformers", transformers.__version__, case.family, f"constants, {case}, layers {layers}", difference)
 
@@ -86,7 +88,7 @@ def test_within_a_multimodal_model(case, checkpoint, load_pruned, cell, tmp_path
         assert float((plain - expected).abs().max()) > 100 * TOLERANCE
     model.save_pretrained(tmp_path / "saved")
     again = load_pruned(tmp_path / "saved", case, stock)
-    assert torch.equal(again(**inputs).logits, model(**inputs).logits)
+    assert float((again(**inputs).logits - model(**inputs).logits).abs().max()) <= ROUNDING
     cell("transformers", transformers.__version__, case.wrapper, f"constants, {case}", max(differences))
 
 
