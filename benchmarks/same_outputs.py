@@ -3,8 +3,9 @@
     git worktree add /tmp/before COMMIT
     python -m benchmarks.same_outputs /tmp/before
 
-Prunes the fixture in every format, by each reading and by a saved plan, two GGUF files, a repository of the stand-in
-Hub, and tiny models of ten families (for which torch and transformers are needed), with both, and compares all files.
+Prunes the fixture in every format, by each reading and by a saved plan, two GGUF files, a repository of the
+stand-in Hub, and tiny models of ten families (for which torch and transformers are needed), with both, and compares
+all files.
 """
 
 from __future__ import annotations

@@ -62,8 +62,12 @@ class Model:
 
     def output_projection(self, layer: int) -> tuple[str, ...]:
         """Names of this layer's output projection: its weight, and its bias if it has one."""
+        return self._named((f"{self.output_module(layer)}.",))
+
+    def output_module(self, layer: int) -> str:
+        """What the names of its tensors begin with."""
         family = self.family
-        return self._named((f"{self.prefix}{layer}.{family.attention}{family.separator}{family.output}.",))
+        return f"{self.prefix}{layer}.{family.attention}{family.separator}{family.output}"
 
     def _named(self, prefixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in self.checkpoint.tensors if name.startswith(prefixes))

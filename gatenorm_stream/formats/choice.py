@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.formats.deci import DECI_NO_OP, GGUF_ZEROED
+from gatenorm_stream.formats.deci import DECI_NO_OP
 from gatenorm_stream.formats.edit import Format, Obstacle
 from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.formats.gguf_zeroed import GGUF_ZEROED
 from gatenorm_stream.formats.no_op import NO_OP
 from gatenorm_stream.formats.transformers import TRANSFORMERS
 from gatenorm_stream.formats.zeroed import ZEROED
@@ -42,9 +43,16 @@ def formats_for(checkpoint: Checkpoint) -> Mapping[str, Format]:
 
 
 def choose_format(
-    model: Model, dropped: tuple[int, ...], name: str = "auto", engines: tuple[str, ...] = ()
+    model: Model,
+    dropped: tuple[int, ...],
+    name: str = "auto",
+    engines: tuple[str, ...] = (),
+    *,
+    compensated: bool = False,
 ) -> FormatChoice:
     """The format called `name`, or for "auto" the first that expresses the model for `engines`.
+
+    `compensated` says that constants stand in the place of what goes.
 
     Raises FormatError if the format named can't express it, with the field that stands in the way; and for a format
     or an engine that is not known.
@@ -58,7 +66,7 @@ def choose_format(
     if name not in ("auto", *formats):
         raise FormatError(f"a GGUF file has no format {name}; use --format {' or '.join(formats)}")
     for format_ in formats.values() if name == "auto" else (formats[name],):
-        limits = format_.limits(model, dropped)
+        limits = format_.limits(model, dropped, compensated)
         blocking = _blocking(limits.obstacles, engines)
         if not blocking:
             return FormatChoice(format_, limits.obstacles, tuple(passed_over), limits.cautions)

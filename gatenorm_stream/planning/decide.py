@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
+from gatenorm_stream.formats.edit import Constants
 from gatenorm_stream.planning.plan import Plan, check_plan_fits
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scores import LayerScore
@@ -27,10 +28,14 @@ def decide_by_scores(
     reading: Reading,
     format: str,
     engines: tuple[str, ...],
+    constants: Constants | None = None,
 ) -> Decision:
-    """Raises SelectionError or FormatError."""
+    """`constants`, if there are any, stand in the place of the attention that `choice` takes.
+
+    Raises SelectionError or FormatError.
+    """
     dropped = select(scores, choice)
-    form = choose_format(model, dropped, format, engines)
+    form = choose_format(model, dropped, format, engines, compensated=bool(constants))
     source = model.checkpoint.source
     plan = Plan(
         source=source.title,
@@ -42,6 +47,7 @@ def decide_by_scores(
         format=form.format.name,
         engines=engines,
         choice=choice,
+        constants=constants or {},
     )
     return Decision(plan, form)
 
@@ -51,4 +57,5 @@ def decide_again(saved: Plan, model: Model) -> Decision:
     check_plan_fits(saved, model)
     source = model.checkpoint.source
     plan = replace(saved, source=source.title, revision=source.revision)
-    return Decision(plan, choose_format(model, plan.dropped, plan.format, plan.engines))
+    compensated = bool(plan.constants)
+    return Decision(plan, choose_format(model, plan.dropped, plan.format, plan.engines, compensated=compensated))

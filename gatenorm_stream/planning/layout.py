@@ -49,7 +49,8 @@ class Interleaved:
         return b"".join(rows[at : at + step] for i in range(0, half, step) for at in (i, half + i))
 
 
-Piece: TypeAlias = Copied | Zeros | Interleaved
+Piece: TypeAlias = Copied | Zeros | Interleaved | bytes
+"""`bytes` are written as they are."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -16,7 +16,9 @@ from gatenorm_stream.errors import PlanError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.edit import Constants
 from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.planning.constants import FLOAT_BYTES, constants_as_text, read_constants
 from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import Choice
@@ -31,6 +33,7 @@ _GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
 class Plan:
     """`dropped` are the layers whose attention goes; `engines` those that were asked to run the result.
 
+    `constants` stand in the place of that attention: one vector for each layer of `dropped`, or none at all.
     `choice` is what was asked for, which explains `dropped` and decides nothing any more.
     """
 
@@ -44,6 +47,7 @@ class Plan:
     engines: tuple[str, ...] = ()
     tool_version: str = VERSION
     choice: Choice | None = None
+    constants: Constants = field(default_factory=dict, hash=False)
 
     @property
     def for_gguf(self) -> bool:
@@ -63,6 +67,7 @@ class Plan:
             "format": self.format,
             "engines": list(self.engines),
             **({"choice": _asked(self.choice)} if self.choice else {}),
+            **({"constants": constants_as_text(self.constants)} if self.constants else {}),
         }
 
 
@@ -115,6 +120,9 @@ def plan_from_json(data: Any, where: str) -> Plan:
     choice = _choice(data["choice"]) if "choice" in data else None
     if "choice" in data and not choice:
         bad("choice", "what was asked for: drop, share, layers, protect_first, protect_last, as far as given")
+    constants = read_constants(data["constants"], tuple(dropped)) if "constants" in data else {}
+    if constants is None:
+        bad("constants", "a vector of finite float32 in base64 for each dropped layer, all of one length")
     return Plan(
         source=text("source"),
         revision=revision,
@@ -126,6 +134,7 @@ def plan_from_json(data: Any, where: str) -> Plan:
         engines=tuple(engines),
         tool_version=text("tool_version"),
         choice=choice,
+        constants=constants,
     )
 
 
@@ -137,6 +146,12 @@ def check_plan_fits(plan: Plan, model: Model) -> None:
             f"the plan was made for a {plan.family} of {len(scored)} attention layers ({plan.source}), but "
             f"{model.checkpoint.source.title} is a {model.family.model_type} of {len(present)}; score it anew"
         )
+    for vector in plan.constants.values():
+        if len(vector) != FLOAT_BYTES * model.hidden:
+            raise PlanError(
+                f"the plan has constants of {len(vector) // FLOAT_BYTES} numbers, but the hidden size of "
+                f"{model.checkpoint.source.title} is {model.hidden}; measure it anew"
+            )
 
 
 def _is_gguf(family: Any) -> bool:

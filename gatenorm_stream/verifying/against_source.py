@@ -29,7 +29,7 @@ def differences(output: Output, held: Checkpoint, against: Source, progress: Pro
     with open_model(against) as model:
         check_plan_fits(output.plan, model)
         layout = lay_out(output.plan, model)
-        expected = contents(output.format.edit(model, output.plan.dropped), model.checkpoint)
+        expected = contents(output.format.edit(model, output.plan.dropped, output.plan.constants), model.checkpoint)
         yield from _names(output, held, expected, layout)
         yield from _tensors(output, held, expected, model.checkpoint, progress)
         yield from _padding(output, held)

@@ -70,5 +70,6 @@ def contents(edit: Edit, source: Checkpoint) -> dict[str, Content]:
             head_rows = edit.interleave.get(name, 0) if original else 0
             found[name] = Content(tensor.dtype, tensor.shape, original, head_rows=head_rows)
     for new in edit.add:
-        found[new.name] = Content(source.tensors[new.after].dtype, new.shape)
+        dtype = new.dtype or source.tensors[new.after].dtype
+        found[new.name] = Content(dtype, new.shape, values=new.values)
     return found

@@ -24,6 +24,7 @@ choices = st.fixed_dictionaries(
         "protect_first": st.one_of(st.integers(-1, 3), values),
     },
 )
+vectors = st.sampled_from(["AACAPwAAAEA=", "AACAPw==", "AACAfw==", "AACAP", "QQ=="])
 FIELDS: dict[str, Any] = {
     "schema": st.one_of(st.integers(0, 3), values),
     "source": st.one_of(names, values),
@@ -35,6 +36,7 @@ FIELDS: dict[str, Any] = {
     "format": st.one_of(st.sampled_from(["no-op", "zeroed", "transformers", "auto", "gguf"]), values),
     "engines": st.one_of(st.lists(st.sampled_from(["vllm", "llama.cpp", "x"]), max_size=3), values),
     "choice": st.one_of(choices, values),
+    "constants": st.one_of(st.dictionaries(st.sampled_from(["0", "1", "2", "01", "x"]), vectors), values),
     "tool_version": st.one_of(names, values),
     "files": values,
     "blake3": values,
