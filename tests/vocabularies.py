@@ -16,7 +16,7 @@ NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6
 SAMPLE = (
     "Hello,  world!\n\nIt's 1803 — naïve or NOT?  we'LL see:\t12,345.678 and 1234567890 x2y3z\r\n"
     "   indented\n    def f(x_1):\n        return {'a': [1, 2.5e-3], \"b\": x_1**2}  # ok!\n\n\n"
-    "if (a<=b && c!=0) { s += \"%d\\n\"; }\nDer Straße, «déjà vu», ¿qué? Ещё один день. 春天到了，孩子们放风筝。"
+    'if (a<=b && c!=0) { s += "%d\\n"; }\nDer Straße, «déjà vu», ¿qué? Ещё один день. 春天到了，孩子们放风筝。'
     "駅前の喫茶店。 صباح الخير يا عالم हिन्दी में नमस्ते 한국어 문장 ไทย\u00a0NBSP\u3000wide "
     "e\u0301 \u200dzwj 👩\u200d🚀🎉 ½ ² Ⅷ ①  trailing   "
 )
@@ -37,8 +37,11 @@ def write_vocabulary(
     bos: int | None = None,
     add_bos: bool | None = None,
     prefix: bool | None = None,
+    rows: int | None = None,
 ) -> Path:
-    """A Llama of one layer with random weights. What is None is left out of the metadata."""
+    """A Llama of one layer with random weights, of `rows` embeddings or one a token. What is None is left out of
+    the metadata.
+    """
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(1)
     writer.add_context_length(128)
@@ -64,7 +67,7 @@ def write_vocabulary(
     if prefix is not None:
         writer.add_add_space_prefix(prefix)
     rng = np.random.default_rng(0)
-    shapes = {"token_embd.weight": (len(tokens), HIDDEN), "output_norm.weight": (HIDDEN,)}
+    shapes = {"token_embd.weight": (rows or len(tokens), HIDDEN), "output_norm.weight": (HIDDEN,)}
     square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
     shapes |= {f"blk.0.{name}.weight": (HIDDEN, HIDDEN) for name in square}
     shapes |= {f"blk.0.{name}.weight": (HIDDEN,) for name in ("attn_norm", "ffn_norm")}

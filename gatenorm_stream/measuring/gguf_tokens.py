@@ -1,14 +1,13 @@
 """A tokenizer from a GGUF file's own vocabulary, to the same tokens as llama.cpp's.
 
-Metadata: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; what is taken where a key is missing: llama.cpp,
-src/llama-vocab.cpp.
+Metadata: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. What is taken where a key is missing is what
+llama.cpp takes (src/llama-vocab.cpp).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
 from gatenorm_stream.checkpoint.gguf_arrays import read_numbers, read_strings
@@ -17,8 +16,8 @@ from gatenorm_stream.checkpoint.tensors import shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.measuring.merge_by_score import merge_by_score
 from gatenorm_stream.measuring.pre_tokenizers import PRE_TOKENIZERS
+from gatenorm_stream.measuring.tokenizer import Encode, refusing
 
-Encode: TypeAlias = Callable[[str], list[int]]
 KEYS = "tokenizer.ggml."
 USER_DEFINED = 4
 """The type of a token that is found in text before anything else; one of control (3) never is."""
@@ -28,7 +27,7 @@ DEFAULT_BOS = {"llama": 1, "gpt2": 11}
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`ids` of the tokens by their text; `whole`: user-defined tokens, the longest first; `bos` None: none is put."""
+    """`ids` of tokens by their text; `whole`: user-defined ones, the longest first; with `bos` None none is put."""
 
     ids: Mapping[str, int]
     whole: tuple[str, ...]
@@ -68,10 +67,9 @@ def _byte_level(title: str, metadata: Mapping[str, Value]) -> Encode:
     form = PRE_TOKENIZERS[name]
     vocabulary = _vocabulary(metadata, "gpt2", form.bos)
     merges = [_merge(line) for line in dict.fromkeys(_strings(metadata, "merges"))]
-    try:
+    where = f"the vocabulary of {title}"
+    with refusing(where):
         model = models.BPE(vocab=dict(vocabulary.ids), merges=merges, ignore_merges=form.whole_words)
-    except Exception as error:  # nothing narrower is raised
-        raise ValueError(f"its merges: {error}") from error
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -79,7 +77,12 @@ def _byte_level(title: str, metadata: Mapping[str, Value]) -> Encode:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    return _encode(vocabulary, lambda text, _: tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode(text: str, _: bool) -> list[int]:
+        with refusing(where):
+            return tokenizer.encode(text, add_special_tokens=False).ids
+
+    return _encode(vocabulary, encode)
 
 
 def _by_score(title: str, metadata: Mapping[str, Value]) -> Encode:
@@ -105,8 +108,8 @@ def _piece(title: str, piece: str, ids: Mapping[str, int]) -> Iterator[int]:
         id = ids.get(f"<0x{byte:02X}>", ids.get(chr(byte)) if byte < 128 else None)
         if id is None:
             raise CheckpointError(
-                f"{title} has no token for {shown(piece)}, nor for its byte {byte:#04x}; give a text without it, or "
-                "convert the file again"
+                f"{title} has no token for {shown(piece)}, nor for its byte {byte:#04x}; give a text without it, "
+                "or convert the file again"
             )
         yield id
 

@@ -1,4 +1,4 @@
-"""SentencePiece's BPE as llama.cpp has it: of all neighbours that make a token, those of the best score merge first.
+"""SentencePiece's BPE as llama.cpp has it: of neighbours that make a token, the best score merges first.
 
 No merges are stored with such a vocabulary; `tokenizers` has no model that works by scores. Algorithm:
 T. Kudo, J. Richardson, SentencePiece (2018), https://arxiv.org/abs/1808.06226, and src/bpe_model.cc there.
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 def merge_by_score(text: str, ids: Mapping[str, int], scores: Sequence[float]) -> list[str]:
     """The pieces of `text`: tokens, and characters that are none.
 
-    `ids` are those of the tokens by their text, `scores` stand in the order of ids. Of equal scores the pair further
-    left merges first. Takes time and memory of order n log n and n for n characters.
+    `ids` are those of the tokens by their text, `scores` stand in the order of ids. Of equal scores the pair
+    further left merges first. For n characters it takes time of order n log n, and memory of order n.
     """
     pieces = list(text)
     before, behind = list(range(-1, len(pieces) - 1)), list(range(1, len(pieces) + 1))

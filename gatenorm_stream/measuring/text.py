@@ -1,4 +1,4 @@
-"""The text that a model is measured on: ours, or a file's. One part of it is to choose on, the other to judge on."""
+"""The text that a model is measured on: ours, or a file's. One part is to choose on, the other to judge on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def built_in_text() -> Text:
 
 
 def read_text(path: str | os.PathLike[str]) -> Text:
-    """Plain text in UTF-8; its first half chooses, its second judges. They part at an end of a line, if one is near.
+    """Plain text in UTF-8; its first half chooses, its second judges. They part at a line's end, if one is near.
 
     Raises TextError if it is not that, is empty, or can't be read.
     """
@@ -63,8 +63,8 @@ def _decode(name: str, data: bytes) -> str:
         if len(data) == MOST_BYTES and error.start >= len(data) - 3:  # the bound stands within a character
             return data[: error.start].decode("utf-8").removeprefix("\ufeff")
         raise TextError(
-            f"{name} is not in UTF-8: byte {error.start} ({data[error.start]:#04x}) belongs to no character; save it "
-            "in UTF-8 (iconv -f LATIN1 -t UTF-8)"
+            f"{name} is not in UTF-8: byte {error.start} ({data[error.start]:#04x}) belongs to no character; save "
+            "it in UTF-8 (iconv -f LATIN1 -t UTF-8)"
         ) from error
 
 

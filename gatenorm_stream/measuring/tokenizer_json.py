@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from gatenorm_stream.checkpoint.safetensors import json_object
 from gatenorm_stream.errors import CheckpointError, HubError, UnsupportedModelError
+from gatenorm_stream.measuring.tokenizer import Encode, refusing
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Source
 
 FAST, CONFIG, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 MOST_BYTES = 1 << 26
 MOST_VALUES = 1 << 22
-"""Commas and opening brackets; with the size they bound the memory that a parsed file takes. A vocabulary of 262,000
-tokens with 515,000 merges has 1.8 million.
+"""Commas and opening brackets; with the size they bound the memory that a parsed file takes. A vocabulary of
+262,000 tokens with 515,000 merges has 1.8 million.
 """
 
 
-def read_tokenizer_json(source: Source) -> Callable[[str], list[int]]:
+def read_tokenizer_json(source: Source) -> Encode:
     """Text becomes ids; a special token that stands in the text is text.
 
     In front stands what the tokenizer's post-processor puts there; where tokenizer_config.json tells add_bos_token,
@@ -29,21 +29,22 @@ def read_tokenizer_json(source: Source) -> Callable[[str], list[int]]:
     if FAST not in names:
         raise UnsupportedModelError(_missing(source.title, names))
     tokenizer = _load(source)
+
+    where = source.open(FAST).where
+
+    def encode(text: str, special: bool = False) -> Any:
+        with refusing(where):
+            return tokenizer.encode(text, add_special_tokens=special)
+
     told = _told_bos(source, names)
+    front = _front(encode("a", special=True)) if told is None else _bos(tokenizer, source, told)
+    return lambda text: front + encode(text).ids
 
-    def encode(text: str) -> list[int]:
-        try:
-            found = tokenizer.encode(text, add_special_tokens=True)
-        except BaseException as error:
-            raise _refused(error, source) from error
-        ids: list[int] = found.ids
-        special = list(found.special_tokens_mask)
-        plain = [id for id, added in zip(ids, special, strict=True) if not added]
-        if told is not None:
-            return _bos(tokenizer, source, told) + plain
-        return ids[: special.index(0) if 0 in special else len(ids)] + plain
 
-    return encode
+def _front(encoding: Any) -> list[int]:
+    """What was put before the text."""
+    added = list(encoding.special_tokens_mask)
+    return list(encoding.ids[: added.index(0)]) if 0 in added else []
 
 
 def _load(source: Source) -> Any:
@@ -51,26 +52,18 @@ def _load(source: Source) -> Any:
 
     file = source.open(FAST)
     if file.size > MOST_BYTES:
-        raise CheckpointError(f"{file.where} is {file.size} bytes long, and at most {MOST_BYTES} are read; restore it")
+        raise CheckpointError(
+            f"{file.where} is {file.size} bytes long, and at most {MOST_BYTES} are read; restore it"
+        )
     text = bytes(file.read(ByteRange(0, file.size)))
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
         raise CheckpointError(f"{file.where} holds more than {MOST_VALUES} values; restore it")
-    try:
+    with refusing(file.where):
         tokenizer = Tokenizer.from_buffer(text)
-    except BaseException as error:
-        raise _refused(error, source) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def _refused(error: BaseException, source: Source) -> BaseException:
-    """`tokenizers` raises plain Exception, and BaseException where its Rust code panics."""
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        return error
-    reason = " ".join(str(error).split())[:200]
-    return CheckpointError(f"{source.open(FAST).where} is not a tokenizer that can be used ({reason}); restore it")
 
 
 def _told_bos(source: Source, names: tuple[str, ...]) -> str | None:
@@ -95,7 +88,9 @@ def _bos(tokenizer: Any, source: Source, token: str) -> list[int]:
         return []
     id = tokenizer.token_to_id(token)
     if id is None:
-        raise CheckpointError(f"{source.title} has the BOS token {token!r}, which its {FAST} does not hold; restore it")
+        raise CheckpointError(
+            f"{source.title} has the BOS token {token!r}, which its {FAST} does not hold; restore it"
+        )
     return [id]
 
 

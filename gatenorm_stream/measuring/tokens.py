@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor
 from gatenorm_stream.errors import CheckpointError, TextError
 from gatenorm_stream.measuring.gguf_tokens import read_gguf_tokenizer
 from gatenorm_stream.measuring.text import Text
+from gatenorm_stream.measuring.tokenizer import Encode
 from gatenorm_stream.measuring.tokenizer_json import read_tokenizer_json
 
 FEWEST = 16
@@ -41,22 +40,24 @@ def encode_parts(checkpoint: Checkpoint, text: Text, count: int) -> tuple[list[i
     tokenizer = _tokenizer(checkpoint)
     choosing, judging = (_first(tokenizer, part, count) for part in (text.choosing, text.judging))
     if (shorter := min(len(choosing), len(judging))) < count:
-        advice = f"take --tokens {shorter} or fewer, or a longer text" if shorter >= FEWEST else "give a longer text"
+        advice = (
+            f"take --tokens {shorter} or fewer, or a longer text" if shorter >= FEWEST else "give a longer text"
+        )
         raise TextError(
-            f"{text.name} has {shorter} tokens in one of its halves, and {count} are asked for (one half is to choose "
-            f"on, one to judge on): {advice}"
+            f"{text.name} has {shorter} tokens in one of its halves, and {count} are asked for (one half is to "
+            f"choose on, one to judge on): {advice}"
         )
     _check(checkpoint, choosing + judging)
     return choosing, judging
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Callable[[str], list[int]]:
+def _tokenizer(checkpoint: Checkpoint) -> Encode:
     if isinstance(checkpoint, GgufCheckpoint):
         return read_gguf_tokenizer(checkpoint)
     return read_tokenizer_json(checkpoint.source)
 
 
-def _first(tokenizer: Callable[[str], list[int]], text: str, count: int) -> list[int]:
+def _first(tokenizer: Encode, text: str, count: int) -> list[int]:
     """At most `count` tokens of the beginning; of a long text only as much is cut as that takes."""
     size = CHARACTERS * count
     while True:
