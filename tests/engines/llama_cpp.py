@@ -75,8 +75,8 @@ class LlamaCpp:
         line = next(line for line in self._report.splitlines() if "llama_kv_cache: size =" in line)
         return CacheSize(*(float(size) for size in re.findall(r"[KV] \(f16\): +([\d.]+) MiB", line)))
 
-    def tokenize(self, text: str) -> list[int]:
-        return self._post("/tokenize", content=text, add_special=True)["tokens"]
+    def tokenize(self, text: str, *, parse_special: bool = True) -> list[int]:
+        return self._post("/tokenize", content=text, add_special=True, parse_special=parse_special)["tokens"]
 
     def log_probabilities(self, ids: list[int], vocabulary: int, plain_token: int) -> np.ndarray:
         """(tokens, vocabulary), from one request for each prefix.
