@@ -46,6 +46,8 @@ class Family:
     """Stored (in, out), as transformers' Conv1D does: heads are columns."""
     shared_norm: str | None = None
     """The norm before attention, if the MLP reads it too."""
+    output_norm: str | None = None
+    """The norm that what attention puts out goes through before it is added to the stream, if there is one."""
     norm_weight: NormWeight = "plain"
     gated: bool = False
     """In `query`, each head is followed by as many rows of an output gate."""

@@ -1,0 +1,244 @@
+"""Any family that transformers has a class for, a layer at a time: the stock layers, without the whole model's weights.
+
+Memory holds one layer in float32 beside the activations. Of a mixture of experts that is all experts of a layer, for
+a moment twice where transformers fuses what is stored apart: of DeepSeek V3, 46 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gatenorm_stream.errors import UnsupportedModelError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.measuring.decoder import Settle, Stream, Tokens
+from gatenorm_stream.measuring.stock_model import build_stock_model
+from gatenorm_stream.measuring.stock_weights import StockWeights
+
+TOKENS_AT_ONCE = 4096
+"""Of all rows together: their activations between two matrices are held at once."""
+HEAD_NUMBERS = 1 << 23
+"""Numbers of the head that are read at once, and logits that are held at once."""
+Given = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a stock body gives a layer beside the stream: positional and keyword arguments."""
+
+
+class TransformersDecoder:
+    """The decoder protocol, for a safetensors checkpoint.
+
+    `attention` as `settle` gets it is what the attention module puts out. Where the family has a norm behind it or
+    multiplies it, the stream gets `added(number, attention)`.
+
+    Raises UnsupportedModelError if transformers has no class for it or its weights are quantised, CheckpointError
+    if weights are missing.
+    """
+
+    def __init__(self, model: Model) -> None:
+        with torch.no_grad():
+            self._stock = stock = build_stock_model(model)
+            self._weights = StockWeights(model, stock)
+        self._family = model.family
+        self._with_attention = {a.layer for a in model.attention}
+        self._given: dict[tuple[int, int], list[Given]] = {}
+        self._in_tuple = False
+        self._layer_forward = [layer.forward for layer in stock.layers]
+        for number in self._with_attention:
+            attention = self._attention(number)
+            attention.forward = partial(_attend, attention.forward, attention)
+
+    @property
+    def layers(self) -> int:
+        return len(self._stock.layers)
+
+    @torch.no_grad()
+    def embed(self, tokens: Tokens) -> Stream:
+        used, places = np.unique(tokens, return_inverse=True)
+        embedding = self._stock.embedding
+        embedding.weight = torch.nn.Parameter(torch.from_numpy(self._weights.embeddings(used)), requires_grad=False)
+        embedding.padding_idx = None
+        embedded = embedding(torch.from_numpy(places.reshape(tokens.shape)))
+        embedding.to("meta")
+        chunks = _chunks(np.arange(len(tokens)), tokens.shape[1])
+        return np.concatenate([self._through(embedded[rows])[0].numpy() for rows in chunks])
+
+    @torch.no_grad()
+    def layer(self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle) -> Stream:
+        with self._weights.layer(number):
+            attention = None
+            if number in self._with_attention:
+                attention = np.zeros_like(stream)
+                for rows in _chunks(np.flatnonzero(~idle), stream.shape[1]):
+                    attention[rows] = self._until_attention(number, stream[rows])
+                settle(stream, attention)
+            out = np.empty_like(stream)
+            for rows in _chunks(np.arange(len(stream)), stream.shape[1]):
+                out[rows] = self._run(number, stream[rows], None if attention is None else attention[rows])
+        return out
+
+    @torch.no_grad()
+    def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
+        rows, length, _ = stream.shape
+        targets = torch.from_numpy(tokens[:, 1:])
+        hidden = [self._leave(row[None])[:, :-1] for row in stream]
+        normaliser = torch.full((rows, length - 1), -torch.inf, dtype=torch.float64)
+        wanted = torch.zeros(rows, length - 1, dtype=torch.float64)
+        for first, make in self._head_blocks(length):
+            for row, states in enumerate(hidden):
+                logits = make(states)[0].double()
+                normaliser[row] = torch.logaddexp(normaliser[row], logits.logsumexp(-1))
+                place = targets[row] - first
+                inside = (place >= 0) & (place < logits.shape[-1])
+                found = logits.gather(-1, place.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
+                wanted[row] += torch.where(inside, found, 0)
+        return (normaliser - wanted).numpy()
+
+    @torch.no_grad()
+    def logits(self, stream: Stream) -> Stream:
+        """(rows, length, vocabulary): for small models."""
+        hidden = self._leave(stream)
+        return torch.cat([make(hidden) for _, make in self._head_blocks(stream.shape[1])], dim=-1).numpy()
+
+    def added(self, number: int, attention: Stream) -> Stream:
+        """What the stream gets if the attention module puts out `attention`. Only from within `settle`."""
+        layer, norm = self._stock.layers[number], self._family.output_norm
+        with torch.no_grad():
+            out = torch.from_numpy(attention)
+            out = getattr(layer, norm)(out) if norm else out
+            return (out * getattr(layer, "residual_multiplier", 1.0)).numpy()
+
+    def _attention(self, number: int) -> torch.nn.Module:
+        return getattr(self._stock.layers[number], self._family.attention)
+
+    def _head_blocks(self, length: int) -> Iterator[tuple[int, Callable[[torch.Tensor], torch.Tensor]]]:
+        """The first row of each block, and what makes its logits of the states behind the last norm.
+
+        The stock class's own forward does: some families scale or cap logits there.
+        """
+        owner, body, head = self._stock.owner, self._stock.owner_body, self._stock.head
+        table, bias = self._weights.head(), self._weights.head_bias()
+        vocabulary, width = table.shape
+        step = max(1, HEAD_NUMBERS // max(width, length))
+
+        def make(states: torch.Tensor) -> torch.Tensor:
+            body.forward = lambda *_, **__: _BodyOutput(states)
+            try:
+                return owner(inputs_embeds=states, use_cache=False).logits
+            finally:
+                del body.forward
+
+        for first in range(0, vocabulary, step):
+            last = min(first + step, vocabulary)
+            head.weight = torch.nn.Parameter(torch.from_numpy(table.rows(first, last)), requires_grad=False)
+            if bias is not None:
+                head.bias = torch.nn.Parameter(torch.from_numpy(bias[first:last]), requires_grad=False)
+            yield first, make
+        head.to("meta")
+
+    def _until_attention(self, number: int, stream: Stream) -> torch.Tensor:
+        """Runs the layer as far as what attention puts out."""
+        attention = self._attention(number)
+        attention.settled = None
+        try:
+            self._run(number, stream, None)
+        except _Reached as reached:
+            return reached.output
+        raise UnsupportedModelError(
+            f"{type(self._stock.layers[number]).__name__} of transformers does not call its {self._family.attention}"
+        )
+
+    def _run(self, number: int, stream: Stream, attention: Stream | None) -> torch.Tensor:
+        """The stream behind the layer, with this for what its attention puts out."""
+        if attention is not None:
+            self._attention(number).settled = torch.from_numpy(attention)
+        args, kwargs = self._beside(*stream.shape[:2])[number]
+        out = self._layer_forward[number](torch.from_numpy(stream), *args, **kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+    def _beside(self, rows: int, length: int) -> list[Given]:
+        """What the stock body gives each layer beside the stream: masks and rotary embeddings for these rows."""
+        if (rows, length) not in self._given:
+            width = self._stock.model.config.get_text_config().hidden_size
+            self._through(torch.zeros(rows, length, width))
+        return self._given[rows, length]
+
+    def _leave(self, stream: Stream) -> torch.Tensor:
+        """What the stock body puts out when this is the stream behind its last layer."""
+        behind = torch.from_numpy(stream)
+        return self._through(behind, behind)[1]
+
+    def _through(
+        self, embedded: torch.Tensor, behind: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the stock body with layers that let the stream pass, and keeps what it gives each of them.
+
+        Gives what its first layer got, and what the body put out; the last layer puts out `behind`.
+        """
+        given: list[Given] = []
+        entered: list[torch.Tensor] = []
+
+        def passing(number: int, *args: Any, **kwargs: Any) -> Any:
+            stream, args = (args[0], args[1:]) if args else (kwargs.pop("hidden_states"), ())
+            if stream.ndim != embedded.ndim:
+                raise _InTuple
+            entered.append(stream)
+            given.append((args, kwargs))
+            out = behind if behind is not None and number == self.layers - 1 else stream
+            return (out,) if self._in_tuple else out
+
+        for number, layer in enumerate(self._stock.layers):
+            layer.forward = partial(passing, number)
+        try:
+            out = self._stock.body(inputs_embeds=embedded, use_cache=False).last_hidden_state
+            if out.ndim != embedded.ndim:
+                raise _InTuple
+        except _InTuple:
+            if self._in_tuple:
+                raise
+            self._in_tuple = True
+            return self._through(embedded, behind)
+        finally:
+            for layer in self._stock.layers:
+                del layer.forward
+        self._given[embedded.shape[0], embedded.shape[1]] = given
+        return entered[0], out
+
+
+class _BodyOutput:
+    """What a stock body puts out, to the class with the head: the states, and nothing beside them."""
+
+    def __init__(self, states: torch.Tensor) -> None:
+        self.last_hidden_state = states
+
+    def __getitem__(self, _: int) -> torch.Tensor:
+        return self.last_hidden_state
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+class _Reached(Exception):  # noqa: N818, leaves a layer's forward
+    def __init__(self, output: torch.Tensor) -> None:
+        self.output = output
+
+
+class _InTuple(Exception):  # noqa: N818
+    """The stock body takes the first of what a layer puts out."""
+
+
+def _attend(forward: Callable[..., Any], attention: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Stands for an attention module's forward: puts out what it was told to, or else tells what it would."""
+    if attention.settled is not None:
+        return attention.settled, None
+    out = forward(*args, **kwargs)
+    raise _Reached(out[0] if isinstance(out, tuple) else out)
+
+
+def _chunks(rows: npt.NDArray[np.intp], length: int) -> Iterator[npt.NDArray[np.intp]]:
+    step = max(1, TOKENS_AT_ONCE // length)
+    for first in range(0, len(rows), step):
+        yield rows[first : first + step]
