@@ -21,6 +21,8 @@ MOST_MODULES = 4096
 """More than any model has of one kind."""
 CODE = ("auto_map", "attn_implementation", "experts_implementation", "use_kernels", "custom_pipelines")
 """Config entries that may have transformers fetch or run code. Those that begin with _ are its own, too."""
+INFINITY = "__float__"
+"""How a config.json of transformers says numbers that JSON has not."""
 LOADING = ("quantization_config", "torch_dtype", "dtype")
 """Of numbers that our reader widens itself."""
 
@@ -62,7 +64,7 @@ def build_stock_model(model: Model) -> StockModel:
             "install a newer transformers"
         ) from None
     try:
-        config = config_class.from_dict(plain_config(model.config))
+        config = config_class.from_dict(plain_config(dict(model.config)))
         with torch.device("meta"):
             stock = model_class._from_config(
                 config, dtype=torch.float32, attn_implementation=_attention(model_class, config)
@@ -76,10 +78,16 @@ def build_stock_model(model: Model) -> StockModel:
     return _parts(stock, layers_path)
 
 
-def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what could have transformers run code or quantise, at any depth."""
+def plain_config(config: Any) -> Any:
+    """Without what could have transformers run code or quantise, at any depth; with infinity where its files say so."""
+    if isinstance(config, list):
+        return [plain_config(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.keys() == {INFINITY} and config[INFINITY] in ("Infinity", "-Infinity", "NaN"):
+        return float(config[INFINITY])
     return {
-        key: plain_config(value) if isinstance(value, dict) else value
+        key: plain_config(value)
         for key, value in config.items()
         if key not in (*CODE, *LOADING) and not key.startswith("_")
     }

@@ -111,12 +111,13 @@ class StockWeights:
 
     def _load_body(self) -> None:
         body, path = self._stock.body, self._stock.body_path
-        apart = {m for part in (self._stock.layers, self._stock.embedding) for m in part.modules()}
-        modules = [(name, module) for name, module in body.named_modules() if module not in apart]
+        in_layers = set(self._stock.layers.modules())
+        modules = [(name, module) for name, module in body.named_modules() if module not in in_layers]
         targets = {
             ".".join(filter(None, (path, name, leaf)))
             for name, module in modules
             for leaf in (*module._parameters, *module._buffers)
+            if module is not self._stock.embedding
         }
         self._load(source for target, source in self._beside.items() if target in targets)
         self._complete(modules, f"{path}.")
@@ -152,7 +153,7 @@ class StockWeights:
             if module._non_persistent_buffers_set:
                 self._stock.body._init_weights(module)
             for leaf, value in (*module._parameters.items(), *module._buffers.items()):
-                if value is not None and value.is_meta:
+                if value is not None and value.is_meta and module is not self._stock.embedding:
                     raise CheckpointError(
                         f"{self._checkpoint.source.title} has no {where}{name}.{leaf}, which its config.json calls "
                         "for; restore it"

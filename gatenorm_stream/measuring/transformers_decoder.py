@@ -59,10 +59,10 @@ class TransformersDecoder:
     def embed(self, tokens: Tokens) -> Stream:
         used, places = np.unique(tokens, return_inverse=True)
         embedding = self._stock.embedding
-        embedding.weight = torch.nn.Parameter(torch.from_numpy(self._weights.embeddings(used)), requires_grad=False)
         embedding.padding_idx = None
+        table, embedding.weight = embedding.weight, _parameter(self._weights.embeddings(used))
         embedded = embedding(torch.from_numpy(places.reshape(tokens.shape)))
-        embedding.to("meta")
+        embedding.weight = table
         chunks = _chunks(np.arange(len(tokens)), tokens.shape[1])
         return np.concatenate([self._through(embedded[rows])[0].numpy() for rows in chunks])
 
@@ -133,9 +133,9 @@ class TransformersDecoder:
 
         for first in range(0, vocabulary, step):
             last = min(first + step, vocabulary)
-            head.weight = torch.nn.Parameter(torch.from_numpy(table.rows(first, last)), requires_grad=False)
+            head.weight = _parameter(table.rows(first, last))
             if bias is not None:
-                head.bias = torch.nn.Parameter(torch.from_numpy(bias[first:last]), requires_grad=False)
+                head.bias = _parameter(bias[first:last])
             yield first, make
         head.to("meta")
 
@@ -178,10 +178,17 @@ class TransformersDecoder:
 
         Gives what its first layer got, and what the body put out; the last layer puts out `behind`.
         """
+        try:
+            return self._passed(embedded, behind)
+        except _InTuple:
+            self._in_tuple = True
+            return self._passed(embedded, behind)
+
+    def _passed(self, embedded: torch.Tensor, behind: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         given: list[Given] = []
         entered: list[torch.Tensor] = []
 
-        def passing(number: int, *args: Any, **kwargs: Any) -> Any:
+        def let_pass(number: int, *args: Any, **kwargs: Any) -> Any:
             stream, args = (args[0], args[1:]) if args else (kwargs.pop("hidden_states"), ())
             if stream.ndim != embedded.ndim:
                 raise _InTuple
@@ -191,19 +198,14 @@ class TransformersDecoder:
             return (out,) if self._in_tuple else out
 
         for number, layer in enumerate(self._stock.layers):
-            layer.forward = partial(passing, number)
+            layer.forward = partial(let_pass, number)
         try:
             out = self._stock.body(inputs_embeds=embedded, use_cache=False).last_hidden_state
-            if out.ndim != embedded.ndim:
-                raise _InTuple
-        except _InTuple:
-            if self._in_tuple:
-                raise
-            self._in_tuple = True
-            return self._through(embedded, behind)
         finally:
             for layer in self._stock.layers:
                 del layer.forward
+        if out.ndim != embedded.ndim:
+            raise _InTuple
         self._given[embedded.shape[0], embedded.shape[1]] = given
         return entered[0], out
 
@@ -236,6 +238,10 @@ def _attend(forward: Callable[..., Any], attention: torch.nn.Module, *args: Any,
         return attention.settled, None
     out = forward(*args, **kwargs)
     raise _Reached(out[0] if isinstance(out, tuple) else out)
+
+
+def _parameter(numbers: npt.NDArray[np.float32]) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.from_numpy(numbers), requires_grad=False)
 
 
 def _chunks(rows: npt.NDArray[np.intp], length: int) -> Iterator[npt.NDArray[np.intp]]:
