@@ -165,9 +165,7 @@ FAMILIES = (
     Family("GPT-OSS", "gpt_oss", "GptOssForCausalLM"),
     Family("Llama 4 (text)", "llama4_text", "Llama4ForCausalLM"),
     Family("GLM 4", "glm", "GlmForCausalLM"),
-    Family(
-        "GLM 4 0414", "glm4", "Glm4ForCausalLM", output_norm="post_self_attn_layernorm", note=WITH_POST_NORM
-    ),
+    Family("GLM 4 0414", "glm4", "Glm4ForCausalLM", output_norm="post_self_attn_layernorm", note=WITH_POST_NORM),
     Family(
         "EXAONE 4", "exaone4", "Exaone4ForCausalLM", input_norm=None, output_norm=POST_NORM, note=ONLY_POST_NORM
     ),

@@ -13,8 +13,8 @@ Stream: TypeAlias = npt.NDArray[np.float32]
 Tokens: TypeAlias = npt.NDArray[np.int64]
 """(rows, length); every row starts at position 0."""
 Settle: TypeAlias = Callable[[Stream, Stream], None]
-"""settle(stream, attention): called once by each layer that has softmax attention, with the stream before the sublayer
-and what the sublayer puts out, both (rows, length, hidden); it may change `attention` in place."""
+"""settle(stream, attention): called once by each layer that has softmax attention, with the stream before the
+sublayer and what the sublayer puts out, both (rows, length, hidden); it may change `attention` in place."""
 
 
 class Decoder(Protocol):

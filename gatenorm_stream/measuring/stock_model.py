@@ -79,7 +79,7 @@ def build_stock_model(model: Model) -> StockModel:
 
 
 def plain_config(config: Any) -> Any:
-    """Without what could have transformers run code or quantise, at any depth; with infinity where its files say so."""
+    """Without what could have transformers run code or quantise, at any depth, and with its infinite numbers."""
     if isinstance(config, list):
         return [plain_config(value) for value in config]
     if not isinstance(config, dict):
@@ -105,9 +105,13 @@ def check_counts(config: Mapping[str, Any], where: str) -> None:
 def _stock_names(model: Model) -> tuple[str, str, str]:
     """Model type, class, and the path of the decoder layers in it."""
     row, title = model.family, model.checkpoint.source.title
-    if model.checkpoint.source.gguf or not row.stock:
+    if model.checkpoint.source.gguf:
         raise UnsupportedModelError(
-            f"{title} ({row.name}) can't be measured: neither this tool nor transformers has a class that runs it"
+            f"{title} ({row.name}) can't be measured from GGUF; measure its safetensors form"
+        )
+    if not row.stock:
+        raise UnsupportedModelError(
+            f"{title} ({row.name}) can't be measured: transformers has no class that runs it"
         )
     if not model.multimodal:
         return row.model_type, row.architecture, row.layers

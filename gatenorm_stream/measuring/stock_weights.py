@@ -106,7 +106,8 @@ class StockWeights:
         converters = [entry for entry in self._mapping if isinstance(entry, WeightConverter)]
         there = model.state_dict()
         return {
-            rename_source_key(name, renamings, converters, model.base_model_prefix, there)[0]: name for name in names
+            rename_source_key(name, renamings, converters, model.base_model_prefix, there)[0]: name
+            for name in names
         }
 
     def _load_body(self) -> None:

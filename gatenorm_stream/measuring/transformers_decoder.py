@@ -1,7 +1,7 @@
-"""Any family that transformers has a class for, a layer at a time: the stock layers, without the whole model's weights.
+"""Any family that transformers has a class for, by its stock layers, one of which has its weights at a time.
 
-Memory holds one layer in float32 beside the activations. Of a mixture of experts that is all experts of a layer, for
-a moment twice where transformers fuses what is stored apart: of DeepSeek V3, 46 GB.
+Memory holds that layer in float32 beside the activations. Of a mixture of experts it is all experts of the layer,
+for a moment twice where transformers fuses what is stored apart: twice 46 GB for DeepSeek V3.
 """
 
 from __future__ import annotations
@@ -55,20 +55,19 @@ class TransformersDecoder:
     def layers(self) -> int:
         return len(self._stock.layers)
 
-    @torch.no_grad()
     def embed(self, tokens: Tokens) -> Stream:
-        used, places = np.unique(tokens, return_inverse=True)
-        embedding = self._stock.embedding
-        embedding.padding_idx = None
-        table, embedding.weight = embedding.weight, _parameter(self._weights.embeddings(used))
-        embedded = embedding(torch.from_numpy(places.reshape(tokens.shape)))
-        embedding.weight = table
-        chunks = _chunks(np.arange(len(tokens)), tokens.shape[1])
-        return np.concatenate([self._through(embedded[rows])[0].numpy() for rows in chunks])
+        with torch.no_grad():
+            used, places = np.unique(tokens, return_inverse=True)
+            embedding = self._stock.embedding
+            embedding.padding_idx = None
+            table, embedding.weight = embedding.weight, _parameter(self._weights.embeddings(used))
+            embedded = embedding(torch.from_numpy(places.reshape(tokens.shape)))
+            embedding.weight = table
+            chunks = _chunks(np.arange(len(tokens)), tokens.shape[1])
+            return np.concatenate([self._through(embedded[rows])[0].numpy() for rows in chunks])
 
-    @torch.no_grad()
     def layer(self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle) -> Stream:
-        with self._weights.layer(number):
+        with torch.no_grad(), self._weights.layer(number):
             attention = None
             if number in self._with_attention:
                 attention = np.zeros_like(stream)
@@ -80,39 +79,47 @@ class TransformersDecoder:
                 out[rows] = self._run(number, stream[rows], None if attention is None else attention[rows])
         return out
 
-    @torch.no_grad()
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
-        rows, length, _ = stream.shape
-        targets = torch.from_numpy(tokens[:, 1:])
-        hidden = [self._leave(row[None])[:, :-1] for row in stream]
-        normaliser = torch.full((rows, length - 1), -torch.inf, dtype=torch.float64)
-        wanted = torch.zeros(rows, length - 1, dtype=torch.float64)
-        for first, make in self._head_blocks(length):
-            for row, states in enumerate(hidden):
-                logits = make(states)[0].double()
-                normaliser[row] = torch.logaddexp(normaliser[row], logits.logsumexp(-1))
-                place = targets[row] - first
-                inside = (place >= 0) & (place < logits.shape[-1])
-                found = logits.gather(-1, place.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
-                wanted[row] += torch.where(inside, found, 0)
-        return (normaliser - wanted).numpy()
+        with torch.no_grad():
+            rows, length, _ = stream.shape
+            targets = torch.from_numpy(tokens[:, 1:])
+            hidden = [self._leave(row[None])[:, :-1] for row in stream]
+            normaliser = torch.full((rows, length - 1), -torch.inf, dtype=torch.float64)
+            wanted = torch.zeros(rows, length - 1, dtype=torch.float64)
+            for first, make in self._head_blocks(length):
+                for row, states in enumerate(hidden):
+                    logits = make(states)[0].double()
+                    normaliser[row] = torch.logaddexp(normaliser[row], logits.logsumexp(-1))
+                    place = targets[row] - first
+                    inside = (place >= 0) & (place < logits.shape[-1])
+                    found = logits.gather(-1, place.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
+                    wanted[row] += torch.where(inside, found, 0)
+            nats: npt.NDArray[np.float64] = (normaliser - wanted).numpy()
+            return nats
 
-    @torch.no_grad()
     def logits(self, stream: Stream) -> Stream:
         """(rows, length, vocabulary): for small models."""
-        hidden = self._leave(stream)
-        return torch.cat([make(hidden) for _, make in self._head_blocks(stream.shape[1])], dim=-1).numpy()
+        with torch.no_grad():
+            hidden = self._leave(stream)
+            blocks = [make(hidden) for _, make in self._head_blocks(stream.shape[1])]
+            made: Stream = torch.cat(blocks, dim=-1).numpy()
+            return made
 
     def added(self, number: int, attention: Stream) -> Stream:
-        """What the stream gets if the attention module puts out `attention`. Only from within `settle`."""
+        """(rows, length, hidden): what the stream gets when the attention module puts out `attention`.
+
+        Only from within `settle`, while the layer has its weights.
+        """
         layer, norm = self._stock.layers[number], self._family.output_norm
         with torch.no_grad():
             out = torch.from_numpy(attention)
             out = getattr(layer, norm)(out) if norm else out
-            return (out * getattr(layer, "residual_multiplier", 1.0)).numpy()
+            change: Stream = (out * getattr(layer, "residual_multiplier", 1.0)).numpy()
+            return change
 
     def _attention(self, number: int) -> torch.nn.Module:
-        return getattr(self._stock.layers[number], self._family.attention)
+        attention: torch.nn.Module = getattr(self._stock.layers[number], self._family.attention)
+        return attention
 
     def _head_blocks(self, length: int) -> Iterator[tuple[int, Callable[[torch.Tensor], torch.Tensor]]]:
         """The first row of each block, and what makes its logits of the states behind the last norm.
@@ -123,6 +130,7 @@ class TransformersDecoder:
         table, bias = self._weights.head(), self._weights.head_bias()
         vocabulary, width = table.shape
         step = max(1, HEAD_NUMBERS // max(width, length))
+        empty = {name: getattr(head, name) for name in ("weight", "bias")}
 
         def make(states: torch.Tensor) -> torch.Tensor:
             body.forward = lambda *_, **__: _BodyOutput(states)
@@ -137,7 +145,8 @@ class TransformersDecoder:
             if bias is not None:
                 head.bias = _parameter(bias[first:last])
             yield first, make
-        head.to("meta")
+        for name, value in empty.items():
+            setattr(head, name, value)
 
     def _until_attention(self, number: int, stream: Stream) -> torch.Tensor:
         """Runs the layer as far as what attention puts out."""
@@ -147,9 +156,8 @@ class TransformersDecoder:
             self._run(number, stream, None)
         except _Reached as reached:
             return reached.output
-        raise UnsupportedModelError(
-            f"{type(self._stock.layers[number]).__name__} of transformers does not call its {self._family.attention}"
-        )
+        layer = type(self._stock.layers[number]).__name__
+        raise UnsupportedModelError(f"{layer} of transformers does not call its {self._family.attention}")
 
     def _run(self, number: int, stream: Stream, attention: Stream | None) -> torch.Tensor:
         """The stream behind the layer, with this for what its attention puts out."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-
 from tests.families import tiny, wrapper_cases
 from tests.families.cases import CASES
 from tests.families.measured import behind_layers, expected_logits, losses, opened
