@@ -104,8 +104,8 @@ class Mxfp4:
             or blocks.shape != (*scales.shape, 16)
         ):
             raise UnsupportedModelError(
-                f"{blocks.name} in {checkpoint.source.title} ({blocks.dtype}, {list(blocks.shape)}) is not GPT-OSS's "
-                "MXFP4; use the unquantised safetensors form of this model"
+                f"{blocks.name} in {checkpoint.source.title} ({blocks.dtype}, {list(blocks.shape)}) is not "
+                "GPT-OSS's MXFP4; use the unquantised safetensors form of this model"
             )
 
     def read(self) -> Numbers:
