@@ -49,7 +49,7 @@ class Rows:
     def __init__(self, weight: Weight, take: Callable[[int], Bytes]) -> None:
         self._weight = weight
         self._take = take
-        self._scale = _scale(weight)
+        self._scale = scale_of(weight)
 
     def __call__(self, *ranges: ByteRange) -> FloatArray:
         """The rows that stand in `ranges`, one below the other."""
@@ -83,7 +83,7 @@ def widened_row_bytes(weight: Weight) -> int:
     return weight.tensor.shape[1] * np.dtype(widened(weight.tensor.dtype)).itemsize
 
 
-def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
+def scale_of(weight: Weight) -> Callable[[int, int], FloatArray] | None:
     """Gives the factors of rows start to stop."""
     if weight.scale is None:
         return None
