@@ -61,11 +61,16 @@ class Picture:
 
 
 def score_picture(
-    name: str, reading: str, scores: Sequence[LayerScore], dropped: tuple[int, ...], fate: str = "would go"
+    name: str,
+    reading: str | None,
+    scores: Sequence[LayerScore],
+    dropped: tuple[int, ...],
+    fate: str = "would go",
 ) -> Picture:
     """Bars of the scores and, where the reading has them, a heat map of layers by heads; layer 0 is on top.
 
-    `fate` is what happens to the attention of the layers `dropped`.
+    `reading` is None where the scores are influences. `fate` is what happens to the attention of the layers
+    `dropped`.
     """
     row = max(SMALLEST_ROW, min(LARGEST_ROW, TALLEST // len(scores)))
     heads = max(len(s.heads) for s in scores)
@@ -75,11 +80,12 @@ def score_picture(
     map_ = marks + MARKS
     top, bottom = HEADING, HEADING + row * len(scores)
     width = map_ + (max(heads * cell, LEGEND) if heads else MARKS // 2) + MARGIN
-    title = "".join(c if c.isprintable() else "?" for c in f"Gate-Norm scores of {name}")
+    what, how = ("Gate-Norm scores", f"reading {reading}") if reading else ("Block influence", "measured")
+    title = "".join(c if c.isprintable() else "?" for c in f"{what} of {name}")
     parts: list[Iterator[Box | Label]] = [
         _heading(
             title,
-            f"reading {reading}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}",
+            f"{how}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}",
             width,
         ),
         _bars(scores, dropped, bars, top, row),
