@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
+from gatenorm_stream.formats.zeroed import PLAIN
 from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.plan import Plan
@@ -29,6 +30,9 @@ That was by another score, Gate-Norm. In the tool's own measurements, on 12 mode
 91 M, the score used here chose better than chance at a fifth; but the 8 did not tell it from taking the first
 layers, which looks at nothing, and where a third or half went it was worse than chance on them."""
 
+CONSTANTS = """\
+In the place of each stands a constant vector, in tensors that were added; `gatenorm.json` has them too."""
+
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time
 by itself. No custom code is needed."""
@@ -46,12 +50,13 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
     blocks = "\n\n".join([*([] if removes else [ZEROED]), *run_it(model, removes, choice.engines)])
+    held = f"{CONSTANTS}\n" if plan.constants and PLAIN not in choice.cautions else ""
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
 
 Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {done} {place} layers
 {layer_list(plan.dropped)} (counted from 0). Their MLPs stay; every kept tensor is byte-identical to the source's.
-
+{held}
 | | before | after | change |
 |---|---|---|---|
 {sizes}
