@@ -75,6 +75,10 @@ class Rows:
             done += len(raw)
         return rows
 
+    def between(self, start: int, stop: int) -> FloatArray:
+        """Rows `start` to `stop` - 1 of the matrix."""
+        return self(self._weight.rows(start, stop))
+
     def _stored(self, where: ByteRange, memory: Bytes) -> Bytes:
         file = self._weight.tensor.shard.file
         if not isinstance(file, LocalFile):
