@@ -32,7 +32,7 @@ def behind_layers(decoder: Decoder, tokens: Tokens, replaced: Sequence[Mapping[i
         def settle(stream, attention, number=number, idle=idle):
             assert attention.shape == stream.shape
             assert not attention[idle].any()
-            for row in np.flatnonzero(idle):
+            for row in map(int, np.flatnonzero(idle)):
                 attention[row] = replaced[row][number]
 
         stream = decoder.layer(number, stream, idle, settle)
