@@ -99,6 +99,7 @@ def test_no_op_writes_biases_of_the_mlp_before(dtype: str, layers: tuple[int, ..
     assert config["mlp_bias"] is True
     assert config["gatenorm"]["pruned_layers"] == list(layers)
     assert "constants" not in config["gatenorm"]
+    assert "In the place of each stands a constant vector" in (out / "README.md").read_text("utf-8")
     index = json.loads((out / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(len(data) for _, _, data in (*after.values(), *biases.values()))
 
@@ -159,6 +160,7 @@ def test_zeroed_is_plain_where_there_is_no_such_bias(llama: Path, tmp_path: Path
     done = run(llama, "--out", tmp_path / "out", "--plan", tmp_path / "plan.json")
     assert done.returncode == 0, done.stderr
     assert "zeroed holds no constants in this model" in " ".join(done.stdout.split())
+    assert "constant vector" not in (tmp_path / "out/README.md").read_text("utf-8")
     gatenorm_stream.prune(replace(plan, constants={}), tmp_path / "plain")
     assert read_tensors(tmp_path / "out") == read_tensors(tmp_path / "plain")
 

@@ -5,19 +5,20 @@ What is read of the metadata is what llama.cpp reads; it knows no sliding window
 
 from __future__ import annotations
 
-import math
-from typing import NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.gguf import ARCHITECTURE, LAYERS, check_matrix
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Weight
-from gatenorm_stream.families.sublayers import Attention as Stored
-from gatenorm_stream.floats import STORED as PLAIN
+from gatenorm_stream.families.sizes import number_above
+from gatenorm_stream.floats import STORED
 from gatenorm_stream.formats.deci import DECI, HALVES, KNOWN_TENSORS, PAIRS
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
-from gatenorm_stream.measuring.rotary import Rotary
+from gatenorm_stream.measuring.rotary import Rotary, Yarn, yarn_gain
 
 BASE = 10000.0
 """What llama.cpp takes where the metadata are silent."""
@@ -49,7 +50,7 @@ def read_gguf(model: Model) -> Llama:
     )
 
 
-def _attention(model: Model, found: Stored) -> Attention:
+def _attention(model: Model, found: sublayers.Attention) -> Attention:
     heads, hidden = found.heads, model.hidden
     place, queries, keys = f"{LAYERS}.{found.layer}.", heads.queries * heads.dim, heads.keys * heads.dim
     return Attention(
@@ -84,19 +85,31 @@ def _rotary(model: Model) -> Rotary:
             _unsupported(model, f"{architecture}.{name}={shown(model.text[f'{architecture}.{name}'])}")
     if long := next((t for t in model.checkpoint.tensors if t.startswith("rope_factors_")), None):
         _unsupported(model, long)
-    kind = model.text.get(f"{architecture}.rope.scaling.type", "linear")
-    if kind not in ("none", "linear"):
-        _unsupported(model, f"{architecture}.rope.scaling.type={shown(kind)}")
-    slowed = 1.0
-    if kind == "linear":
-        older = "rope.scale_linear" if f"{architecture}.rope.scaling.factor" not in model.text else ""
-        slowed = _number(model, older or "rope.scaling.factor", 1.0)
     divisors = model.checkpoint.tensors.get("rope_freqs.weight")
     if divisors:
         _check_vector(model, divisors, dim // 2)
-    return Rotary(
-        dim, _number(model, "rope.freq_base", BASE), architecture not in HALVES, slowed=slowed, divisors=divisors
+    base = _number(model, "rope.freq_base", BASE, above=1)
+    rotary = Rotary(dim, base, architecture not in HALVES, divisors=divisors)
+    kind = model.text.get(f"{architecture}.rope.scaling.type", "linear")
+    if kind == "none":
+        return rotary
+    if kind not in ("linear", "yarn"):
+        _unsupported(model, f"{architecture}.rope.scaling.type={shown(kind)}")
+    older = f"{architecture}.rope.scaling.factor" not in model.text
+    factor = _number(model, "rope.scale_linear" if older else "rope.scaling.factor", 1.0)
+    rotary = replace(rotary, factor=factor)
+    return replace(rotary, **_yarn(model, factor)) if kind == "yarn" else rotary
+
+
+def _yarn(model: Model, factor: float) -> dict[str, Any]:
+    """llama.cpp reads more of it for other architectures."""
+    whole = _number(model, "context_length", None)
+    scaling = Yarn(
+        _number(model, "rope.scaling.original_context_length", whole),
+        _number(model, "rope.scaling.yarn_beta_fast", 32.0),
+        _number(model, "rope.scaling.yarn_beta_slow", 1.0),
     )
+    return {"scaling": scaling, "gain": yarn_gain(factor) * _number(model, "rope.scaling.attn_factor", 1.0)}
 
 
 def _linear(model: Model, name: str, rows: int, columns: int) -> Linear:
@@ -122,7 +135,7 @@ def _norm(model: Model, name: str) -> Tensor:
 
 
 def _check_vector(model: Model, tensor: Tensor, length: int) -> None:
-    if tensor.dtype not in PLAIN or tensor.shape != (length,):
+    if tensor.dtype not in STORED or tensor.shape != (length,):
         raise CheckpointError(
             f"{tensor.name} in {model.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, where "
             f"{length} plain numbers belong; it is damaged, download it again"
@@ -135,16 +148,10 @@ def _tensor(model: Model, name: str) -> Tensor:
     return model.checkpoint.tensors[name]
 
 
-def _number(model: Model, key: str, default: float | None) -> float:
-    """Raises CheckpointError if it is not a positive number; where the metadata say 0, `default` holds."""
+def _number(model: Model, key: str, default: float | None, above: float = 0.0) -> float:
+    """Where the metadata say 0, `default` holds. Raises CheckpointError if it is no number above `above`."""
     name = f"{model.text[ARCHITECTURE]}.{key}"
-    value = model.text.get(name) or default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise CheckpointError(
-            f"{model.checkpoint.source.title} has {name}={shown(value)}, which must be a positive number; "
-            "download it again"
-        )
-    return float(value)
+    return number_above(above, model.text.get(name) or default, name, model.checkpoint.source.title)
 
 
 def _unsupported(model: Model, what: str) -> NoReturn:

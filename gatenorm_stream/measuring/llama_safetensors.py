@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.projections import Weight
-from gatenorm_stream.families.sizes import size
-from gatenorm_stream.families.sublayers import Attention as Stored
+from gatenorm_stream.families.sizes import number_above, size
 from gatenorm_stream.families.weights import FLOAT_DTYPES, Place, find_tensor, read_weight
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
-from gatenorm_stream.measuring.rotary import Llama3, Rotary
+from gatenorm_stream.measuring.rotary import Llama3, Rotary, Yarn, yarn_gain
 
 EPSILON = 1e-6
 """What the stock classes take where config.json is silent."""
 WINDOWED_FROM = 28
 """The first layer whose attention slides in a Qwen 2, where config.json is silent."""
+SPECIAL_YARN = ("mscale", "mscale_all_dim", "truncate")
+"""What other families give YaRN."""
 
 
 def read_safetensors(model: Model) -> Llama:
@@ -63,7 +64,7 @@ def _layers(model: Model) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _attention(model: Model, found: Stored) -> Attention:
+def _attention(model: Model, found: sublayers.Attention) -> Attention:
     place, heads, hidden = _place(model, f"{model.prefix}{found.layer}."), found.heads, model.hidden
     biases, weights = _attention_biases(model), {"q": found.query.weight, "k": found.key.weight}
     weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
@@ -124,6 +125,8 @@ def _table(model: Model, module: str) -> Weight:
 
 def _window(model: Model, layer: int) -> int | None:
     window = sliding_window(model)
+    if window is not None and window < 1:
+        raise CheckpointError(f"{model.checkpoint.config_where} has sliding_window={window}; restore it")
     if window is None or model.family.model_type != "qwen2":
         return window
     types = model.config.get("layer_types")
@@ -140,37 +143,44 @@ def _rotary(model: Model) -> Rotary:
             _unsupported(model, f"partial_rotary_factor={shown(share)}")
     if dim % 2:
         _unsupported(model, f"head_dim={dim}")
-    base = _number(rope["rope_theta"], "rope_theta", where)
-    match rope["rope_type"]:
-        case "default":
-            return Rotary(dim, base)
-        case "linear":
-            return Rotary(dim, base, slowed=_number(rope.get("factor"), "factor", where))
-        case "llama3":
-            return Rotary(dim, base, llama3=_llama3(model, rope))
-        case kind:
-            _unsupported(model, f"rope_type={shown(kind)}")
+    base = _number(rope["rope_theta"], "rope_theta", where, above=1)
+    kind = rope["rope_type"]
+    if kind == "default":
+        return Rotary(dim, base)
+    if kind not in ("linear", "llama3", "yarn"):
+        _unsupported(model, f"rope_type={shown(kind)}")
+    factor = _number(rope.get("factor"), "factor", where)
+    if kind == "linear":
+        return Rotary(dim, base, factor=factor)
+    if kind == "llama3":
+        return Rotary(dim, base, factor=factor, scaling=_llama3(model, rope))
+    if special := next((key for key in SPECIAL_YARN if rope.get(key) is not None), None):
+        _unsupported(model, f"{special}={shown(rope[special])}")
+    yarn = Yarn(
+        _context(model, rope),
+        _number(rope.get("beta_fast"), "beta_fast", where, 32.0),
+        _number(rope.get("beta_slow"), "beta_slow", where, 1.0),
+    )
+    gain = _number(rope.get("attention_factor"), "attention_factor", where, yarn_gain(factor))
+    return Rotary(dim, base, factor=factor, scaling=yarn, gain=gain)
 
 
 def _llama3(model: Model, rope: dict[str, Any]) -> Llama3:
-    context = "original_max_position_embeddings"
-    numbers = {**rope, context: rope.get(context, model.config.get("max_position_embeddings"))}
     where = model.checkpoint.config_where
-    names = ("factor", "low_freq_factor", "high_freq_factor", context)
-    found = Llama3(*(_number(numbers.get(name), name, where) for name in names))
-    if found.high <= found.low:
-        raise CheckpointError(
-            f"{where} has high_freq_factor={found.high} for low_freq_factor={found.low}; restore it"
-        )
-    return found
+    low, high = (_number(rope.get(key), key, where) for key in ("low_freq_factor", "high_freq_factor"))
+    if high <= low:
+        raise CheckpointError(f"{where} has high_freq_factor={high}, not above low_freq_factor; restore it")
+    return Llama3(low, high, _context(model, rope))
 
 
-def _number(value: object, key: str, where: str, default: float | None = None) -> float:
-    """Raises CheckpointError if it is not a positive number."""
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise CheckpointError(f"{where} has {key}={shown(value)}, which must be a positive number; restore it")
-    return float(value)
+def _context(model: Model, rope: dict[str, Any]) -> float:
+    key = "original_max_position_embeddings"
+    where, whole = model.checkpoint.config_where, model.config.get("max_position_embeddings")
+    return _number(rope.get(key, whole), key, where)
+
+
+def _number(value: object, key: str, where: str, default: float | None = None, above: float = 0.0) -> float:
+    return number_above(above, default if value is None else value, key, where)
 
 
 def _place(model: Model, prefix: str) -> Place:
