@@ -158,6 +158,7 @@ def test_only_the_layer_that_runs_has_weights(case, checkpoint):
         assert not any(there())
         for table in (decoder._stock.embedding, decoder._stock.head):
             assert table.weight.is_meta
+        assert all(decoder._attention(number).settled is None for number in range(decoder.layers))
 
 
 def test_idle_attention_is_not_computed(checkpoint):
