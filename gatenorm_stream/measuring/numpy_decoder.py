@@ -95,7 +95,7 @@ class NumpyDecoder:
             settle(stream, out)
             out += stream
         else:
-            out = stream.copy()
+            out = stream + vector(layer.constant) if layer.constant else stream.copy()
         tokens = out.reshape(-1, self._llama.hidden)
         following = self._first_blocks(number + 1)
         for group in self._groups_of_tokens(layer, len(tokens)):

@@ -16,6 +16,7 @@ import torch
 
 from gatenorm_stream.errors import UnsupportedModelError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.measuring.absent_attention import leave_attention_out
 from gatenorm_stream.measuring.decoder import Settle, Stream, Tokens
 from gatenorm_stream.measuring.stock_body import StockBody
 from gatenorm_stream.measuring.stock_model import build_stock_model
@@ -40,6 +41,7 @@ class TransformersDecoder:
     def __init__(self, model: Model) -> None:
         with torch.no_grad():
             self._stock = stock = build_stock_model(model)
+            leave_attention_out(model, stock.layers)
             self._weights = StockWeights(model, stock)
         self._family = model.family
         self._with_attention = {a.layer for a in model.attention}
