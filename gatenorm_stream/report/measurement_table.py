@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import mean
 
 from gatenorm_stream.measuring.measure import Saved
+from gatenorm_stream.measuring.measured_output import MeasuredOutput
 from gatenorm_stream.measuring.measurement import By, Measurement
 from gatenorm_stream.scoring.selection import default_number
 
@@ -22,6 +23,16 @@ def measurement_lines(measured: Measurement, saved: Saved, width: int, seconds: 
     yield from _costs(measured, saved, width >= WIDE)
     yield ""
     yield from _notes(measured, seconds)
+
+
+def output_lines(measured: MeasuredOutput) -> Iterator[str]:
+    """An output's loss, and its source's if that was run."""
+    gone = f", without attention in {len(measured.pruned)} layers" if measured.pruned else ""
+    yield f"{measured.model}{gone}: loss {measured.loss:.3f} nats a token, perplexity {measured.perplexity:.4g}"
+    if measured.rise is not None:
+        rise = f"the output costs {measured.rise:+.3f} (standard error {measured.error:.3f})"
+        yield f"{measured.against}: loss {measured.before:.3f}; {rise}"
+    yield f"on {measured.tokens} tokens of {measured.text}"
 
 
 def _heading(measured: Measurement) -> Iterator[str]:
