@@ -7,7 +7,6 @@ import math
 import re
 import struct
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,29 +32,10 @@ from tests.checkpoints import (
     write_shard,
 )
 from tests.conftest import Run
-from tests.constants import compensate, compensated_plan, random_vectors
+from tests.constants import as_float, compensate, compensated_plan, nearest, random_vectors, rounded
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MLP = ("gate_proj", "up_proj", "down_proj")
-
-
-def rounded(vector: np.ndarray, dtype: str) -> bytes:
-    """By Python's own arithmetic, a number at a time."""
-    return b"".join(nearest(float(x), dtype) for x in vector)
-
-
-def nearest(number: float, dtype: str) -> bytes:
-    if dtype != "BF16":
-        return struct.pack({"F64": "<d", "F32": "<f", "F16": "<e"}[dtype], number)
-    (bits,) = struct.unpack("<I", struct.pack("<f", number))
-    below, above = bits >> 16, (bits >> 16) + 1
-    distances = [abs(Fraction(as_float(b)) - Fraction(number)) for b in (below, above)]
-    best = above if distances[1] < distances[0] or (distances[0] == distances[1] and below % 2) else below
-    return struct.pack("<H", best)
-
-
-def as_float(bfloat16: int) -> float:
-    return float(struct.unpack("<f", struct.pack("<I", bfloat16 << 16))[0])
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.sampled_from(sorted(SIZES)))

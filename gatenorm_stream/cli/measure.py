@@ -23,6 +23,9 @@ from gatenorm_stream.cli.options import (
     TokensOption,
 )
 
+DEFAULT_TOKENS = 256
+"""Fewer than where one choice is made: some thirty are judged here."""
+
 EXAMPLES = """
 gatenorm-stream measure MODEL                        # what each choice would cost
 gatenorm-stream measure MODEL --text notes.txt       # on your own text
@@ -56,7 +59,6 @@ def measure(
 ) -> None:
     """Run MODEL, and show what the loss would be without some of its attention."""
     from gatenorm_stream.measuring.measure import measure_model
-    from gatenorm_stream.planning.decide import DEFAULT_TOKENS
     from gatenorm_stream.report.measurement_table import measurement_lines
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source

@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.gguf import ARCHITECTURE, LAYERS, check_matrix
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.sizes import number_above
 from gatenorm_stream.floats import STORED
-from gatenorm_stream.formats.deci import HALVES, KNOWN_TENSORS, PAIRS
+from gatenorm_stream.formats.deci import DECI, HALVES, KNOWN_TENSORS, PAIRS
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.rotary import Rotary, Yarn, yarn_gain
 
@@ -25,33 +26,34 @@ BASE = 10000.0
 
 def read_gguf(model: Model) -> Llama:
     """Raises UnsupportedModelError for what is not shaped like Llama, CheckpointError if a tensor is missing."""
-    architecture = model.text[ARCHITECTURE]
-    if architecture not in PAIRS | HALVES:
+    architecture, ours = model.text[ARCHITECTURE], {DECI} if model.pruned else set()
+    if architecture not in PAIRS | HALVES | ours:
         _unsupported(model, f"{ARCHITECTURE}={shown(architecture)}")
     if other := next((t for t in model.checkpoint.tensors if not KNOWN_TENSORS.fullmatch(t)), None):
         _unsupported(model, other)
-    if len(model.attention) != model.layers:
+    if len(model.attention) + len(model.pruned) != model.layers:
         _unsupported(model, "layers without attention")
     rotary = _rotary(model)
     embedding = _table(model, "token_embd")
     own_head = "output.weight" in model.checkpoint.tensors
     epsilon = _number(model, "attention.layer_norm_rms_epsilon", None)
+    attention = {found.layer: _attention(model, found) for found in model.attention}
     return Llama(
         model.checkpoint.source,
         model.hidden,
         epsilon,
         rotary,
-        tuple(_layer(model, layer) for layer in range(model.layers)),
+        tuple(_layer(model, layer, attention.get(layer)) for layer in range(model.layers)),
         embedding,
         _norm(model, "output_norm"),
         _table(model, "output") if own_head else embedding,
     )
 
 
-def _layer(model: Model, layer: int) -> Layer:
-    heads, hidden = model.attention[layer].heads, model.hidden
-    place, queries, keys = f"{LAYERS}.{layer}.", heads.queries * heads.dim, heads.keys * heads.dim
-    attention = Attention(
+def _attention(model: Model, found: sublayers.Attention) -> Attention:
+    heads, hidden = found.heads, model.hidden
+    place, queries, keys = f"{LAYERS}.{found.layer}.", heads.queries * heads.dim, heads.keys * heads.dim
+    return Attention(
         heads,
         _norm(model, f"{place}attn_norm"),
         _linear(model, f"{place}attn_q", queries, hidden),
@@ -59,6 +61,10 @@ def _layer(model: Model, layer: int) -> Layer:
         _linear(model, f"{place}attn_v", keys, hidden),
         _linear(model, f"{place}attn_output", hidden, queries),
     )
+
+
+def _layer(model: Model, layer: int, attention: Attention | None) -> Layer:
+    hidden, place = model.hidden, f"{LAYERS}.{layer}."
     up = _tensor(model, f"{place}ffn_up.weight")
     width = up.shape[0]
     return Layer(
@@ -82,7 +88,8 @@ def _rotary(model: Model) -> Rotary:
     divisors = model.checkpoint.tensors.get("rope_freqs.weight")
     if divisors:
         _check_vector(model, divisors, dim // 2)
-    rotary = Rotary(dim, _number(model, "rope.freq_base", BASE, above=1), architecture in PAIRS, divisors=divisors)
+    base = _number(model, "rope.freq_base", BASE, above=1)
+    rotary = Rotary(dim, base, architecture not in HALVES, divisors=divisors)
     kind = model.text.get(f"{architecture}.rope.scaling.type", "linear")
     if kind == "none":
         return rotary

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.projections import Weight
@@ -49,26 +50,36 @@ def read_safetensors(model: Model) -> Llama:
 def _layers(model: Model) -> tuple[Layer, ...]:
     config, hidden = model.config, model.hidden
     width = size(config, "intermediate_size", model.checkpoint.config_where)
-    mlp_bias = bool(config.get("mlp_bias", False)) and model.family.model_type == "llama"
-    found = []
-    for attention in model.attention:
-        place, heads = _place(model, f"{model.prefix}{attention.layer}."), attention.heads
-        biases, weights = _attention_biases(model), {"q": attention.query.weight, "k": attention.key.weight}
-        weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
-        weights["o"] = read_weight(place, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
-        inside = {
-            part: Linear(weight, _bias(place, f"self_attn.{part}_proj", part in biases))
-            for part, weight in weights.items()
-        }
+    biased = bool(config.get("mlp_bias", False)) and model.family.model_type == "llama"
+    attention = {found.layer: _attention(model, found) for found in model.attention}
+    layers = []
+    for layer in range(model.layers):
+        place = _place(model, f"{model.prefix}{layer}.")
         gate, up, down = (
-            Linear(read_weight(place, f"mlp.{part}_proj", shape), _bias(place, f"mlp.{part}_proj", mlp_bias))
+            Linear(read_weight(place, f"mlp.{part}_proj", shape), _bias(place, f"mlp.{part}_proj", biased))
             for part, shape in (("gate", (width, hidden)), ("up", (width, hidden)), ("down", (hidden, width)))
         )
-        norm, mlp_norm = (_norm(place, name, hidden) for name in ("input_layernorm", "post_attention_layernorm"))
-        window = _window(model, attention.layer)
-        mixer = Attention(heads, norm, inside["q"], inside["k"], inside["v"], inside["o"], window)
-        found.append(Layer(mixer, mlp_norm, gate, up, down))
-    return tuple(found)
+        norm = _norm(place, "post_attention_layernorm", hidden)
+        layers.append(Layer(attention.get(layer), norm, gate, up, down, _constant(model, layer)))
+    return tuple(layers)
+
+
+def _attention(model: Model, found: sublayers.Attention) -> Attention:
+    place, heads, hidden = _place(model, f"{model.prefix}{found.layer}."), found.heads, model.hidden
+    biases, weights = _attention_biases(model), {"q": found.query.weight, "k": found.key.weight}
+    weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
+    weights["o"] = read_weight(place, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
+    query, key, value, output = (
+        Linear(weight, _bias(place, f"self_attn.{part}_proj", part in biases)) for part, weight in weights.items()
+    )
+    norm = _norm(place, "input_layernorm", hidden)
+    return Attention(heads, norm, query, key, value, output, _window(model, found.layer))
+
+
+def _constant(model: Model, layer: int) -> Tensor | None:
+    """What stands in the place of this layer's attention, if there is anything."""
+    found = model.checkpoint.tensors.get(model.constant_name(layer)) if layer in model.pruned else None
+    return _checked(_place(model, ""), found, model.hidden) if found else None
 
 
 def _attention_biases(model: Model) -> str:
@@ -79,11 +90,14 @@ def _attention_biases(model: Model) -> str:
 
 
 def _norm(place: Place, module: str, hidden: int) -> Tensor:
-    tensor = find_tensor(place, module)
-    if tensor.dtype not in FLOAT_DTYPES or tensor.shape != (hidden,):
+    return _checked(place, find_tensor(place, module), hidden)
+
+
+def _checked(place: Place, tensor: Tensor, length: int) -> Tensor:
+    if tensor.dtype not in FLOAT_DTYPES or tensor.shape != (length,):
         raise CheckpointError(
             f"{tensor.name} in {place.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, but "
-            f"{place.where} calls for {[hidden]}; one of them is wrong, restore it"
+            f"{place.where} calls for {[length]}; one of them is wrong, restore it"
         )
     return tensor
 

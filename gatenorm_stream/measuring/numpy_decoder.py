@@ -39,7 +39,7 @@ LOOKED_UP = 64
 
 def read_llama(model: Model) -> Llama:
     """From headers alone. Raises UnsupportedModelError for what is not run here, CheckpointError for damage."""
-    return read_gguf(model) if model.checkpoint.source.kind is Kind.GGUF else read_safetensors(model)
+    return read_gguf(model) if model.checkpoint.kind is Kind.GGUF else read_safetensors(model)
 
 
 def numpy_obstacle(model: Model) -> str | None:
@@ -95,7 +95,7 @@ class NumpyDecoder:
             settle(stream, out)
             out += stream
         else:
-            out = stream.copy()
+            out = stream + vector(layer.constant) if layer.constant else stream.copy()
         tokens = out.reshape(-1, self._llama.hidden)
         following = self._first_blocks(number + 1)
         for group in self._groups_of_tokens(layer, len(tokens)):

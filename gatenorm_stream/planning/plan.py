@@ -23,6 +23,7 @@ from gatenorm_stream.planning.measured import Measured, read_measured
 from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import Choice
+from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
 from gatenorm_stream.version import VERSION
 
@@ -55,8 +56,8 @@ class Plan:
     measured: Measured | None = None
 
     @property
-    def for_gguf(self) -> bool:
-        return _is_gguf(self.family)
+    def kind(self) -> Kind:
+        return Kind.GGUF if _is_gguf(self.family) else Kind.SAFETENSORS
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -14,7 +14,7 @@ from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list, si
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, rank
-from gatenorm_stream.writing.record import FileDigest, record_path
+from gatenorm_stream.writing.record import FileDigest, kind_at, record_path
 
 READ = {
     "per-head": "each head's query-key product by itself, as its softmax sees it",
@@ -68,7 +68,7 @@ def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
     """(what it does, command) pairs."""
     source = f"{plan.source}@{plan.revision}" if plan.revision else plan.source
     begin = ["gatenorm-stream", source, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
-    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, single_file=out.is_file()))])
+    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
     if plan.choice:
         yield "chosen anew", shlex.join([*begin, *_options(plan, plan.choice)])
 

@@ -7,6 +7,7 @@ from statistics import mean
 
 from gatenorm_stream.measuring.measure import Saved
 from gatenorm_stream.measuring.measurement import By, Measurement
+from gatenorm_stream.scoring.selection import default_number
 
 WIDE = 76
 GROUPS: tuple[tuple[By, str], ...] = (("gate-norm", "by Gate-Norm"), ("influence", "by influence"))
@@ -62,5 +63,8 @@ def _cell(measured: Measurement, by: By, count: int, compensated: bool) -> str:
 def _notes(measured: Measurement, seconds: float) -> Iterator[str]:
     error = max((c.error for c in measured.choices), default=0.0)
     yield "const.: the mean of what it put out stands in the place of what is gone (--compensate)"
+    if draws := measured.of("random", default_number(len(measured.layers)), compensated=True):
+        rises = sorted(c.rise for c in draws)
+        yield f"at random: the mean of {len(draws)} draws, with constants from {rises[0]:+.3f} to {rises[-1]:+.3f}"
     passes = f"{measured.passes} passes over the weights, {seconds:.0f} s"
     yield f"standard error of a rise: {error:.3f} at most; {passes}"

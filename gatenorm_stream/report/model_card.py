@@ -15,6 +15,7 @@ from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 from gatenorm_stream.report.svg import svg
 from gatenorm_stream.scoring.readings import describe_reading
+from gatenorm_stream.sources.source import Kind
 
 CAUTION = """\
 **Measure this model on your task before you use it.** Its layers were chosen from the weights alone. The paper
@@ -33,7 +34,7 @@ by itself. No custom code is needed."""
 
 def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
     """The names and texts of the card and its picture; none beside a single file."""
-    if layout.single_file:
+    if layout.kind is Kind.GGUF:
         return {}
     removes = FORMATS[plan.format].removes
     done, place = ("removed", "from") if removes else ("zeroed", "in")
