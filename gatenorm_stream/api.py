@@ -100,14 +100,14 @@ def plan(
 ) -> Plan:
     """Scores `source` and decides what goes; writes nothing.
 
-    Give at most one of `drop` (a number), `share` (of all layers) and `layers`; without them a fifth of the
-    attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is not
-    scored again. Raises SelectionError or FormatError beside the errors of `score`.
+    Give at most one of `drop` (a number), `share` (of all layers), `layers` and `max_rise`; without them a fifth of
+    the attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is
+    not scored again. Raises SelectionError or FormatError beside the errors of `score`.
 
     The model is run, a layer at a time, if `by` is "influence", with `compensate` (a constant stands in the place
-    of each attention that goes), or with `max_rise` (as many go as keep the rise of the loss below that, in nats a
-    token): on `tokens` of `text`, a file or the built-in one, and as many others to judge on. Then `Plan.measured`
-    has the losses, and TextError may be raised too.
+    of each attention that goes), or with `max_rise` (as many go as keep the rise of the loss at that or below, in
+    nats a token): on `tokens` of `text`, a file or the built-in one, and as many others to judge on. Then
+    `Plan.measured` has the losses, and TextError may be raised too.
 
     Examples:
         >>> scores = score("fixtures/sotu-5m")
@@ -129,8 +129,10 @@ def plan(
         (9, 10)
     """
     check_reading(reading)
-    choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
-    wanted = Wanted(choice, by, reading, compensate, max_rise, text, tokens, format, tuple(engines))
+    named = None if layers is None else tuple(layers)
+    rise = None if max_rise is None else float(max_rise)
+    choice = Choice(drop, share, named, protect_first, protect_last, rise)
+    wanted = Wanted(choice, by, reading, compensate, text, tokens, format, tuple(engines))
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
         if scores is not None and [s.layer for s in scores] != [a.layer for a in model.attention]:
             raise SelectionError(f"the scores are not those of {source}: other layers; score it")
