@@ -168,7 +168,7 @@ def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
     class Watched:
         def __init__(self, decoder: NumpyDecoder) -> None:
             self.layers, self.embed, self.losses = decoder.layers, decoder.embed, decoder.losses
-            self._layer = decoder.layer
+            self._layer, self.added = decoder.layer, decoder.added
 
         def layer(self, number: int, stream: Any, idle: Any, settle: Any) -> Any:
             rows.append(len(stream))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.fold import table_width
+from gatenorm_stream.cli.fold import folded, table_width
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
     DebugOption,
@@ -22,6 +22,14 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     TokensOption,
 )
+from gatenorm_stream.cli.usage import UsageProblem
+
+if TYPE_CHECKING:
+    from gatenorm_stream.measuring.measured_output import MeasuredOutput
+    from gatenorm_stream.measuring.measurement import Measurement
+
+DEFAULT_TOKENS = 256
+"""Fewer than where one choice is made: some thirty are judged here."""
 
 EXAMPLES = """
 gatenorm-stream measure MODEL                        # what each choice would cost
@@ -55,9 +63,8 @@ def measure(
     debug: DebugOption = False,
 ) -> None:
     """Run MODEL, and show what the loss would be without some of its attention."""
-    from gatenorm_stream.measuring.measure import measure_model
-    from gatenorm_stream.planning.decide import DEFAULT_TOKENS
-    from gatenorm_stream.report.measurement_table import measurement_lines
+    from gatenorm_stream.families.open import open_model
+    from gatenorm_stream.report.measurement_table import measurement_lines, output_lines
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
 
@@ -65,27 +72,38 @@ def measure(
         from gatenorm_stream.report.plot import check_plot
 
         check_plot(plot)
-    begun = time.monotonic()
+    begun, count = time.monotonic(), tokens or DEFAULT_TOKENS
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
-        measured, sizes = measure_model(
-            source,
-            reading,
-            text,
-            tokens or DEFAULT_TOKENS,
-            random,
-            threads=threads,
-            progress=meter.report,
-        )
-    if plot:
-        from gatenorm_stream.report.loss_picture import loss_picture
-        from gatenorm_stream.report.plot import plot as draw
+        with open_model(source, pruned=True) as read:
+            found: Measurement | MeasuredOutput
+            if against or read.pruned:
+                from gatenorm_stream.measuring.measured_output import measure_output
 
-        draw(loss_picture(measured), plot)
+                other = open_source(against, connections=connections, note=meter.note) if against else None
+                found = measure_output(read, other, text, count, threads=threads, progress=meter.report)
+                lines = [folded(line) for line in output_lines(found)]
+            else:
+                from gatenorm_stream.measuring.measure import measure_model
+
+                found, saved = measure_model(
+                    read, reading, text, count, random, threads=threads, progress=meter.report
+                )
+                lines = [*measurement_lines(found, saved, table_width(), time.monotonic() - begun)]
+    if plot:
+        _draw(found, plot)
+        lines += ["", f"wrote {plot}"]
     if json_:
-        typer.echo(json.dumps(measured.to_json(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     elif not quiet:
-        for line in measurement_lines(measured, sizes, table_width(), time.monotonic() - begun):
-            typer.echo(line)
-        if plot:
-            typer.echo(f"\nwrote {plot}")
+        typer.echo("\n".join(lines))
+
+
+def _draw(found: Measurement | MeasuredOutput, plot: Path) -> None:
+    from gatenorm_stream.measuring.measurement import Measurement
+    from gatenorm_stream.report.loss_picture import loss_picture
+    from gatenorm_stream.report.plot import plot as draw
+
+    if not isinstance(found, Measurement):
+        raise UsageProblem("--plot draws what choices cost, and this is the output of one; leave it out")
+    draw(loss_picture(found), plot)

@@ -100,20 +100,21 @@ def chosen(
     plan: Path | None,
     protect_first: int | None,
     protect_last: int,
+    max_rise: float | None = None,
 ) -> Choice:
     """Raises UsageProblem if more than one of the ways to choose is used."""
     from gatenorm_stream.scoring.selection import Choice
 
-    given = {"--drop": drop, "--share": share, "--layers": layers, "--plan": plan}
+    given = {"--drop": drop, "--share": share, "--layers": layers, "--max-rise": max_rise, "--plan": plan}
     used = [name for name, value in given.items() if value is not None]
     if len(used) > 1:
         raise UsageProblem(f"{' and '.join(used)} exclude each other; give one")
-    return Choice(drop, share, _layers(layers), protect_first, protect_last)
+    return Choice(drop, share, _layers(layers), protect_first, protect_last, max_rise)
 
 
 def check_plan_alone(**beside: object) -> None:
     """Raises UsageProblem if one of these options, which a saved plan answers itself, is given beside it."""
-    if given := [f"--{name.replace('_', '-')}" for name, value in beside.items() if value]:
+    if given := [f"--{name.replace('_', '-')}" for name, value in beside.items() if value not in (None, [])]:
         raise UsageProblem(f"--plan says itself what {' and '.join(given)} would; leave that out")
 
 

@@ -70,8 +70,8 @@ MaxRise = Annotated[
     float | None,
     typer.Option(
         metavar="NATS",
-        help="As many as leave the measured loss below this rise, in nats a token.",
-        rich_help_panel=MEASURE,
+        help="As many as keep the measured rise of the loss at this or below, in nats a token.",
+        rich_help_panel=WHAT_GOES,
     ),
 ]
 Compensate = Annotated[
@@ -170,11 +170,10 @@ def prune(
         raise UsageProblem("give --out DIR, or --dry-run to only see the plan")
     if push_to and dry_run:
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
-    choice = chosen(drop, share, layers, plan, protect_first, protect_last)
+    choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
     if plan:
         check_plan_alone(
             by=by,
-            max_rise=max_rise,
             compensate=compensate,
             text=text,
             tokens=tokens,
@@ -183,6 +182,8 @@ def prune(
             engine=engine,
             protect_first=protect_first,
         )
+    if reading and by == "influence":
+        raise UsageProblem("--reading is Gate-Norm's; leave it out beside --by influence")
     from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
     from gatenorm_stream.pruning import carry_out, prepare
     from gatenorm_stream.report.progress import progress_meter
@@ -193,12 +194,15 @@ def prune(
         by or "gate-norm",
         reading or "per-head",
         compensate,
-        max_rise,
         text,
         tokens or DEFAULT_TOKENS,
         format or "auto",
         tuple(engine or ()),
     )
+    if (text or tokens) and not (plan or wanted.may_run):
+        raise UsageProblem(
+            "--text and --tokens are for --by influence, --compensate or --max-rise; give one of them"
+        )
     begun = time.monotonic()
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)

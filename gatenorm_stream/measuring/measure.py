@@ -1,4 +1,4 @@
-"""A model in a source is measured: scored, run, and judged with some of its attention gone."""
+"""A model is measured: scored, run, and judged with some of its attention gone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import read_sample
@@ -31,7 +30,7 @@ class Saved:
 
 
 def measure_model(
-    source: Source,
+    model: Model,
     reading: Reading,
     text: str | PathLike[str] | None,
     tokens: int,
@@ -40,12 +39,13 @@ def measure_model(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Measurement, Saved]:
-    """Reads all weights of the model a few times, never loads it, and closes `source`.
+    """Reads all its weights a few times, and never loads them.
 
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
     check_reading(reading)
-    with open_model(source) as model, _kept(source):
+    source = model.checkpoint.source
+    with _kept(source):
         sample = read_sample(model.checkpoint, text, tokens)
         scores = scored(model, reading, threads=threads, progress=progress)
         size = model.checkpoint.weight_bytes
@@ -56,22 +56,22 @@ def measure_model(
 
         with open_decoder(model, threads=threads) as decoder:
             found = study(decoder, sample.texts, scores, hidden=model.hidden, draws=draws, steps=steps)
-        by_layer = {s.layer: s for s in found.sublayers}
-        layers = (
-            MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores
-        )
-        measurement = Measurement(
-            source.title,
-            reading,
-            sample.name,
-            sample.digest,
-            len(sample.texts.judging),
-            found.loss,
-            tuple(layers),
-            found.choices,
-            found.passes,
-        )
-        return measurement, _saved(model)
+    by_layer = {s.layer: s for s in found.sublayers}
+    layers = (
+        MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores
+    )
+    measurement = Measurement(
+        source.title,
+        reading,
+        sample.name,
+        sample.digest,
+        len(sample.texts.judging),
+        found.loss,
+        tuple(layers),
+        found.choices,
+        found.passes,
+    )
+    return measurement, _saved(model)
 
 
 @contextmanager

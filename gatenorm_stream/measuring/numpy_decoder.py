@@ -102,6 +102,9 @@ class NumpyDecoder:
             tokens[group] += self._mlp(layer, tokens[group], following)
         return out
 
+    def added(self, number: int, attention: Stream) -> Stream:
+        return attention
+
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
         """Raises CheckpointError if one is not finite."""
         rows, length = tokens.shape

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.decoder import Decoder
 from gatenorm_stream.measuring.numpy_decoder import numpy_decoder, numpy_obstacle
+from gatenorm_stream.work import available_threads
 
 
 @contextmanager
@@ -19,4 +20,4 @@ def open_decoder(model: Model, *, threads: int | None = None) -> Iterator[Decode
         return
     from gatenorm_stream.measuring.with_transformers import decode_with_transformers
 
-    yield decode_with_transformers(model)
+    yield decode_with_transformers(model, threads or available_threads())

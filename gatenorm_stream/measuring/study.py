@@ -67,10 +67,13 @@ def study(
     draws: int = 5,
     steps: Steps = lambda number, done, total: None,
 ) -> Study:
-    """Plain and compensated choices by each criterion, and `draws` random ones, at each of `counts`."""
+    """Plain and compensated choices by each criterion at each of `counts`; at the default one `draws` random ones.
+
+    Random ones at every count would take most of the time.
+    """
     numbers = counts(len(scores))
     passes = Passes(decoder, texts, hidden, steps)
-    first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, numbers, draws)]
+    first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, draws)]
     judged = passes.judge(first)
     judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers)])
     return Study(passes.loss, passes.sublayers, tuple(j.choice for j in judged), passes.made)
@@ -143,12 +146,20 @@ class Passes:
 
 
 def _choice(asked: Asked, losses: Losses, whole: Losses) -> MeasuredChoice:
-    rises = losses - whole
-    error = float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
-    variant = asked.variant
+    rises, variant = losses - whole, asked.variant
     return MeasuredChoice(
-        asked.by, variant.dropped, variant.compensated, float(losses.mean()), float(rises.mean()), error
+        asked.by,
+        variant.dropped,
+        variant.compensated,
+        float(losses.mean()),
+        float(rises.mean()),
+        standard_error(rises),
     )
+
+
+def standard_error(rises: Losses) -> float:
+    """Of their mean, each token taken as drawn by itself."""
+    return float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
 
 
 def _asked(by: By, scores: Sequence[LayerScore], numbers: Sequence[int]) -> Iterator[Asked]:
@@ -156,14 +167,12 @@ def _asked(by: By, scores: Sequence[LayerScore], numbers: Sequence[int]) -> Iter
         yield from _both(by, select(scores, Choice(drop=number)))
 
 
-def _at_random(scores: Sequence[LayerScore], numbers: Sequence[int], draws: int) -> Iterator[Asked]:
-    """Layer 0 stays, as it does by default. Each draw is an order of layers, of which the first ones go."""
-    order = [s.layer for s in scores][DEFAULT_PROTECT_FIRST:]
-    chance = random.Random(SEED)
+def _at_random(scores: Sequence[LayerScore], draws: int) -> Iterator[Asked]:
+    """Layer 0 stays, as it does by default."""
+    layers = [s.layer for s in scores][DEFAULT_PROTECT_FIRST:]
+    number, chance = default_number(len(scores)), random.Random(SEED)
     for _ in range(draws):
-        chance.shuffle(order)
-        for number in numbers:
-            yield from _both("random", tuple(sorted(order[:number])))
+        yield from _both("random", tuple(sorted(chance.sample(layers, min(number, len(layers))))))
 
 
 def _both(by: By, dropped: tuple[int, ...]) -> Iterator[Asked]:

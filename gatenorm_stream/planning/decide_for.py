@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
-from gatenorm_stream.errors import SelectionError
+from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.planning.decide import Decision, Wanted, decide_by_scores
+from gatenorm_stream.planning.decide import COMPENSATE, By, Decision, Wanted, decide_by_scores
 from gatenorm_stream.scoring.readings import check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.work import Progress
-
-COMPENSATE = False
-"""Whether constants are put in the place of what goes, where nobody says so and numpy runs the model."""
 
 
 def decide_for(
@@ -30,12 +28,13 @@ def decide_for(
     CheckpointError for damage.
     """
     check_reading(wanted.reading)
-    if wanted.max_rise is not None and (wanted.choice.drop or wanted.choice.share or wanted.choice.layers):
-        raise SelectionError("the largest rise says how many go; give no number, share or layers beside it")
+    if wanted.by not in get_args(By):
+        raise GateNormError(f"nothing chooses by {wanted.by}; give one of {', '.join(get_args(By))}")
+    wanted.choice.check()
     if wanted.by == "gate-norm" and scores is None:
         scores = scored(model, wanted.reading, threads=threads, progress=progress)
     compensate = _compensates(model, wanted)
-    if wanted.by == "gate-norm" and not compensate and wanted.max_rise is None:
+    if wanted.by == "gate-norm" and not compensate and wanted.choice.max_rise is None:
         return decide_by_scores(model, tuple(scores or ()), wanted)
     from gatenorm_stream.measuring.open import open_decoder
     from gatenorm_stream.measuring.sample import read_sample

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from statistics import mean
 
 from gatenorm_stream.measuring.measure import Saved
+from gatenorm_stream.measuring.measured_output import MeasuredOutput
 from gatenorm_stream.measuring.measurement import By, Measurement
+from gatenorm_stream.scoring.selection import default_number
 
 WIDE = 76
 GROUPS: tuple[tuple[By, str], ...] = (("gate-norm", "by Gate-Norm"), ("influence", "by influence"))
@@ -21,6 +23,16 @@ def measurement_lines(measured: Measurement, saved: Saved, width: int, seconds: 
     yield from _costs(measured, saved, width >= WIDE)
     yield ""
     yield from _notes(measured, seconds)
+
+
+def output_lines(measured: MeasuredOutput) -> Iterator[str]:
+    """An output's loss, and its source's if that was run."""
+    gone = f", without attention in {len(measured.pruned)} layers" if measured.pruned else ""
+    yield f"{measured.model}{gone}: loss {measured.loss:.3f} nats a token, perplexity {measured.perplexity:.4g}"
+    if measured.rise is not None:
+        rise = f"the output costs {measured.rise:+.3f} (standard error {measured.error:.3f})"
+        yield f"{measured.against}: loss {measured.before:.3f}; {rise}"
+    yield f"on {measured.tokens} tokens of {measured.text}"
 
 
 def _heading(measured: Measurement) -> Iterator[str]:
@@ -62,5 +74,8 @@ def _cell(measured: Measurement, by: By, count: int, compensated: bool) -> str:
 def _notes(measured: Measurement, seconds: float) -> Iterator[str]:
     error = max((c.error for c in measured.choices), default=0.0)
     yield "const.: the mean of what it put out stands in the place of what is gone (--compensate)"
+    if draws := measured.of("random", default_number(len(measured.layers)), compensated=True):
+        rises = sorted(c.rise for c in draws)
+        yield f"at random: the mean of {len(draws)} draws, with constants from {rises[0]:+.3f} to {rises[-1]:+.3f}"
     passes = f"{measured.passes} passes over the weights, {seconds:.0f} s"
     yield f"standard error of a rise: {error:.3f} at most; {passes}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
-from gatenorm_stream.formats.zeroed import PLAIN
 from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.plan import Plan
@@ -45,7 +44,7 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
     blocks = "\n\n".join([*([] if removes else [ZEROED]), *run_it(model, removes, choice.engines)])
-    held = f"{CONSTANTS}\n" if plan.constants and PLAIN not in choice.cautions else ""
+    held = f"{CONSTANTS}\n" if plan.constants and choice.holds_constants else ""
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
 

@@ -233,7 +233,7 @@ class Fuzzing:
         with open_checkpoint(LocalSource(self._source)) as checkpoint:
             model = read_model(checkpoint)
             check_plan_fits(plan, model)
-            choose_format(model, plan.dropped, plan.format, plan.engines)
+            choose_format(model, plan.dropped, plan.format, plan.engines, compensated=bool(plan.constants))
             layout = lay_out(plan, model)
             for text in layout.texts.values():
                 text.encode("utf-8")
