@@ -199,7 +199,8 @@ def prune(
         format or "auto",
         tuple(engine or ()),
     )
-    if (text or tokens) and not (plan or wanted.may_run):
+    runs = plan is None and wanted.may_run
+    if (text or tokens) and not (plan or runs):
         raise UsageProblem(
             "--text and --tokens are for --by influence, --compensate or --max-rise; give one of them"
         )
@@ -207,7 +208,7 @@ def prune(
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         decide = partial(_again, plan) if plan else partial(_decide, wanted, threads, meter.report)
-        with prepare(source, decide, out, dry_run=dry_run, force=force, restart=restart) as prepared:
+        with prepare(source, decide, out, runs=runs, dry_run=dry_run, force=force, restart=restart) as prepared:
             repository = repository_for(push_to, prepared.layout) if push_to else None
             with meter.pause():
                 _show_plan(prepared, json_, quiet)
