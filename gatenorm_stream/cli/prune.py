@@ -17,6 +17,7 @@ from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
     MEASURE,
     READING,
+    TOKENS,
     WHAT_GOES,
     ConnectionsOption,
     DebugOption,
@@ -29,7 +30,6 @@ from gatenorm_stream.cli.options import (
     ShareOption,
     TextOption,
     ThreadsOption,
-    TokensOption,
     check_plan_alone,
     chosen,
 )
@@ -66,6 +66,7 @@ ByOption = Annotated[
         show_default="gate-norm",
     ),
 ]
+Tokens = Annotated[int | None, TOKENS(show_default="512")]
 MaxRise = Annotated[
     float | None,
     typer.Option(
@@ -150,7 +151,7 @@ def prune(
     max_rise: MaxRise = None,
     compensate: Compensate = None,
     text: TextOption = None,
-    tokens: TokensOption = None,
+    tokens: Tokens = None,
     reading: ReadingIfGiven = None,
     format: Format = None,
     engine: Engines = None,
@@ -215,7 +216,8 @@ def prune(
             if out and not dry_run:
                 carry_out(prepared, out, force=force, restart=restart, threads=threads, progress=meter.report)
     if not (quiet or json_):
-        _show_end(model, None if dry_run else out, time.monotonic() - begun)
+        measured = prepared.decision.plan.measured is not None
+        _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)
     if out and repository:
         upload(out, repository, quiet=quiet or json_)
 
@@ -253,9 +255,12 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 
 
-def _show_end(model: str, out: Path | None, seconds: float) -> None:
+def _show_end(model: str, out: Path | None, seconds: float, *, measured: bool) -> None:
     if out is None:
         typer.echo("dry run: nothing was written")
         return
     typer.echo(f"wrote {out} in {seconds:.1f} s")
-    typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(model)}")
+    both = f"{shlex.quote(str(out))} --against {shlex.quote(model)}"
+    typer.echo(f"next: gatenorm-stream verify {both}")
+    if not measured:
+        typer.echo(f"not measured: gatenorm-stream measure {both}")
