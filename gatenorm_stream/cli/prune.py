@@ -41,8 +41,9 @@ from gatenorm_stream.scoring.readings import Reading, describe_reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
-    from gatenorm_stream.planning.decide import Decision, Wanted
+    from gatenorm_stream.planning.decide import By, Decision, Wanted
     from gatenorm_stream.pruning import Prepared
+    from gatenorm_stream.scoring.selection import Choice
     from gatenorm_stream.work import Progress
 
 OUTPUT = "Output"
@@ -172,43 +173,16 @@ def prune(
     if push_to and dry_run:
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
-    if plan:
-        check_plan_alone(
-            by=by,
-            compensate=compensate,
-            text=text,
-            tokens=tokens,
-            reading=reading,
-            format=format,
-            engine=engine,
-            protect_first=protect_first,
-        )
-    if reading and by == "influence":
-        raise UsageProblem("--reading is Gate-Norm's; leave it out beside --by influence")
-    from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
+    wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine)
     from gatenorm_stream.pruning import carry_out, prepare
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
 
-    wanted = Wanted(
-        choice,
-        by or "gate-norm",
-        reading or "per-head",
-        compensate,
-        text,
-        tokens or DEFAULT_TOKENS,
-        format or "auto",
-        tuple(engine or ()),
-    )
-    runs = plan is None and wanted.may_run
-    if (text or tokens) and not (plan or runs):
-        raise UsageProblem(
-            "--text and --tokens are for --by influence, --compensate or --max-rise; give one of them"
-        )
     begun = time.monotonic()
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         decide = partial(_again, plan) if plan else partial(_decide, wanted, threads, meter.report)
+        runs = plan is None and wanted.may_run
         with prepare(source, decide, out, runs=runs, dry_run=dry_run, force=force, restart=restart) as prepared:
             repository = repository_for(push_to, prepared.layout) if push_to else None
             with meter.pause():
@@ -220,6 +194,48 @@ def prune(
         _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)
     if out and repository:
         upload(out, repository, quiet=quiet or json_)
+
+
+def _wanted(
+    choice: Choice,
+    plan: Path | None,
+    by: By | None,
+    reading: Reading | None,
+    compensate: bool | None,
+    text: Path | None,
+    tokens: int | None,
+    format: str | None,
+    engine: list[Engine] | None,
+) -> Wanted:
+    """Raises UsageProblem for an option that another one makes pointless."""
+    from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
+
+    if plan:
+        check_plan_alone(
+            by=by,
+            compensate=compensate,
+            text=text,
+            tokens=tokens,
+            reading=reading,
+            format=format,
+            engine=engine,
+            protect_first=choice.protect_first,
+        )
+    if reading and by == "influence":
+        raise UsageProblem("--reading is Gate-Norm's; leave it out beside --by influence")
+    wanted = Wanted(
+        choice,
+        by or "gate-norm",
+        reading or "per-head",
+        compensate,
+        text,
+        tokens or DEFAULT_TOKENS,
+        format or "auto",
+        tuple(engine or ()),
+    )
+    if (text or tokens) and not wanted.may_run:
+        raise UsageProblem("--text and --tokens are for --by influence, --compensate or --max-rise; give one too")
+    return wanted
 
 
 def _decide(wanted: Wanted, threads: int | None, progress: Progress, model: Model) -> Decision:
