@@ -22,6 +22,7 @@ from pathlib import Path
 
 from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
 from gatenorm_stream.families.open import open_model
+from gatenorm_stream.measuring.measurement import Measurement
 from gatenorm_stream.planning.decide import DEFAULT_TOKENS, By, Wanted, decide_again
 from gatenorm_stream.planning.decide_for import decide_for
 from gatenorm_stream.planning.plan import Plan, read_plan
@@ -38,11 +39,13 @@ from gatenorm_stream.work import Progress
 __all__ = [
     "GateNormError",
     "LayerScore",
+    "Measurement",
     "Plan",
     "Progress",
     "Reading",
     "VerificationError",
     "Verified",
+    "measure",
     "plan",
     "prune",
     "read_plan",
@@ -164,6 +167,39 @@ def prune(
     opened = open_source(source or plan.source, revision=revision, connections=connections)
     with prepare(opened, partial(decide_again, plan), Path(out), force=force, restart=restart) as prepared:
         carry_out(prepared, Path(out), force=force, restart=restart, threads=threads, progress=progress)
+
+
+def measure(
+    source: str | PathLike[str],
+    *,
+    text: str | PathLike[str] | None = None,
+    tokens: int = DEFAULT_TOKENS,
+    random: int = 5,
+    reading: Reading = "per-head",
+    revision: str | None = None,
+    threads: int | None = None,
+    connections: int | None = None,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Runs the model, a layer at a time, and says what the loss would be without some of its attention.
+
+    On `tokens` of `text` (a file, or the built-in one) choices are made, on as many others they are judged. At the
+    default number of sublayers, `random` random choices stand beside them. Raises UnsupportedModelError if the
+    model can't be run here, TextError, and the errors of `score`.
+
+    Examples:
+        >>> measured = measure("fixtures/sotu-5m", tokens=32, random=1)
+        >>> measured.tokens, measured.passes, measured.counts
+        (32, 2, (1, 2, 3, 4))
+        >>> best = min(measured.of("influence", 2, compensated=True), key=lambda choice: choice.rise)
+        >>> best.dropped == tuple(sorted(best.dropped)), len(best.dropped)
+        (True, 2)
+    """
+    from gatenorm_stream.measuring.measure import measure_model
+
+    with open_model(open_source(source, revision=revision, connections=connections)) as model:
+        found, _ = measure_model(model, reading, text, tokens, random, threads=threads, progress=progress)
+        return found
 
 
 def verify(

@@ -1,6 +1,6 @@
 """Writes docs/compatibility.md from tests/results, which the tests write where GATENORM_RESULTS names that folder.
 
-GATENORM_RESULTS=tests/results make test-families test-engines test-oldest test-vllm test-sglang
+GATENORM_RESULTS=tests/results nox -s families engines oldest vllm sglang
 python -m tests.compatibility
 """
 

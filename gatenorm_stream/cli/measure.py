@@ -12,6 +12,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded, table_width
 from gatenorm_stream.cli.options import (
+    TOKENS,
     ConnectionsOption,
     DebugOption,
     ModelName,
@@ -20,7 +21,6 @@ from gatenorm_stream.cli.options import (
     RevisionOption,
     TextOption,
     ThreadsOption,
-    TokensOption,
 )
 from gatenorm_stream.cli.usage import UsageProblem
 
@@ -46,7 +46,7 @@ def measure(
         str | None, typer.Option(metavar="MODEL", help="Of an output: its source, measured beside it.")
     ] = None,
     text: TextOption = None,
-    tokens: TokensOption = None,
+    tokens: Annotated[int | None, TOKENS(show_default=str(DEFAULT_TOKENS))] = None,
     random: Annotated[
         int, typer.Option(metavar="N", min=0, max=100, help="Random choices beside them; 5 by default.")
     ] = 5,
@@ -78,6 +78,10 @@ def measure(
         with open_model(source, pruned=True) as read:
             found: Measurement | MeasuredOutput
             if against or read.pruned:
+                if plot:
+                    raise UsageProblem(
+                        "--plot draws what choices cost, and this is the output of one; leave it out"
+                    )
                 from gatenorm_stream.measuring.measured_output import measure_output
 
                 other = open_source(against, connections=connections, note=meter.note) if against else None
@@ -89,7 +93,8 @@ def measure(
                 found, saved = measure_model(
                     read, reading, text, count, random, threads=threads, progress=meter.report
                 )
-                lines = [*measurement_lines(found, saved, table_width(), time.monotonic() - begun)]
+                seconds = time.monotonic() - begun
+                lines = [folded(n) for n in measurement_lines(found, saved, table_width(), seconds)]
     if plot:
         _draw(found, plot)
         lines += ["", f"wrote {plot}"]
@@ -104,6 +109,5 @@ def _draw(found: Measurement | MeasuredOutput, plot: Path) -> None:
     from gatenorm_stream.report.loss_picture import loss_picture
     from gatenorm_stream.report.plot import plot as draw
 
-    if not isinstance(found, Measurement):
-        raise UsageProblem("--plot draws what choices cost, and this is the output of one; leave it out")
+    assert isinstance(found, Measurement)
     draw(loss_picture(found), plot)

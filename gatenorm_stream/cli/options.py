@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,15 +48,13 @@ TextOption = Annotated[
         metavar="FILE", help="Plain text to run the model on; a built-in one by default.", rich_help_panel=MEASURE
     ),
 ]
-TokensOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=16,
-        help="Tokens of it to choose on, and as many others to judge on; 512 by default.",
-        rich_help_panel=MEASURE,
-    ),
-]
+TOKENS = partial(
+    typer.Option,
+    metavar="N",
+    min=16,
+    help="Tokens of it to choose on, and as many others to judge on.",
+    rich_help_panel=MEASURE,
+)
 ThreadsOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads to use; all processors by default.")
 ]

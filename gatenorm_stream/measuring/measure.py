@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import read_sample
 from gatenorm_stream.measuring.study import study
 from gatenorm_stream.scoring.readings import Reading, check_reading
 from gatenorm_stream.scoring.score import scored
-from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 
 
@@ -44,8 +40,7 @@ def measure_model(
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
     check_reading(reading)
-    source = model.checkpoint.source
-    with _kept(source):
+    with kept(model.checkpoint):
         sample = read_sample(model.checkpoint, text, tokens)
         scores = scored(model, reading, threads=threads, progress=progress)
         size = model.checkpoint.weight_bytes
@@ -61,7 +56,7 @@ def measure_model(
         MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores
     )
     measurement = Measurement(
-        source.title,
+        model.checkpoint.source.title,
         reading,
         sample.name,
         sample.digest,
@@ -72,17 +67,6 @@ def measure_model(
         found.passes,
     )
     return measurement, _saved(model)
-
-
-@contextmanager
-def _kept(source: Source) -> Iterator[None]:
-    """A remote model's weights are fetched once, into a temporary directory, and read there by later passes."""
-    if source.keeps:
-        yield
-        return
-    with TemporaryDirectory(prefix="gatenorm-") as folder:
-        source.keep_in(Path(folder))
-        yield
 
 
 def _saved(model: Model) -> Saved:

@@ -31,16 +31,33 @@ def decide_for(
     if wanted.by not in get_args(By):
         raise GateNormError(f"nothing chooses by {wanted.by}; give one of {', '.join(get_args(By))}")
     wanted.choice.check()
-    if wanted.by == "gate-norm" and scores is None:
-        scores = scored(model, wanted.reading, threads=threads, progress=progress)
     compensate = _compensates(model, wanted)
     if wanted.by == "gate-norm" and not compensate and wanted.choice.max_rise is None:
-        return decide_by_scores(model, tuple(scores or ()), wanted)
+        found = scores or scored(model, wanted.reading, threads=threads, progress=progress)
+        return decide_by_scores(model, tuple(found), wanted)
+    from gatenorm_stream.measuring.kept import kept
+
+    with kept(model.checkpoint):
+        return _decide_by_measuring(model, wanted, scores, compensate, threads, progress)
+
+
+def _decide_by_measuring(
+    model: Model,
+    wanted: Wanted,
+    scores: Sequence[LayerScore] | None,
+    compensate: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> Decision:
     from gatenorm_stream.measuring.open import open_decoder
     from gatenorm_stream.measuring.sample import read_sample
     from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
 
     sample = read_sample(model.checkpoint, wanted.text, wanted.tokens)
+    if wanted.by == "influence":
+        scores = None
+    elif scores is None:
+        scores = scored(model, wanted.reading, threads=threads, progress=progress)
     size = model.checkpoint.weight_bytes
 
     def steps(number: int, done: int, total: int) -> None:
@@ -48,8 +65,7 @@ def decide_for(
             progress("measuring", size * done // total, size, f"pass {number + 1}")
 
     with open_decoder(model, threads=threads) as decoder:
-        given = scores if wanted.by == "gate-norm" else None
-        return decide_by_measuring(model, decoder, sample, given, wanted, compensate=compensate, steps=steps)
+        return decide_by_measuring(model, decoder, sample, scores, wanted, compensate=compensate, steps=steps)
 
 
 def _compensates(model: Model, wanted: Wanted) -> bool:

@@ -1,4 +1,4 @@
-"""SGLang in an environment of its own (requirements.txt); where it is not installed, nothing here is collected."""
+"""SGLang in an environment of its own; where it is not installed, nothing here is collected."""
 
 from __future__ import annotations
 

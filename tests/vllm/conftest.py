@@ -1,4 +1,4 @@
-"""vLLM in an environment of its own (requirements.txt); where it is not installed, nothing here is collected."""
+"""vLLM in an environment of its own; where it is not installed, nothing here is collected."""
 
 from __future__ import annotations
 
