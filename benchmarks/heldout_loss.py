@@ -5,7 +5,7 @@ on the CPU in float32. The choices by score stand beside random choices of as ma
 sublayer alone; all of them are printed and written, not only the best.
 
     pip install -e . torch transformers
-    python benchmarks/heldout_loss.py
+    python -m benchmarks.heldout_loss
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Bytes fetched from the Hub against the bytes that must be, and what several connections give.
 
-    python benchmarks/hub_bytes.py [--work DIR]
+    python -m benchmarks.hub_bytes [--work DIR]
 
 Against the stand-in Hub of the tests, on the loopback. The models have the shape of TinyLlama 1.1B and Llama 2 13B
 (sparse, benchmarks/shapes.py). Needed for a score: q, k, headers, config and index. For pruning: the bytes kept,
@@ -28,7 +28,8 @@ from gatenorm_stream.sources.local import LocalSource
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_server import Hub
 
-RESULTS = Path(__file__).parent / "results" / "hub_bytes.json"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "hub_bytes.json"
 RATE = 100e6
 PORT = 8930
 
@@ -77,11 +78,11 @@ def _bytes(hub: Hub, what: str, name: str, model: Path, work: Path) -> dict[str,
 @contextmanager
 def _throttled(name: str, model: Path) -> Iterator[None]:
     """The stand-in in a process of its own, so that it does not take turns with the one that is measured."""
-    server = Path(sys.modules["hub_server"].__file__ or "")
     command = [
         sys.executable,
-        server,
-        model,
+        "-m",
+        "tests.hub.hub_server",
+        model.absolute(),
         "--repo",
         f"org/{name}",
         "--port",
@@ -90,7 +91,7 @@ def _throttled(name: str, model: Path) -> Iterator[None]:
         RATE / 1e6,
         "--unhashed",
     ]
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(word) for word in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         process.stdout.readline()

@@ -1,6 +1,6 @@
 """What the pieces of scoring cost: a head of 128 x 5120, one thread, the least CPU time of many repetitions.
 
-    python benchmarks/products.py
+    python -m benchmarks.products
 
 The forms that were tried for the Gram product and for the widening, the chosen ones among them; with `pip install
 mkl` also the product of bfloat16 numbers of that library.

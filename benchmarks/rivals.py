@@ -1,6 +1,6 @@
 """What people would use instead, each as they would write it. One of them runs in a process of its own:
 
-    python benchmarks/rivals.py NAME MODEL THREADS
+    python -m benchmarks.rivals NAME MODEL THREADS
 
 It prints one line of JSON: the seconds of the work without imports, and the per-head (or joint) scores.
 """

@@ -1,10 +1,10 @@
 """All of the speed claims, measured side by side in one run on inputs made here (`make bench`).
 
-    python benchmarks/run.py [--work DIR] [--only scoring,joint,...]      BENCH=quick: small shapes, minutes less
+    python -m benchmarks.run [--work DIR] [--only scoring,joint,...]      BENCH=quick: small shapes, minutes less
 
 Takes turns between the rivals, so that a busy machine is unfair to none, and reports the best of the rounds and all
-of them. Writes benchmarks/results/speed.json, from which `python benchmarks/performance_tables.py` fills
-docs/performance.md and `python benchmarks/pictures.py` draws two charts.
+of them. Writes benchmarks/results/speed.json, from which `python -m benchmarks.performance_tables` fills
+docs/performance.md and `python -m benchmarks.pictures` draws two charts.
 """
 
 from __future__ import annotations
@@ -376,7 +376,7 @@ def main() -> None:
         if not QUICK:
             target.write_text(json.dumps(content, indent=1) + "\n")
     if not QUICK:
-        print(f"wrote {target}; python benchmarks/pictures.py draws it")
+        print(f"wrote {target}; python -m benchmarks.pictures draws it")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
 from gatenorm_stream.families.open import open_model
-from gatenorm_stream.planning.decide import decide_again, decide_by_scores
+from gatenorm_stream.planning.decide import DEFAULT_TOKENS, By, Wanted, decide_again
+from gatenorm_stream.planning.decide_for import decide_for
 from gatenorm_stream.planning.plan import Plan, read_plan
 from gatenorm_stream.pruning import carry_out, prepare
 from gatenorm_stream.scoring.readings import Reading, check_reading
@@ -84,7 +85,12 @@ def plan(
     layers: Iterable[int] | None = None,
     protect_first: int | None = None,
     protect_last: int = 0,
+    by: By = "gate-norm",
     reading: Reading = "per-head",
+    compensate: bool | None = None,
+    max_rise: float | None = None,
+    text: str | PathLike[str] | None = None,
+    tokens: int = DEFAULT_TOKENS,
     format: str = "auto",
     engines: Iterable[str] = (),
     revision: str | None = None,
@@ -97,6 +103,11 @@ def plan(
     Give at most one of `drop` (a number), `share` (of all layers) and `layers`; without them a fifth of the
     attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is not
     scored again. Raises SelectionError or FormatError beside the errors of `score`.
+
+    The model is run, a layer at a time, if `by` is "influence", with `compensate` (a constant stands in the place
+    of each attention that goes), or with `max_rise` (as many go as keep the rise of the loss below that, in nats a
+    token): on `tokens` of `text`, a file or the built-in one, and as many others to judge on. Then `Plan.measured`
+    has the losses, and TextError may be raised too.
 
     Examples:
         >>> scores = score("fixtures/sotu-5m")
@@ -119,12 +130,11 @@ def plan(
     """
     check_reading(reading)
     choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
+    wanted = Wanted(choice, by, reading, compensate, max_rise, text, tokens, format, tuple(engines))
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
-        if scores is None:
-            scores = scored(model, reading, threads=threads, progress=progress)
-        elif [s.layer for s in scores] != [a.layer for a in model.attention]:
+        if scores is not None and [s.layer for s in scores] != [a.layer for a in model.attention]:
             raise SelectionError(f"the scores are not those of {source}: other layers; score it")
-        return decide_by_scores(model, tuple(scores), choice, reading, format, tuple(engines)).plan
+        return decide_for(model, wanted, scores=scores, threads=threads, progress=progress).plan
 
 
 def prune(

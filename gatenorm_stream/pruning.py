@@ -13,11 +13,9 @@ from typing import TypeAlias
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
-from gatenorm_stream.formats.choice import FormatChoice
 from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.layout import Layout
-from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
@@ -35,8 +33,7 @@ class Prepared:
     """What will be done. `partial` is where it will be written, if it had to be opened already."""
 
     model: Model
-    plan: Plan
-    form: FormatChoice
+    decision: Decision
     layout: Layout
     partial: Path | None
 
@@ -72,7 +69,7 @@ def prepare(
         layout = lay_out(decision.plan, model)
         if out:
             check_space(layout, out)
-        yield Prepared(model, decision.plan, decision.form, layout, partial)
+        yield Prepared(model, decision, layout, partial)
 
 
 def carry_out(
@@ -85,7 +82,7 @@ def carry_out(
     progress: Progress | None = None,
 ) -> None:
     """Writes what was prepared for `out`, which appears whole or not at all. Raises as `write_output` does."""
-    model, plan, layout = prepared.model, prepared.plan, prepared.layout
+    model, plan, layout = prepared.model, prepared.decision.plan, prepared.layout
     opened = nullcontext(prepared.partial) if prepared.partial else open_partial(out, restart=restart)
     with opened as partial:
         write_output(
@@ -94,7 +91,7 @@ def carry_out(
             model,
             out,
             partial,
-            card=model_card(plan, model, layout, prepared.form),
+            card=model_card(plan, model, layout, prepared.decision.form),
             force=force,
             threads=threads,
             progress=progress,

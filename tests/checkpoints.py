@@ -123,7 +123,7 @@ def write_checkpoint(
     if shards == 1:
         write_shard(root / "model.safetensors", stored, {"format": "pt"})
     else:
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for s in range(shards):
             file = f"model-{s + 1:05d}-of-{shards:05d}.safetensors"
             part = {n: stored[n] for n in names[s::shards]}

@@ -1,7 +1,7 @@
 """Writes docs/compatibility.md from tests/results, which the tests write where GATENORM_RESULTS names that folder.
 
 GATENORM_RESULTS=tests/results make test-families test-engines test-oldest test-vllm test-sglang
-python tests/compatibility.py
+python -m tests.compatibility
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = {
 HEAD = """\
 # Compatibility
 
-Made by `python tests/compatibility.py` from the results of the tests (`tests/results`), on tiny random models of
+Made by `python -m tests.compatibility` from the results of the tests (`tests/results`), on tiny random models of
 each family and the fixture model, on a CPU, in float32, and in transformers on a GPU in bfloat16 too.
 Each `ok` is a pruned model whose logits or log-probabilities equal, in that engine, those of the stock transformers
 model whose attention is silenced there; the number is the largest absolute difference over all its cases. For

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from tests.started import COMMAND, Done, Started
+from tests.started import COMMAND as COMMAND
+from tests.started import Done, Started
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -62,7 +63,7 @@ def prune(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def prune(source: Path, layers: tuple[int, ...], *options: str) -> Path:
         name = "out.gguf" if source.suffix == ".gguf" else "out"
         out = tmp_path_factory.mktemp("pruned") / name
-        command = [COMMAND, source, "--out", out, "--layers", ",".join(map(str, layers)), *options]
+        command = [COMMAND, str(source), "--out", str(out), "--layers", ",".join(map(str, layers)), *options]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return out

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +36,22 @@ def compensate(source: Path, vectors: Vectors, format: str, folder: Path) -> Pat
     gatenorm_stream.prune(gatenorm_stream.read_plan(saved), out)
     gatenorm_stream.verify(out, against=source)
     return out
+
+
+def rounded(vector: np.ndarray, dtype: str) -> bytes:
+    """By Python's own arithmetic, a number at a time."""
+    return b"".join(nearest(float(x), dtype) for x in vector)
+
+
+def nearest(number: float, dtype: str) -> bytes:
+    if dtype != "BF16":
+        return struct.pack({"F64": "<d", "F32": "<f", "F16": "<e"}[dtype], number)
+    (bits,) = struct.unpack("<I", struct.pack("<f", number))
+    below, above = bits >> 16, (bits >> 16) + 1
+    distances = [abs(Fraction(as_float(b)) - Fraction(number)) for b in (below, above)]
+    best = above if distances[1] < distances[0] or (distances[0] == distances[1] and below % 2) else below
+    return struct.pack("<H", best)
+
+
+def as_float(bfloat16: int) -> float:
+    return float(struct.unpack("<f", struct.pack("<I", bfloat16 << 16))[0])

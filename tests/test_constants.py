@@ -7,7 +7,6 @@ import math
 import re
 import struct
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -33,29 +32,10 @@ from tests.checkpoints import (
     write_shard,
 )
 from tests.conftest import Run
-from tests.constants import compensate, compensated_plan, random_vectors
+from tests.constants import as_float, compensate, compensated_plan, nearest, random_vectors, rounded
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MLP = ("gate_proj", "up_proj", "down_proj")
-
-
-def rounded(vector: np.ndarray, dtype: str) -> bytes:
-    """By Python's own arithmetic, a number at a time."""
-    return b"".join(nearest(float(x), dtype) for x in vector)
-
-
-def nearest(number: float, dtype: str) -> bytes:
-    if dtype != "BF16":
-        return struct.pack({"F64": "<d", "F32": "<f", "F16": "<e"}[dtype], number)
-    (bits,) = struct.unpack("<I", struct.pack("<f", number))
-    below, above = bits >> 16, (bits >> 16) + 1
-    distances = [abs(Fraction(as_float(b)) - Fraction(number)) for b in (below, above)]
-    best = above if distances[1] < distances[0] or (distances[0] == distances[1] and below % 2) else below
-    return struct.pack("<H", best)
-
-
-def as_float(bfloat16: int) -> float:
-    return float(struct.unpack("<f", struct.pack("<I", bfloat16 << 16))[0])
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.sampled_from(sorted(SIZES)))
@@ -99,6 +79,7 @@ def test_no_op_writes_biases_of_the_mlp_before(dtype: str, layers: tuple[int, ..
     assert config["mlp_bias"] is True
     assert config["gatenorm"]["pruned_layers"] == list(layers)
     assert "constants" not in config["gatenorm"]
+    assert "In the place of each stands a constant vector" in (out / "README.md").read_text("utf-8")
     index = json.loads((out / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(len(data) for _, _, data in (*after.values(), *biases.values()))
 
@@ -159,6 +140,7 @@ def test_zeroed_is_plain_where_there_is_no_such_bias(llama: Path, tmp_path: Path
     done = run(llama, "--out", tmp_path / "out", "--plan", tmp_path / "plan.json")
     assert done.returncode == 0, done.stderr
     assert "zeroed holds no constants in this model" in " ".join(done.stdout.split())
+    assert "constant vector" not in (tmp_path / "out/README.md").read_text("utf-8")
     gatenorm_stream.prune(replace(plan, constants={}), tmp_path / "plain")
     assert read_tensors(tmp_path / "out") == read_tensors(tmp_path / "plain")
 

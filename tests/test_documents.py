@@ -86,8 +86,8 @@ def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
         subprocess.run([COMMAND, "MODEL", "--out", out, "--quiet"], cwd=tmp_path, check=True)
     for line in commands(document):
         if written := re.search(r"--out (\S+)", line):
-            out = tmp_path / written[1]
-            out.unlink() if out.is_file() else shutil.rmtree(out, ignore_errors=True)
+            there = tmp_path / written[1]
+            there.unlink() if there.is_file() else shutil.rmtree(there, ignore_errors=True)
         done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)
 
@@ -133,7 +133,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_tables_of_deploy_are_what_was_measured() -> None:
-    subprocess.run([sys.executable, ROOT / "benchmarks" / "deploy_tables.py", "--check"], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.deploy_tables", "--check"], cwd=ROOT, check=True)
 
 
 def test_readme_counts_the_architectures() -> None:

@@ -100,7 +100,7 @@ def cut(root: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1])
 
 
-def index(change: Callable[[dict[str, str]], None]) -> Callable[[Path], None]:
+def index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     def rewrite(root: Path) -> None:
         path = root / "model.safetensors.index.json"
         content = json.loads(path.read_text())

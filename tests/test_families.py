@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 import gatenorm_stream
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import CheckpointError, SelectionError, UnsupportedModelError
+from gatenorm_stream.families.family import Family, Packing
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model, layers_prefix, read_model
 from gatenorm_stream.families.projections import rows, starts
 from gatenorm_stream.families.table import FAMILIES
-from gatenorm_stream.families.wrappers import WRAPPERS
+from gatenorm_stream.families.wrappers import WRAPPERS, Wrapper
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import (
     HEADS,
@@ -61,7 +62,8 @@ def test_layouts_are_those_of_the_stock_reshapes(group: int, keys: int, dim: int
     blocks = [part.reshape(-1, dim) for part in (q, k)]
     grouped = fused.reshape(keys, group + 2, dim)
     groups = [grouped[:, :-2].reshape(-1, dim), grouped[:, -2]]
-    for packing, parts in (("blocks", blocks), ("groups", groups)):
+    packings: tuple[tuple[Packing, list[np.ndarray]], ...] = (("blocks", blocks), ("groups", groups))
+    for packing, parts in packings:
         assert starts(heads, packing) == tuple(tuple(part[:, 0].tolist()) for part in parts)
         assert rows(heads, packing) == (len(fused), len(fused))
 
@@ -158,7 +160,7 @@ def test_a_text_config_of_an_unknown_family(run: Run, tmp_path: Path) -> None:
 
 def test_a_name_without_the_models_prefix(tmp_path: Path) -> None:
     """As in the first GPT-2 checkpoints."""
-    shapes = {"wte.weight": (40, 32)}
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (40, 32)}
     for n in range(LAYERS):
         shapes |= {f"h.{n}.attn.c_attn.weight": (32, 96), f"h.{n}.attn.c_proj.weight": (32, 32)}
         shapes |= {f"h.{n}.ln_1.weight": (32,), f"h.{n}.ln_1.bias": (32,), f"h.{n}.mlp.c_fc.weight": (32, 64)}
@@ -308,11 +310,12 @@ def test_the_scale_of_8_bit_floats(tmp_path: Path, grid: Grid, config: dict, dty
 
 
 def test_the_command_lists_every_row(run: Run) -> None:
+    listed: tuple[Family | Wrapper, ...] = (*FAMILIES, *WRAPPERS.values())
     rows_ = json.loads(run("families", "--json").stdout)
-    assert [r["model_type"] for r in rows_] == [known.model_type for known in (*FAMILIES, *WRAPPERS.values())]
+    assert [r["model_type"] for r in rows_] == [known.model_type for known in listed]
     for columns in (80, 40):
         table = run("families", COLUMNS=str(columns))
         assert table.returncode == 0
         assert all(len(line) <= columns for line in table.stdout.splitlines())
-        for known in (*FAMILIES, *WRAPPERS.values()):
+        for known in listed:
             assert known.name in table.stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -112,7 +112,7 @@ def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
         assert joint == pytest.approx(expected["joint"], rel=1e-5)
         assert math.hypot(*stored) == pytest.approx(expected["stored"], rel=1e-5)
     for at_once in (1, 3, 10):
-        query, key = (rows(reusing(x), side, at_once=at_once) for x, side in ((q, "query"), (k, "key")))
+        query, key = rows(reusing(q), "query", at_once=at_once), rows(reusing(k), "key", at_once=at_once)
         found = [gate_norm.per_head(query, key, heads, part) for part in (range(1), range(1, 4), range(4, 5))]
         assert math.hypot(*(n for part in found for n in part)) == pytest.approx(expected["per-head"], rel=1e-5)
 
@@ -181,7 +181,7 @@ def _heads(x: np.ndarray, heads: Heads) -> gate_norm.HeadOf:
 
 
 def test_ordinary_columns_are_read_once() -> None:
-    passes = []
+    passes: list[int] = []
     rng = np.random.default_rng(5)
     stored = rng.standard_normal((64, 8)).astype(np.float32)
 
@@ -216,11 +216,11 @@ def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projectio
     q, k = np.ones((4, 6), np.float32), np.ones((2, 6), np.float32)
     (q if projection == "query" else k)[1, 3] = value
     heads = Heads(2, 1, 2)
-    compute = {
+    computes: dict[str, Callable[..., object]] = {
         "per-head": lambda q, k, heads: gate_norm.per_head(rows(q, "query"), rows(k, "key"), heads, range(1)),
         "joint": gate_norm.joint,
         "stored": gate_norm.stored,
-    }[reading]
+    }
     with pytest.raises(NotFiniteError) as caught:
-        compute(lambda h: q[2 * h : 2 * h + 2], lambda h: k[2 * h : 2 * h + 2], heads)
+        computes[reading](lambda h: q[2 * h : 2 * h + 2], lambda h: k[2 * h : 2 * h + 2], heads)
     assert caught.value.side == projection

@@ -66,7 +66,8 @@ def test_zeroed_zeroes_the_bias_of_o_too(run: Run, tmp_path: Path) -> None:
 def test_the_index_is_true(run: Run, llama: Path, tmp_path: Path) -> None:
     assert run(llama, "--out", "out", "--drop", "2").returncode == 0
     index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
-    held, total = {}, 0
+    held: dict[str, str] = {}
+    total = 0
     for path in sorted((tmp_path / "out").glob("*.safetensors")):
         with safe_open(path, framework="numpy") as shard:
             held |= dict.fromkeys(shard.keys(), path.name)
@@ -94,7 +95,7 @@ def test_an_emptied_shard_goes_and_the_rest_are_renumbered(run: Run, tmp_path: P
     ]
     from tests.checkpoints import write_shard
 
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(parts, start=1):
         file = f"model-{number:05d}-of-00003.safetensors"
         write_shard(root / file, {n: stored[n] for n in names})

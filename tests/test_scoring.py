@@ -196,7 +196,7 @@ def test_heads_that_are_columns_are_read_in_blocks_of_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     """Of one row and of five of the 32, as GPT-2 stores them; one layer's are so small that they are read twice."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for n in range(2):
         shapes |= {f"h.{n}.attn.c_attn.weight": (32, 96), f"h.{n}.attn.c_proj.weight": (32, 32)}
     tensors = random_tensors(shapes)

@@ -290,7 +290,7 @@ def test_damaged_gguf(tmp_path_factory: pytest.TempPathFactory, data: st.DataObj
     if not whole.exists():
         tokens = ["<unk>", "<s>", "a", "b", "ab", "▁", "<0x41>", "x"]
         options = {"pre": "llama-bpe", "merges": ["a b"]} if kind == "gpt2" else {"scores": [0.5] * 8}
-        write_vocabulary(whole, tokens, kind, types=[2, 3, 1, 1, 1, 1, 6, 4], bos=1, **options)  # type: ignore[arg-type]
+        write_vocabulary(whole, tokens, kind, types=[2, 3, 1, 1, 1, 1, 6, 4], bos=1, **options)
     content = bytearray(whole.read_bytes())
     end = content.index(b"token_embd.weight")
     start = content.index(b"tokenizer.ggml.model")

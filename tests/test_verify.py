@@ -113,7 +113,7 @@ def test_damage_is_named(run: Run, copy: Path, damage: Callable[[Path], object],
     assert "Traceback" not in done.stderr
 
 
-def rewrite_shard(out: Path, change: Callable[[dict[str, tuple[str, tuple[int, ...], bytes]]], None]) -> None:
+def rewrite_shard(out: Path, change: Callable[[dict[str, tuple[str, tuple[int, ...], bytes]]], object]) -> None:
     tensors = read_tensors(out)
     change(tensors)
     for path in out.glob("*.safetensors*"):
@@ -161,7 +161,7 @@ def lie_in_index(out: Path) -> None:
     path.write_text(json.dumps(index))
 
 
-LIES: dict[str, tuple[Callable[[Path], None], str]] = {
+LIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a tensor is missing": (drop_tensor, "model.layers.0.mlp.up_proj.weight is missing from model-0000"),
     "a value is flipped": (flip_value, "model.norm.weight in model.safetensors differs from the source's"),
     "a shape is changed": (reshape, "lm_head.weight in model.safetensors has another dtype or shape"),

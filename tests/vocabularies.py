@@ -51,7 +51,7 @@ def write_vocabulary(
     writer.add_head_count_kv(1)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model(model)
-    writer.add_token_list(tokens)
+    writer.add_token_list(tokens)  # type: ignore[arg-type]
     if pre is not None:
         writer.add_tokenizer_pre(pre)
     if merges is not None:

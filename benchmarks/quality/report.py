@@ -1,6 +1,6 @@
 """docs/evidence.md and its pictures, from the stored results alone. Needs numpy and matplotlib, no GPU.
 
-python benchmarks/quality/report.py
+python -m benchmarks.quality.report
 """
 
 import json

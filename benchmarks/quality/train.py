@@ -1,6 +1,6 @@
 """Train one decoder of a kind from one seed, and keep stock checkpoints along the way.
 
-    python benchmarks/quality/train.py --tokens .corpus/tokens --kind mha-12 --seed 0 --out .corpus/models
+    python -m benchmarks.quality.train --tokens .corpus/tokens --kind mha-12 --seed 0 --out .corpus/models
 
 Every window of the training text is seen at most once; the last step is the model. No held-out
 number tuned it.

@@ -1,7 +1,7 @@
 """Prefill and decode speed and memory of full-size shapes, with ever more attention sublayers gone.
 
     pip install . torch transformers
-    python benchmarks/throughput/measure.py --shapes 13b,7b-gqa --out throughput.json
+    python -m benchmarks.throughput.measure --shapes 13b,7b-gqa --out throughput.json
 
 bfloat16, SDPA attention, random weights and tokens, greedy next tokens. Decode is timed twice: as
 transformers runs it step by step (each kernel launched from Python, growing cache), and with a static cache and

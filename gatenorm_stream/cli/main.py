@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gatenorm_stream.cli import compare, explain, families, prune, push, score, verify
+from gatenorm_stream.cli import compare, explain, families, measure, prune, push, score, verify
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.help import Command, command_help
 from gatenorm_stream.cli.streams import flush_output, give_up_output, open_closed_streams
@@ -65,6 +65,7 @@ app = typer.Typer(
 for command, examples in (
     (prune.prune, prune.EXAMPLES),
     (score.score, score.EXAMPLES),
+    (measure.measure, measure.EXAMPLES),
     (compare.compare, compare.EXAMPLES),
     (verify.verify, verify.EXAMPLES),
     (explain.explain, explain.EXAMPLES),

@@ -40,6 +40,22 @@ READING = typer.Option(
     show_default="per-head",
 )
 ReadingOption = Annotated[Reading, READING]
+MEASURE = "Run the model"
+TextOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Plain text to run the model on; a built-in one by default.", rich_help_panel=MEASURE
+    ),
+]
+TokensOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=16,
+        help="Tokens of it to choose on, and as many others to judge on; 512 by default.",
+        rich_help_panel=MEASURE,
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads to use; all processors by default.")
 ]

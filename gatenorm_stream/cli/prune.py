@@ -15,6 +15,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
+    MEASURE,
     READING,
     WHAT_GOES,
     ConnectionsOption,
@@ -26,7 +27,9 @@ from gatenorm_stream.cli.options import (
     QuietOption,
     RevisionOption,
     ShareOption,
+    TextOption,
     ThreadsOption,
+    TokensOption,
     check_plan_alone,
     chosen,
 )
@@ -38,9 +41,8 @@ from gatenorm_stream.scoring.readings import Reading, describe_reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
-    from gatenorm_stream.planning.decide import Decision
+    from gatenorm_stream.planning.decide import Decision, Wanted
     from gatenorm_stream.pruning import Prepared
-    from gatenorm_stream.scoring.selection import Choice
     from gatenorm_stream.work import Progress
 
 OUTPUT = "Output"
@@ -55,6 +57,31 @@ gatenorm-stream MODEL --out DIR --plan plan.json     # and carried out later
 
 
 ReadingIfGiven = Annotated[Reading | None, READING]
+ByOption = Annotated[
+    Literal["gate-norm", "influence"] | None,
+    typer.Option(
+        metavar="HOW",
+        help="What chooses: gate-norm, from weights alone; or influence, from one run of the model.",
+        rich_help_panel=WHAT_GOES,
+        show_default="gate-norm",
+    ),
+]
+MaxRise = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS",
+        help="As many as leave the measured loss below this rise, in nats a token.",
+        rich_help_panel=MEASURE,
+    ),
+]
+Compensate = Annotated[
+    bool | None,
+    typer.Option(
+        "--compensate/--no-compensate",
+        help="Put the mean of what each attention put out in its place, or nothing.",
+        rich_help_panel=MEASURE,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -119,6 +146,11 @@ def prune(
     plan: SavedPlan = None,
     protect_first: ProtectFirstOption = None,
     protect_last: ProtectLastOption = 0,
+    by: ByOption = None,
+    max_rise: MaxRise = None,
+    compensate: Compensate = None,
+    text: TextOption = None,
+    tokens: TokensOption = None,
     reading: ReadingIfGiven = None,
     format: Format = None,
     engine: Engines = None,
@@ -140,27 +172,37 @@ def prune(
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last)
     if plan:
-        check_plan_alone(reading=reading, format=format, engine=engine, protect_first=protect_first)
+        check_plan_alone(
+            by=by,
+            max_rise=max_rise,
+            compensate=compensate,
+            text=text,
+            tokens=tokens,
+            reading=reading,
+            format=format,
+            engine=engine,
+            protect_first=protect_first,
+        )
+    from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
     from gatenorm_stream.pruning import carry_out, prepare
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
 
+    wanted = Wanted(
+        choice,
+        by or "gate-norm",
+        reading or "per-head",
+        compensate,
+        max_rise,
+        text,
+        tokens or DEFAULT_TOKENS,
+        format or "auto",
+        tuple(engine or ()),
+    )
     begun = time.monotonic()
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
-        decide = (
-            partial(_decide_again, plan)
-            if plan
-            else partial(
-                _decide_by_scores,
-                choice,
-                reading or "per-head",
-                format or "auto",
-                tuple(engine or ()),
-                threads,
-                meter.report,
-            )
-        )
+        decide = partial(_again, plan) if plan else partial(_decide, wanted, threads, meter.report)
         with prepare(source, decide, out, dry_run=dry_run, force=force, restart=restart) as prepared:
             repository = repository_for(push_to, prepared.layout) if push_to else None
             with meter.pause():
@@ -173,23 +215,13 @@ def prune(
         upload(out, repository, quiet=quiet or json_)
 
 
-def _decide_by_scores(
-    choice: Choice,
-    reading: Reading,
-    format: str,
-    engines: tuple[str, ...],
-    threads: int | None,
-    progress: Progress,
-    model: Model,
-) -> Decision:
-    from gatenorm_stream.planning.decide import decide_by_scores
-    from gatenorm_stream.scoring.score import scored
+def _decide(wanted: Wanted, threads: int | None, progress: Progress, model: Model) -> Decision:
+    from gatenorm_stream.planning.decide_for import decide_for
 
-    scores = scored(model, reading, threads=threads, progress=progress)
-    return decide_by_scores(model, scores, choice, reading, format, engines)
+    return decide_for(model, wanted, threads=threads, progress=progress)
 
 
-def _decide_again(saved: Path, model: Model) -> Decision:
+def _again(saved: Path, model: Model) -> Decision:
     from gatenorm_stream.planning.decide import decide_again
     from gatenorm_stream.planning.plan import read_plan
 
@@ -199,7 +231,7 @@ def _decide_again(saved: Path, model: Model) -> Decision:
 def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
-    model, plan, layout = prepared.model, prepared.plan, prepared.layout
+    model, layout, plan = prepared.model, prepared.layout, prepared.decision.plan
     if as_json:
         typer.echo(json.dumps(plan.to_json(), indent=1, ensure_ascii=False))
         return
@@ -209,7 +241,7 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     typer.echo(folded(describe_reading(plan.reading)) + "\n")
     show_scores(plan.scores, plan.dropped, plan.choice)
     typer.echo()
-    for line in plan_lines(plan, prepared.form):
+    for line in plan_lines(prepared.decision):
         typer.echo(folded(line))
     for line in file_lines(layout):
         typer.echo(folded(line))

@@ -44,9 +44,10 @@ def push(
 
 def repository_for(name: str, layout: Layout) -> Target:
     """Made before anything is written, so that a name or token that won't do is told first."""
+    from gatenorm_stream.sources.source import Kind
     from gatenorm_stream.writing.upload import prepare
 
-    if layout.single_file:
+    if layout.kind is Kind.GGUF:
         raise UsageProblem("--push-to uploads directories; use `hf upload` for a GGUF file")
     return prepare(name)
 

@@ -73,6 +73,10 @@ class Rows:
             done += len(raw)
         return rows
 
+    def between(self, start: int, stop: int) -> FloatArray:
+        """Rows `start` to `stop` - 1 of the matrix."""
+        return self(self._weight.rows(start, stop))
+
     def _stored(self, where: ByteRange, memory: Bytes) -> Bytes:
         stored = memory[: len(where)]
         self._weight.tensor.shard.file.read_into(where, stored.data)

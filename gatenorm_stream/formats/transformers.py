@@ -17,7 +17,6 @@ from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.formats.travelling_file import (
     AUTO_MAP,
     AUTO_MAP_MULTIMODAL,
-    CONSTANT,
     removed,
     travelling_file,
 )
@@ -73,8 +72,7 @@ def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
 def _constant(model: Model, layer: int, vector: bytes) -> Added:
     """Where the output projection stood, as the parameter of the travelling file's module."""
     weight = model.checkpoint.tensors[f"{model.output_module(layer)}.weight"]
-    name = f"{model.prefix}{layer}.{model.family.attention}.{CONSTANT}"
-    return beside(weight, name, (model.hidden,), vector)
+    return beside(weight, model.constant_name(layer), (model.hidden,), vector)
 
 
 TRANSFORMERS = Format("transformers", True, lambda family: family.stock, _limits, _edit)

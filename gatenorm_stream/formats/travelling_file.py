@@ -16,8 +16,6 @@ AUTO_MAP = {
     "AutoModel": f"{_MODULE}.GateNormModel",
     "AutoModelForCausalLM": f"{_MODULE}.GateNormForCausalLM",
 }
-CONSTANT = "constant"
-"""What the module in the place of attention calls its parameter."""
 AUTO_MAP_MULTIMODAL = {**AUTO_MAP, "AutoModelForImageTextToText": f"{_MODULE}.GateNormForCausalLM"}
 
 

@@ -149,6 +149,19 @@ def run(
     )
 
 
+def losses_of(decoder: Decoder, judging: TokenRow, steps: Steps = lambda done, total: None) -> Losses:
+    """Of the model as it is: what `run` gives as `losses`, without a row for choosing."""
+    stream = decoder.embed(judging[None])
+    for layer in range(decoder.layers):
+        steps(layer, decoder.layers + 1)
+        stream = decoder.layer(layer, stream, np.zeros(1, np.bool_), lambda before, attention: None)
+    steps(decoder.layers, decoder.layers + 1)
+    (found,) = decoder.losses(stream, judging[None])
+    steps(decoder.layers + 1, decoder.layers + 1)
+    losses: Losses = found
+    return losses
+
+
 def _rows(variants: Sequence[Variant], layer: int) -> tuple[_Row, ...]:
     """Those that differ in this layer: first the whole model's two."""
     rows = dict.fromkeys(_WHOLE)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
 from gatenorm_stream.checkpoint.gguf_arrays import read_numbers, read_strings
 from gatenorm_stream.checkpoint.gguf_metadata import Value
-from gatenorm_stream.checkpoint.tensors import shown
+from gatenorm_stream.checkpoint.tensors import Checkpoint, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.measuring.merge_by_score import merge_by_score
 from gatenorm_stream.measuring.pre_tokenizers import PRE_TOKENIZERS
@@ -34,7 +33,7 @@ class Vocabulary:
     bos: int | None
 
 
-def read_gguf_tokenizer(checkpoint: GgufCheckpoint) -> Encode:
+def read_gguf_tokenizer(checkpoint: Checkpoint) -> Encode:
     """Byte-level BPE (gpt2) and SentencePiece's BPE (llama).
 
     Raises UnsupportedModelError for another kind or an unknown pre-tokenizer, CheckpointError if the vocabulary is

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.wrappers import WRAPPERS
+from gatenorm_stream.sources.source import Kind
 
 COUNTS = re.compile(r"(^|_)(layers?|depth|depths|experts|blocks|n_layer)$")
 """Names of config entries that say how many modules are built one by one."""
@@ -105,7 +106,7 @@ def check_counts(config: Mapping[str, Any], where: str) -> None:
 def _stock_names(model: Model) -> tuple[str, str, str]:
     """Model type, class, and the path of the decoder layers in it."""
     row, title = model.family, model.checkpoint.source.title
-    if model.checkpoint.source.gguf:
+    if model.checkpoint.kind is Kind.GGUF:
         raise UnsupportedModelError(
             f"{title} ({row.name}) can't be measured from GGUF; measure its safetensors form"
         )

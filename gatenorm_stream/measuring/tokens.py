@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor
 from gatenorm_stream.errors import CheckpointError, TextError
 from gatenorm_stream.measuring.gguf_tokens import read_gguf_tokenizer
 from gatenorm_stream.measuring.text import Text
 from gatenorm_stream.measuring.tokenizer import Encode
 from gatenorm_stream.measuring.tokenizer_json import read_tokenizer_json
+from gatenorm_stream.sources.source import Kind
 
 FEWEST = 16
 """Tokens of each part; fewer tell nothing."""
@@ -52,7 +52,7 @@ def encode_parts(checkpoint: Checkpoint, text: Text, count: int) -> tuple[list[i
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Encode:
-    if isinstance(checkpoint, GgufCheckpoint):
+    if checkpoint.kind is Kind.GGUF:
         return read_gguf_tokenizer(checkpoint)
     return read_tokenizer_json(checkpoint.source)
 

@@ -16,7 +16,9 @@ import torch
 
 from gatenorm_stream.errors import UnsupportedModelError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.measuring.absent_attention import leave_attention_out
 from gatenorm_stream.measuring.decoder import Settle, Stream, Tokens
+from gatenorm_stream.measuring.stock_body import StockBody
 from gatenorm_stream.measuring.stock_model import build_stock_model
 from gatenorm_stream.measuring.stock_weights import StockWeights
 
@@ -24,8 +26,6 @@ TOKENS_AT_ONCE = 4096
 """Of all rows together: their activations between two matrices are held at once."""
 HEAD_NUMBERS = 1 << 23
 """Numbers of the head that are read at once, and logits that are held at once."""
-Given = tuple[tuple[Any, ...], dict[str, Any]]
-"""What a stock body gives a layer beside the stream: positional and keyword arguments."""
 
 
 class TransformersDecoder:
@@ -41,12 +41,11 @@ class TransformersDecoder:
     def __init__(self, model: Model) -> None:
         with torch.no_grad():
             self._stock = stock = build_stock_model(model)
+            leave_attention_out(model, stock.layers)
             self._weights = StockWeights(model, stock)
         self._family = model.family
         self._with_attention = {a.layer for a in model.attention}
-        self._given: dict[tuple[int, int], list[Given]] = {}
-        self._in_tuple = False
-        self._layer_forward = [layer.forward for layer in stock.layers]
+        self._body = StockBody(stock)
         for number in self._with_attention:
             attention = self._attention(number)
             attention.forward = partial(_attend, attention.forward, attention)
@@ -64,7 +63,7 @@ class TransformersDecoder:
             embedded = embedding(torch.from_numpy(places.reshape(tokens.shape)))
             embedding.weight = table
             chunks = _chunks(np.arange(len(tokens)), tokens.shape[1])
-            return np.concatenate([self._through(embedded[rows])[0].numpy() for rows in chunks])
+            return np.concatenate([self._body.enter(embedded[rows]).numpy() for rows in chunks])
 
     def layer(self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle) -> Stream:
         with torch.no_grad(), self._weights.layer(number):
@@ -83,7 +82,7 @@ class TransformersDecoder:
         with torch.no_grad():
             rows, length, _ = stream.shape
             targets = torch.from_numpy(tokens[:, 1:])
-            hidden = [self._leave(row[None])[:, :-1] for row in stream]
+            hidden = [self._body.leave(torch.from_numpy(row[None]))[:, :-1] for row in stream]
             normaliser = torch.full((rows, length - 1), -torch.inf, dtype=torch.float64)
             wanted = torch.zeros(rows, length - 1, dtype=torch.float64)
             for first, make in self._head_blocks(length):
@@ -100,7 +99,7 @@ class TransformersDecoder:
     def logits(self, stream: Stream) -> Stream:
         """(rows, length, vocabulary): for small models."""
         with torch.no_grad():
-            hidden = self._leave(stream)
+            hidden = self._body.leave(torch.from_numpy(stream))
             blocks = [make(hidden) for _, make in self._head_blocks(stream.shape[1])]
             made: Stream = torch.cat(blocks, dim=-1).numpy()
             return made
@@ -150,8 +149,6 @@ class TransformersDecoder:
 
     def _until_attention(self, number: int, stream: Stream) -> torch.Tensor:
         """Runs the layer as far as what attention puts out."""
-        attention = self._attention(number)
-        attention.settled = None
         try:
             self._run(number, stream, None)
         except _Reached as reached:
@@ -161,61 +158,15 @@ class TransformersDecoder:
 
     def _run(self, number: int, stream: Stream, attention: Stream | None) -> torch.Tensor:
         """The stream behind the layer, with this for what its attention puts out."""
-        if attention is not None:
-            self._attention(number).settled = torch.from_numpy(attention)
-        args, kwargs = self._beside(*stream.shape[:2])[number]
-        out = self._layer_forward[number](torch.from_numpy(stream), *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
-
-    def _beside(self, rows: int, length: int) -> list[Given]:
-        """What the stock body gives each layer beside the stream: masks and rotary embeddings for these rows."""
-        if (rows, length) not in self._given:
-            width = self._stock.model.config.get_text_config().hidden_size
-            self._through(torch.zeros(rows, length, width))
-        return self._given[rows, length]
-
-    def _leave(self, stream: Stream) -> torch.Tensor:
-        """What the stock body puts out when this is the stream behind its last layer."""
-        behind = torch.from_numpy(stream)
-        return self._through(behind, behind)[1]
-
-    def _through(
-        self, embedded: torch.Tensor, behind: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Runs the stock body with layers that let the stream pass, and keeps what it gives each of them.
-
-        Gives what its first layer got, and what the body put out; the last layer puts out `behind`.
-        """
+        args, kwargs = self._body.beside(*stream.shape[:2])[number]
+        if number in self._with_attention:
+            self._attention(number).settled = None if attention is None else torch.from_numpy(attention)
         try:
-            return self._passed(embedded, behind)
-        except _InTuple:
-            self._in_tuple = True
-            return self._passed(embedded, behind)
-
-    def _passed(self, embedded: torch.Tensor, behind: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        given: list[Given] = []
-        entered: list[torch.Tensor] = []
-
-        def let_pass(number: int, *args: Any, **kwargs: Any) -> Any:
-            stream, args = (args[0], args[1:]) if args else (kwargs.pop("hidden_states"), ())
-            if stream.ndim != embedded.ndim:
-                raise _InTuple
-            entered.append(stream)
-            given.append((args, kwargs))
-            out = behind if behind is not None and number == self.layers - 1 else stream
-            return (out,) if self._in_tuple else out
-
-        for number, layer in enumerate(self._stock.layers):
-            layer.forward = partial(let_pass, number)
-        try:
-            out = self._stock.body(inputs_embeds=embedded, use_cache=False).last_hidden_state
+            out = self._stock.layers[number](torch.from_numpy(stream), *args, **kwargs)
         finally:
-            for layer in self._stock.layers:
-                del layer.forward
-        if out.ndim != embedded.ndim:
-            raise _InTuple
-        self._given[embedded.shape[0], embedded.shape[1]] = given
-        return entered[0], out
+            if number in self._with_attention:
+                self._attention(number).settled = None
+        return out[0] if isinstance(out, tuple) else out
 
 
 class _BodyOutput:
@@ -234,10 +185,6 @@ class _BodyOutput:
 class _Reached(Exception):  # noqa: N818, leaves a layer's forward
     def __init__(self, output: torch.Tensor) -> None:
         self.output = output
-
-
-class _InTuple(Exception):  # noqa: N818
-    """The stock body takes the first of what a layer puts out."""
 
 
 def _attend(forward: Callable[..., Any], attention: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ from gatenorm_stream.formats.edit import Edit
 from gatenorm_stream.planning.layout import Copied, Interleaved, Layout, Piece, ShardLayout, Zeros
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.source import Kind
 
 MODEL = "model.gguf"
 """What the file is called until it is complete, and in its record."""
@@ -31,7 +32,7 @@ def lay_out_gguf(plan: Plan, model: Model) -> Layout:
     pieces = tuple(piece for info, content in parts for piece in (*content, *_padding(info, align)))
     shard = ShardLayout(MODEL, build_header(metadata, tensors), pieces, tensors)
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    return Layout((shard,), {}, {}, (), removed, single_file=True)
+    return Layout((shard,), {}, {}, (), removed, Kind.GGUF)
 
 
 def _parts(tensor: Tensor, edit: Edit) -> Iterator[tuple[TensorInfo, tuple[Piece, ...]]]:

@@ -19,13 +19,17 @@ from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Constants
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.planning.constants import FLOAT_BYTES, constants_as_text, read_constants
+from gatenorm_stream.planning.measured import Measured, read_measured
 from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import Choice
+from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
 from gatenorm_stream.version import VERSION
 
 SCHEMA = 1
+INFLUENCE = "influence"
+"""What a plan is `by`, if not by Gate-Norm."""
 _GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
 
 
@@ -34,13 +38,14 @@ class Plan:
     """`dropped` are the layers whose attention goes; `engines` those that were asked to run the result.
 
     `constants` stand in the place of that attention: one vector for each layer of `dropped`, or none at all.
+    `reading` is that of Gate-Norm by which the layers were chosen; without one, `scores` hold their influence.
     `choice` is what was asked for, which explains `dropped` and decides nothing any more.
     """
 
     source: str
     revision: str | None
     family: str
-    reading: str
+    reading: str | None
     scores: tuple[LayerScore, ...]
     dropped: tuple[int, ...]
     format: str
@@ -48,10 +53,11 @@ class Plan:
     tool_version: str = VERSION
     choice: Choice | None = None
     constants: Constants = field(default_factory=dict, hash=False)
+    measured: Measured | None = None
 
     @property
-    def for_gguf(self) -> bool:
-        return _is_gguf(self.family)
+    def kind(self) -> Kind:
+        return Kind.GGUF if _is_gguf(self.family) else Kind.SAFETENSORS
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -61,12 +67,13 @@ class Plan:
             "source": self.source,
             "revision": self.revision,
             "family": self.family,
-            "reading": self.reading,
+            **({"reading": self.reading} if self.reading else {"by": INFLUENCE}),
             "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in self.scores],
             "dropped": list(self.dropped),
             "format": self.format,
             "engines": list(self.engines),
             **({"choice": _asked(self.choice)} if self.choice else {}),
+            **({"measured": self.measured.to_json()} if self.measured else {}),
             **({"constants": constants_as_text(self.constants)} if self.constants else {}),
         }
 
@@ -106,8 +113,9 @@ def plan_from_json(data: Any, where: str) -> Plan:
     revision, dropped, engines = data.get("revision"), data.get("dropped"), data.get("engines")
     if revision is not None and not isinstance(revision, str):
         bad("revision", "a string or null")
-    reading = text("reading")
-    if reading not in READINGS:
+    by_influence = data.get("by") == INFLUENCE and "reading" not in data
+    reading = None if by_influence else text("reading")
+    if reading is not None and reading not in READINGS:
         found = repr(reading if len(reading) < 40 else f"{reading[:40]}…")
         bad("reading", f"one of {', '.join(READINGS)}, not {found}", "score the model anew")
     scores = _scores(data.get("layers"))
@@ -123,6 +131,9 @@ def plan_from_json(data: Any, where: str) -> Plan:
     constants = read_constants(data["constants"], tuple(dropped)) if "constants" in data else {}
     if constants is None:
         bad("constants", "a vector of finite float32 in base64 for each dropped layer, all of one length")
+    measured = read_measured(data["measured"], len(scores)) if "measured" in data else None
+    if "measured" in data and not measured:
+        bad("measured", "what was measured: text, digest, tokens, loss, pruned, error and influence of each layer")
     return Plan(
         source=text("source"),
         revision=revision,
@@ -135,6 +146,7 @@ def plan_from_json(data: Any, where: str) -> Plan:
         tool_version=text("tool_version"),
         choice=choice,
         constants=constants,
+        measured=measured,
     )
 
 

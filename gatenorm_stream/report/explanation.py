@@ -8,15 +8,20 @@ from pathlib import Path
 
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list, si
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, rank
-from gatenorm_stream.writing.record import FileDigest, record_path
+from gatenorm_stream.writing.record import FileDigest, kind_at, record_path
 
 READ = {
     "per-head": "each head's query-key product by itself, as its softmax sees it",
     "joint": "the query-key product of all heads as one matrix",
     "stored": "the product of the query and key tensors as they are stored",
 }
+INFLUENCE = (
+    "Block influence is how far attention turns the stream: 1 - cosine of the stream before and after it, the mean "
+    "over the tokens of a text"
+)
 CAUTION = (
     "The scores come from the weights alone: they say how strongly queries and keys couple, not what the model "
     "loses without them. Measure that on your task."
@@ -41,21 +46,26 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tup
 
 def why(plan: Plan) -> Iterator[str]:
     """Sentences that say how the layers were chosen."""
-    formula = f"the Frobenius norm of {READ[plan.reading]} (reading {plan.reading})"
-    yield f"Gate-Norm (arXiv 2512.20636) is {formula}; the lowest goes first."
+    if plan.reading:
+        formula = f"the Frobenius norm of {READ[plan.reading]} (reading {plan.reading})"
+        yield f"Gate-Norm (arXiv 2512.20636) is {formula}; the lowest goes first."
+    else:
+        yield f"{INFLUENCE}; the lowest goes first."
     ranks = {s.layer: n for n, s in enumerate(rank(plan.scores), start=1)}
     held = layer_list(tuple(sorted(ranks[n] for n in plan.dropped)))
     yield f"{_asked(plan)} Those that went hold the ranks {held} of {len(ranks)}."
     if plan.choice and plan.choice.layers is None:
         yield from _passed_over(plan, plan.choice, ranks)
-    yield CAUTION
+    if plan.constants:
+        yield "In the place of each removed attention stands the mean of what it put out on the text."
+    yield f"{measured_line(plan.measured)}." if plan.measured else CAUTION
 
 
 def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
     """(what it does, command) pairs."""
     source = f"{plan.source}@{plan.revision}" if plan.revision else plan.source
     begin = ["gatenorm-stream", source, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
-    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, single_file=out.is_file()))])
+    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
     if plan.choice:
         yield "chosen anew", shlex.join([*begin, *_options(plan, plan.choice)])
 
@@ -104,8 +114,12 @@ def _options(plan: Plan, choice: Choice) -> Iterator[str]:
         yield from ("--protect-first", str(choice.protect_first))
     if choice.protect_last:
         yield from ("--protect-last", str(choice.protect_last))
-    if plan.reading != "per-head":
+    if plan.reading is None:
+        yield from ("--by", "influence")
+    elif plan.reading != "per-head":
         yield from ("--reading", plan.reading)
+    if plan.constants:
+        yield "--compensate"
     yield from ("--format", plan.format)
     for engine in plan.engines:
         yield from ("--engine", engine)

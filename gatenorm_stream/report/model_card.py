@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
+from gatenorm_stream.formats.zeroed import PLAIN
 from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.plan import Plan
@@ -15,6 +16,7 @@ from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 from gatenorm_stream.report.svg import svg
 from gatenorm_stream.scoring.readings import describe_reading
+from gatenorm_stream.sources.source import Kind
 
 CAUTION = """\
 **Measure this model on your task before you use it.** Its layers were chosen from the weights alone. The paper
@@ -23,6 +25,9 @@ accuracy. The tool's own measurements did not show the choice to be better than 
 parameters, and showed it on 8 of 80 to 91 M; on some it was worse.
 Nobody has measured this output."""
 
+CONSTANTS = """\
+In the place of each stands a constant vector, in tensors that were added; `gatenorm.json` has them too."""
+
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time
 by itself. No custom code is needed."""
@@ -30,7 +35,7 @@ by itself. No custom code is needed."""
 
 def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
     """The names and texts of the card and its picture; none beside a single file."""
-    if layout.single_file:
+    if layout.kind is Kind.GGUF:
         return {}
     removes = FORMATS[plan.format].removes
     done, place = ("removed", "from") if removes else ("zeroed", "in")
@@ -40,12 +45,13 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
     blocks = "\n\n".join([*([] if removes else [ZEROED]), *run_it(model, removes, choice.engines)])
+    held = f"{CONSTANTS}\n" if plan.constants and PLAIN not in choice.cautions else ""
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
 
 Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {done} {place} layers
 {layer_list(plan.dropped)} (counted from 0). Their MLPs stay; every kept tensor is byte-identical to the source's.
-
+{held}
 | | before | after | change |
 |---|---|---|---|
 {sizes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gatenorm_stream.errors import SelectionError
 from gatenorm_stream.scoring.scores import LayerScore
@@ -57,6 +57,19 @@ def select(scores: Sequence[LayerScore], choice: Choice) -> tuple[int, ...]:
             "or less, or protect fewer"
         )
     return tuple(sorted(s.layer for s in candidates[:number]))
+
+
+def select_up_to(scores: Sequence[LayerScore], choice: Choice, most: int | None) -> list[tuple[int, ...]]:
+    """What `select` takes; with `most` instead the choices of 1, 2, 3 ... layers up to that, as far as they go.
+
+    Raises SelectionError as `select` does.
+    """
+    if most is None:
+        return [select(scores, choice)]
+    first = DEFAULT_PROTECT_FIRST if choice.protect_first is None else choice.protect_first
+    free = sum(first <= s.layer <= scores[-1].layer - choice.protect_last for s in scores)
+    numbers = range(1, min(most, free, len(scores) - 1) + 1)
+    return [select(scores, replace(choice, drop=number)) for number in numbers] or [select(scores, choice)]
 
 
 def _number(choice: Choice, count: int) -> int:

@@ -13,7 +13,7 @@ from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.layout import Layout, ShardLayout
 from gatenorm_stream.planning.plan import check_plan_fits
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.verifying.content import CHUNK, Content, contents, holds
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.work import Progress, available_threads
@@ -40,7 +40,7 @@ def differences(output: Output, held: Checkpoint, against: Source, progress: Pro
 def _names(output: Output, held: Checkpoint, expected: Mapping[str, Content], layout: Layout) -> Iterator[str]:
     shards = {t.name: shard.name for shard in layout.shards for t in shard.tensors}
     for name in sorted(expected.keys() - held.tensors.keys()):
-        known = not output.single_file and name in shards
+        known = output.kind is Kind.SAFETENSORS and name in shards
         yield f"{name} is missing" + (f" from {shards[name]}" if known else "")
     for name in sorted(held.tensors.keys() - expected.keys()):
         yield f"{_located(output, held.tensors[name])} is not in the source"
@@ -139,4 +139,4 @@ def _is(path: Path, content: Iterable[bytes | memoryview]) -> bool:
 
 
 def _located(output: Output, tensor: Tensor) -> str:
-    return tensor.name if output.single_file else f"{tensor.name} in {tensor.shard.name}"
+    return tensor.name if output.kind is Kind.GGUF else f"{tensor.name} in {tensor.shard.name}"

@@ -12,6 +12,7 @@ from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.families.gguf import ARCHITECTURE, LAYERS
 from gatenorm_stream.families.model import layers_prefix
+from gatenorm_stream.families.pruned import CONSTANT
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.deci import DECI
 from gatenorm_stream.names import CONFIG, INDEX
@@ -62,7 +63,8 @@ def _in_directory(output: Output) -> Iterator[str]:
                 yield f"{CONFIG} says layers {pruned} have no attention, the plan {list(plan.dropped)}"
     family = next(f for f in FAMILIES if f.model_type == plan.family)
     prefix = re.escape(layers_prefix(held, family))
-    yield from _attention(output, held, re.compile(rf"{prefix}([0-9]+)\.{re.escape(family.attention)}\."))
+    attention = rf"{prefix}([0-9]+)\.{re.escape(family.attention)}\.(?!{CONSTANT}$)"
+    yield from _attention(output, held, re.compile(attention))
 
 
 def _attention(output: Output, held: Iterable[str], attention: re.Pattern[str]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from gatenorm_stream.errors import HeaderError
 from gatenorm_stream.names import SUFFIX
 from gatenorm_stream.sources.local import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import File
+from gatenorm_stream.sources.source import File, Kind
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.work import Progress, available_threads
 from gatenorm_stream.writing.record import MarkedDigest
@@ -30,7 +30,7 @@ def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
     total, done, lock = sum(f.size for f in output.files.values()), 0, Lock()
 
     def check(name: str) -> str | None:
-        shown = output.path.name if output.single_file else name
+        shown = output.path.name if output.kind is Kind.GGUF else name
 
         def advance(count: int) -> None:
             nonlocal done
@@ -44,7 +44,7 @@ def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
 
     with ThreadPoolExecutor(available_threads()) as pool:
         yield from (problem for problem in pool.map(check, output.files) if problem)
-    if not output.single_file:
+    if output.kind is Kind.SAFETENSORS:
         for path in sorted(output.path.rglob(f"*{SHARD_SUFFIX}")):
             name = path.relative_to(output.path).as_posix()
             if name not in output.files:

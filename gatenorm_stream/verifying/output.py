@@ -15,30 +15,31 @@ from gatenorm_stream.formats.edit import Format
 from gatenorm_stream.planning.gguf_layout import MODEL
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.local import LocalSource
-from gatenorm_stream.writing.record import FileDigest, read_record
+from gatenorm_stream.sources.source import Kind
+from gatenorm_stream.writing.record import FileDigest, kind_at, read_record
 
 
 @dataclass(frozen=True)
 class Output:
-    """`files` are those on record. A `single_file` is one GGUF file, else `path` is a directory of safetensors."""
+    """`files` are those on record; `path` is one GGUF file or a directory of safetensors."""
 
     path: Path
     plan: Plan
     files: Mapping[str, FileDigest]
     format: Format
-    single_file: bool
+    kind: Kind
 
     def file(self, name: str) -> Path:
         """Where the file of that name on record is."""
-        return self.path if self.single_file else self.path / name
+        return self.path if self.kind is Kind.GGUF else self.path / name
 
     def called(self, name: str) -> str:
         """That file, as messages about this output name it."""
-        return "it" if self.single_file else name
+        return "it" if self.kind is Kind.GGUF else name
 
     def open(self) -> Checkpoint:
         """Reads its headers anew; follows a link to a single file. Raises CheckpointError."""
-        if not self.single_file:
+        if self.kind is Kind.SAFETENSORS:
             return open_checkpoint(LocalSource(self.path))
         file = self.path.resolve()
         return open_gguf(LocalSource(file.parent, title=str(self.path), gguf=(file.name,)))
@@ -50,10 +51,11 @@ def read_output(path: Path) -> Output:
     Raises VerificationError or PlanError if its record is not there, was changed, or is one of the other kind.
     """
     plan, files = read_record(path)
-    single_file = path.is_file()
-    formats = GGUF_FORMATS if single_file else FORMATS
-    fits = single_file == plan.for_gguf == (files.keys() == {MODEL})
+    kind = kind_at(path)
+    gguf = kind is Kind.GGUF
+    formats = GGUF_FORMATS if gguf else FORMATS
+    fits = kind is plan.kind and gguf == (files.keys() == {MODEL})
     if not fits or plan.format not in formats:
-        found = "beside it is not that of a GGUF file" if single_file else "in it is not that of a directory"
+        found = "beside it is not that of a GGUF file" if gguf else "in it is not that of a directory"
         raise VerificationError(str(path), [f"the record {found}"])
-    return Output(path, plan, files, formats[plan.format], single_file)
+    return Output(path, plan, files, formats[plan.format], kind)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, VerificationError
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.verifying.against_source import differences
 from gatenorm_stream.verifying.contradictions import in_directory, in_gguf
 from gatenorm_stream.verifying.digests import changed_files
@@ -26,10 +26,10 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
     with closing(against) if against else nullcontext():
         output = read_output(out)
         _stop_at(changed_files(output, progress), out)
-        if not output.single_file:
+        if output.kind is Kind.SAFETENSORS:
             _stop_at(in_directory(output), out)
         with _opened(output) as held:
-            if output.single_file:
+            if output.kind is Kind.GGUF:
                 _stop_at(in_gguf(output, held), out)
             if against:
                 _stop_at(differences(output, held, against, progress), out)

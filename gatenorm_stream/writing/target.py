@@ -43,7 +43,7 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
         raise OutputError(f"{out} is the source; choose another name")
     if out.exists() and not force:
         raise OutputError(f"{out} exists; choose another name, or --force to replace it")
-    record = record_path(out, single_file=True)
+    record = record_path(out, Kind.GGUF)
     if out.exists() and not record.is_file():
         raise OutputError(
             f"{out} exists and was not written by gatenorm-stream ({record} is not there), so --force does not "

@@ -25,7 +25,7 @@ from gatenorm_stream.names import RECORD
 from gatenorm_stream.planning.layout import Copied, Interleaved, Layout, Zeros
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.local import LocalSource
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.work import Progress, available_threads
 from gatenorm_stream.writing.chunks import Readahead, Remote, chunks
 from gatenorm_stream.writing.filling import DamagedSpoolError, Filling, fill
@@ -60,7 +60,7 @@ def write_output(
             file.check_unchanged()
         write_synced(partial / RECORD, render_record(plan, journal.finished))
         shutil.rmtree(partial / SPOOL, ignore_errors=True)
-        if layout.single_file:
+        if layout.kind is Kind.GGUF:
             _check_file(layout, partial)
             sync_tree(partial)
             publish_file(partial, layout.shards[0].name, out, force)

@@ -26,6 +26,7 @@ class Mode(IntEnum):
     FILL = 3
     SHRINK = 4
     CHANGE = 5
+    SIGNAL = 6
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Crashing:
 
 
 def said_so(ended: Ended) -> None:
-    """One line, of a known error."""
+    """It failed, and one line says why."""
     assert ended.code == 1, ended
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.count("\n") == 1

@@ -1,7 +1,8 @@
 /* Faults at the boundary between a process and its files, preloaded into the process under test.
  *
  * Calls that change files below one path, and calls that read files below another, are counted apart. At the n-th of
- * either kind the process is killed, the call fails, the disk is filled, or the file that is read is changed.
+ * either kind the process is killed, sent a signal, the call fails, the disk is filled, or the file that is read is
+ * changed.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { COUNT, KILL, FAIL, FILL, SHRINK, CHANGE };
+enum { COUNT, KILL, FAIL, FILL, SHRINK, CHANGE, SIGNAL };
 enum { MAX_CALLS = 4096 };
 
 static struct shared {
@@ -35,7 +36,8 @@ void fault_prepare(void) {
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
-/* Counts from now on. With `reads` the fault comes at the n-th read below `from`, else at the n-th change below `to`. */
+/* Counts from now on. With `reads` the fault comes at the n-th read below `from`, else at the n-th change below `to`.
+ * `error` is the number of the signal, where one is sent. */
 void fault_arm(const char *to, const char *from, int reads, long n, int what, int error) {
     snprintf(target, sizeof target, "%s", to);
     snprintf(source, sizeof source, "%s", from);
@@ -87,6 +89,7 @@ static int fault(int reads, const char *path, const char *name) {
     if (!reads && n <= MAX_CALLS) snprintf(shared->names[n - 1], sizeof shared->names[0], "%s", name);
     if (reads != on_reads || n != nth) return 0;
     if (mode == KILL) syscall(SYS_kill, getpid(), SIGKILL);
+    if (mode == SIGNAL) syscall(SYS_kill, getpid(), failure);
     if (mode == FILL) fill();
     if (mode == SHRINK || mode == CHANGE) spoil(path);
     if (mode != FAIL) return 0;

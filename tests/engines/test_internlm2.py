@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import mlx.core as mx
@@ -54,7 +55,7 @@ def source(request, tmp_path_factory, sotu) -> Path:
 
 def heads(model: nn.Module, layer: int) -> tuple[np.ndarray, np.ndarray]:
     """Q and K, (heads, head_dim, hidden) in float64: what the softmax gets for each unit vector at position 0."""
-    seen = {}
+    seen: dict[str, Any] = {}
 
     def spy(queries, keys, values, **rest):
         seen.update(q=queries, k=keys)

@@ -29,5 +29,6 @@ def assert_attention_is_absent(model, case: Case, layers: tuple[int, ...]) -> No
     assert (row.input_norm is None) == (case.kept_norm or case.family in NO_NORM_BEFORE)
     for index in case.attention:
         assert bool(list(tiny.attention(model, index).parameters())) == (index not in layers)
-    for index in layers if row.input_norm else ():
-        assert not list(getattr(tiny.decoder_layers(model)[index], row.input_norm).parameters())
+    if row.input_norm:
+        for index in layers:
+            assert not list(getattr(tiny.decoder_layers(model)[index], row.input_norm).parameters())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LAYERS = 4
-BASE = {
+BASE: dict[str, Any] = {
     "vocab_size": 128,
     "hidden_size": 64,
     "num_hidden_layers": LAYERS,
@@ -18,16 +18,16 @@ BASE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-MULTI_HEAD = {key: value for key, value in BASE.items() if key != "num_key_value_heads"}
-MIXTURE = {"num_local_experts": 4, "num_experts_per_tok": 2}
-EXPERTS = {
+MULTI_HEAD: dict[str, Any] = {key: value for key, value in BASE.items() if key != "num_key_value_heads"}
+MIXTURE: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+EXPERTS: dict[str, Any] = {
     "num_experts": 4,
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 32,
     "shared_expert_intermediate_size": 32,
 }
-ALTERNATING = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
-YARN = {
+ALTERNATING: dict[str, Any] = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
+YARN: dict[str, Any] = {
     "rope_type": "yarn",
     "rope_theta": 10_000.0,
     "factor": 1.0,
@@ -38,7 +38,7 @@ YARN = {
     "mscale_all_dim": 1.0,
     "llama_4_scaling_beta": 0.1,
 }
-LATENT = {
+LATENT: dict[str, Any] = {
     "num_key_value_heads": 4,
     "kv_lora_rank": 16,
     "qk_rope_head_dim": 8,
@@ -52,7 +52,7 @@ LATENT = {
     "first_k_dense_replace": 1,
 }
 GPT_2 = {"vocab_size": 128, "n_embd": 64, "n_layer": LAYERS, "n_head": 4, "n_positions": 128}
-SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SPECIAL: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def opened(path: Path | str) -> Iterator[TransformersDecoder]:
         yield TransformersDecoder(model)
 
 
-def behind_layers(decoder: Decoder, tokens: Tokens, replaced: list[Mapping[int, np.ndarray]]) -> Stream:
+def behind_layers(decoder: Decoder, tokens: Tokens, replaced: Sequence[Mapping[int, np.ndarray]]) -> Stream:
     """The stream of each row of `tokens`; in each, other attention is replaced by constants, (hidden,)."""
     stream = decoder.embed(tokens)
     for number in range(decoder.layers):
@@ -32,7 +32,7 @@ def behind_layers(decoder: Decoder, tokens: Tokens, replaced: list[Mapping[int, 
         def settle(stream, attention, number=number, idle=idle):
             assert attention.shape == stream.shape
             assert not attention[idle].any()
-            for row in np.flatnonzero(idle):
+            for row in map(int, np.flatnonzero(idle)):
                 attention[row] = replaced[row][number]
 
         stream = decoder.layer(number, stream, idle, settle)
@@ -40,7 +40,7 @@ def behind_layers(decoder: Decoder, tokens: Tokens, replaced: list[Mapping[int, 
 
 
 @torch.no_grad()
-def expected_logits(model, tokens: Tokens, replaced: list[Mapping[int, np.ndarray]]) -> np.ndarray:
+def expected_logits(model, tokens: Tokens, replaced: Sequence[Mapping[int, np.ndarray]]) -> np.ndarray:
     return np.concatenate([_logits(model, tokens[r : r + 1], constants) for r, constants in enumerate(replaced)])
 
 

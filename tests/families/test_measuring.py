@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -52,7 +54,7 @@ def test_added_is_what_the_stream_gets(case, checkpoint):
         for n in range(number + 1):
             before = stream
             stream = decoder.layer(
-                n, stream, np.zeros(1, bool), lambda _, a, n=n: added.append(decoder.added(n, a))
+                n, stream, np.zeros(1, bool), partial(lambda n, _, a: added.append(decoder.added(n, a)), n)
             )
         for hook in hooks:
             hook.remove()

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring.with_transformers import decode_with_transformers
+from gatenorm_stream.sources.open import open_source
 from tests.conftest import FIXTURE
 from tests.families import tiny, wrapper_cases
 from tests.families.cases import CASES
@@ -158,6 +160,7 @@ def test_only_the_layer_that_runs_has_weights(case, checkpoint):
         assert not any(there())
         for table in (decoder._stock.embedding, decoder._stock.head):
             assert table.weight.is_meta
+        assert all(decoder._attention(number).settled is None for number in range(decoder.layers))
 
 
 def test_idle_attention_is_not_computed(checkpoint):
@@ -269,9 +272,6 @@ def test_a_config_names_no_code(changed, checkpoint):
 
 
 def test_without_the_extra_a_line_says_what_to_install(monkeypatch, checkpoint):
-    from gatenorm_stream.families.open import open_model
-    from gatenorm_stream.sources.open import open_source
-
     monkeypatch.delitem(sys.modules, "gatenorm_stream.measuring.transformers_decoder", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with (
@@ -279,3 +279,15 @@ def test_without_the_extra_a_line_says_what_to_install(monkeypatch, checkpoint):
         pytest.raises(UnsupportedModelError, match=r"pip install 'gatenorm-stream\[measure\]'"),
     ):
         decode_with_transformers(model)
+
+
+def test_torch_computes_on_as_many_threads_as_it_is_told(checkpoint):
+    before = torch.get_num_threads()
+    try:
+        with open_model(open_source(checkpoint(of("llama")))) as model:
+            decode_with_transformers(model)
+            assert torch.get_num_threads() == before
+            decode_with_transformers(model, threads=before + 1)
+            assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)

@@ -36,6 +36,10 @@ def _beside(*names: str) -> Damage:
     return damage
 
 
+def _not_utf8(root: Path, rng: random.Random) -> None:
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff.txt")).write_bytes(b"x")
+
+
 def _linked(path: Path) -> None:
     path.symlink_to(path.parent.parent / "outside" / path.name)
 
@@ -97,7 +101,7 @@ DAMAGES: dict[str, Damage] = {
         "Config.json", "readme.md", "MODEL.safetensors.index.json", "Tokenizer.JSON", "TOKENIZER.json"
     ),
     "odd names": _beside("a\\b", "a:b", "\x1b[2J", "new\nline", "\x9bH", "e\u0301", "...", " ", "x" * 200),
-    "not UTF-8": lambda root, rng: (Path(os.fsdecode(os.fsencode(root) + b"/\xff.txt"))).write_bytes(b"x") and None,
+    "not UTF-8": _not_utf8,
     "code": _beside("modeling_evil.py", "sitecustomize.py", "numpy.py", "safetensors/__init__.py"),
     "foreign weights": _beside(
         "pytorch_model.bin", "model.GGUF", "x.SAFETENSORS", "onnx/model.onnx", "original/x.pth"

@@ -1,6 +1,6 @@
 """Files that cost a reader as much memory or time as they can, each given to the installed command.
 
-    python tests/fuzz/giants.py
+    python -m tests.fuzz.giants
 
 Each run must end by itself with a message or a plan, in less than 300 MB and one second beyond the command's start.
 """

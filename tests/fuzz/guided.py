@@ -1,6 +1,6 @@
 """Fuzzes the readers guided by coverage (atheris): what reaches new branches is kept and mutated on.
 
-    python tests/fuzz/guided.py [--seconds 120] [--seed 0] [--only headers]
+    python -m tests.fuzz.guided [--seconds 120] [--seed 0] [--only headers]
 
 Every target starts from SEEDS cases of the unguided fuzzer, so that what coverage gains is what guidance adds to
 them. Ends with the first finding, saved as run.py saves it. --seconds are for each target.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import atheris
 
+ROOT = Path(__file__).parents[2]
 GUIDED = ("headers", "indexes", "configs", "plans", "gguf headers", "gguf files")
 SEEDS = 2000
 MOST_BYTES = 20_000
@@ -38,7 +39,8 @@ def main() -> int:
     for name in GUIDED if args.only is None else (args.only,):
         with tempfile.TemporaryDirectory(prefix="gatenorm-fuzz-") as folder:
             options = ["--seconds", str(args.seconds), "--seed", str(args.seed), "--only", name, "--folder", folder]
-            done = subprocess.run([sys.executable, __file__, *options], stderr=subprocess.PIPE, text=True)
+            command = [sys.executable, "-m", "tests.fuzz.guided", *options]
+            done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         begun, now = _BEGUN.search(done.stderr), _NOW.findall(done.stderr)
         if done.returncode or not begun:
             print(done.stderr[-3000:], f"exit code {done.returncode}")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 class Pairs:
     """An object whose keys may stand twice."""
 
-    pairs: tuple[tuple[str, Any], ...]
+    pairs: tuple[tuple[Any, Any], ...]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Fuzzes the readers: hostile headers, indexes, configs, saved plans, directories and outputs.
 
-    python tests/fuzz/run.py [--seconds 600] [--cases 1000000] [--seed 0] [--only headers]
+    python -m tests.fuzz.run [--seconds 600] [--cases 1000000] [--seed 0] [--only headers]
 
 Ends with the first finding, which is saved and shown with how to repeat it, or after so many cases or seconds.
 """
@@ -141,7 +141,7 @@ def report(target: Target, name: str, data: bytes, finding: FindingError, seed: 
     traceback.print_exception(finding.__cause__ or finding)
     print(f"FINDING in {target.name} ({name}, {len(data)} bytes): {finding}")
     print(f"{data[:300]!r}{'...' if len(data) > 300 else ''}")
-    print(f"again: python tests/fuzz/run.py --only '{target.name}' --seed {seed} --repeat {SAVED}")
+    print(f"again: python -m tests.fuzz.run --only '{target.name}' --seed {seed} --repeat {SAVED}")
     return 1
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_ten_thousand_hostile_cases(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("run.py")
     done = subprocess.run(
-        [sys.executable, str(script), "--cases", "10000", "--seed", "7"],
+        [sys.executable, "-m", "tests.fuzz.run", "--cases", "10000", "--seed", "7"],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,

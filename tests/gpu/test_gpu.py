@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def compared(source: Path, out: Path, layers: tuple[int, ...], attention: str, p
     assert difference < noise < float((whole - expected).abs().max())
 
     cached = model.generate(tokens, attention_mask=mask, return_dict_in_generate=True, **GREEDY)
-    keys = [getattr(layer, "keys", None) for layer in cached.past_key_values.layers]
+    keys: list[Any] = [getattr(layer, "keys", None) for layer in cached.past_key_values.layers]
     assert all(keys[n] is None or keys[n].shape[-1] == 1 for n in layers)
     assert keys[next(n for n in range(len(keys)) if n not in layers and keys[n] is not None)].shape[-1] > 1
     if difference == 0:

@@ -133,7 +133,7 @@ def spoilt(answer: Answer, fault: Fault, asked: Mapping[str, str], elsewhere: st
         case "corrupt":
             return replace(answer, corrupt=True)
         case "gzip":
-            return _compressed(answer) if "gzip" in asked.get("Accept-Encoding", "") else answer
+            return _compressed(answer) if value or "gzip" in asked.get("Accept-Encoding", "") else answer
         case "ignore-range":
             return _whole(answer)
         case "wrong-range":

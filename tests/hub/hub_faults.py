@@ -101,7 +101,7 @@ Kind = Literal[
     "truncate",  # closes the connection after `value` bytes of the body
     "stall",  # sends half of the body, then nothing until the client closes the connection
     "corrupt",  # the first byte of the body is another one
-    "gzip",  # the whole file, compressed, if the client accepts that: what a cache in front of the Hub may do
+    "gzip",  # the whole file, compressed, if the client accepts that or `value` is not 0: what a cache may do
     "ignore-range",  # 200 and the whole file
     "wrong-range",  # Content-Range names a place `value` (else 1) bytes further on
     "short",  # a correct answer with the first `value` bytes of the range only, which HTTP allows

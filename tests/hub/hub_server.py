@@ -3,7 +3,7 @@
     with Hub({"org/name": Repository(folder)}) as hub:
         ...  # HF_ENDPOINT=hub.endpoint
 
-    python tests/hub/hub_server.py FOLDER
+    python -m tests.hub.hub_server FOLDER
 
 It speaks the protocol over real connections: the Hub itself, a storage host on another port that it sends
 clients to for large files, and a third host that nobody should be sent to.

@@ -24,6 +24,7 @@ from tests.hub.hub_server import Hub
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 BIG = "model-00001-of-00002.safetensors"
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -410,7 +411,8 @@ def test_a_third_host(hub, folder, get):
 
 def test_the_program(folder, tmp_path, get):
     process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("hub_server.py"), folder, "--port", "0", "--gated"],
+        [sys.executable, "-m", "tests.hub.hub_server", folder, "--port", "0", "--gated"],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
     )

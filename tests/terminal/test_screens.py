@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def screen(folder: Path, *args: str, columns: int = 80, **environment: str) -> str:
+def screen(folder: Path, *args: str, columns: int = 80, **environment: Any) -> str:
     with Terminal([COMMAND, *args], folder, columns, **environment) as terminal:
         return terminal.until_end()
 
@@ -84,8 +86,16 @@ def test_mistakes(folder: Path) -> None:
     with _bash(folder) as terminal:
         for number, line in enumerate(MISTAKES.splitlines(), start=1):
             terminal.type(line + "\n")
-            terminal.until(lambda text, n=number: text.count("error:") == n and text.endswith("\n$\n"))
+            terminal.until(partial(_has_errors, number))
         check("mistakes", terminal.text)
+
+
+def _has_errors(number: int, text: str) -> bool:
+    return text.count("error:") == number and text.endswith("\n$\n")
+
+
+def _is_completed(word: str, text: str) -> bool:
+    return word in text and _at_prompt(text)
 
 
 def test_completion_in_bash(folder: Path) -> None:
@@ -107,7 +117,7 @@ def test_completion_in_bash(folder: Path) -> None:
             terminal.type("\x15clear\n")
             terminal.until(lambda text: text == "$\n")
             terminal.type(typed)
-            screens.append(terminal.until(lambda text, end=completed: end in text and _at_prompt(text)))
+            screens.append(terminal.until(partial(_is_completed, completed)))
     check("completion-in-bash", "\n".join(screens))
 
 

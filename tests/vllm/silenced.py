@@ -53,5 +53,5 @@ def _putting_out(model: torch.nn.Module, vectors: Mapping[str, np.ndarray]) -> I
         for name, vector in vectors.items()
     ]
     yield
-    for hook in hooks:
-        hook.remove()
+    for attached in hooks:
+        attached.remove()

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.engines
 PROMPT = np.random.default_rng(0).integers(5, 3000, 24).tolist()
 NEW = 6
 GIB = 1 << 30
+ROOT = Path(__file__).parents[2]
 TOLERANCE = 5e-5
 # Unpruned, vLLM's Gemma 2 is 8e-5 from transformers' too.
 TOLERANCES = {"Gemma2ForCausalLM": 4 * TOLERANCE}
@@ -98,16 +99,15 @@ def test_no_op_by_its_own_code_without_the_plugin(sotu, prune, tmp_path):
     out = prune(sotu, (1, 6, 11), "--format", "no-op")
     wanted = expected(sotu, (1, 6, 11), PROMPT, NEW, "model.layers.{}.self_attn")
     script = f"""
-import sys
-sys.path.append({str(Path(__file__).parent)!r})
 from pathlib import Path
 import numpy
-from vllm_engine import running
+from tests.vllm.vllm_engine import running
 with running(Path({str(out)!r}), trust_remote_code=True) as engine:
     numpy.save({str(tmp_path / "table.npy")!r}, engine.continued({PROMPT}, {NEW})[1])
 """
     environment = {**os.environ, "VLLM_PLUGINS": "none"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", script]  # -c puts the working directory on the path
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert stock.largest_difference(np.load(tmp_path / "table.npy"), wanted.table) <= TOLERANCE
 

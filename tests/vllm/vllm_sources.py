@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -26,7 +27,7 @@ EXPERTS = GROUPED | {"head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2,
 GPT2 = {"n_layer": 4, "n_embd": 128, "n_head": 4, "vocab_size": 3072, "n_positions": 512}
 ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "CohereForCausalLM": GROUPED,
     "Cohere2ForCausalLM": WINDOWED | {"sliding_window": 64},  # vLLM's window is one token wider than transformers'
     "Exaone4ForCausalLM": WINDOWED | ALTERNATING,
