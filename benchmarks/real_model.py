@@ -88,10 +88,11 @@ def pruned(source: Path, folder: Path, variant: Variant) -> Iterator[tuple[Path,
         yield source, {}
         return
     out = folder / ("pruned.gguf" if source.suffix == ".gguf" else "pruned")
-    command("prune", source, "--out", out, "--drop", variant.count, "--quiet", *WAYS[variant.way])
-    verified = json.loads(command("verify", out, "--against", source, "--json"))
+    words = ("--out", out, "--drop", variant.count, "--quiet", "--json", *WAYS[variant.way])
+    plan = json.loads(command("prune", source, *words))
+    command("verify", out, "--against", source)
     try:
-        yield out, verified
+        yield out, {key: plan[key] for key in ("format", "dropped", "measured") if key in plan}
     finally:
         shutil.rmtree(out) if out.is_dir() else out.unlink()
 
