@@ -11,6 +11,7 @@ GateNormError
 ├── PlanError                a saved plan is damaged or belongs to another model
 ├── OutputError              the target can't be written
 ├── PictureError             a picture can't be drawn
+├── TextError                a text can't be measured on
 └── VerificationError        an output is not what its plan says
 """
 
@@ -60,6 +61,10 @@ class OutputError(GateNormError):
 
 
 class PictureError(GateNormError):
+    pass
+
+
+class TextError(GateNormError):
     pass
 
 

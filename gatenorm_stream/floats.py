@@ -81,6 +81,27 @@ def _shift_and_scale(out: FloatArray, raw: Bits, shift: int, power: int) -> None
     np.multiply(out, np.float32(2.0**power), out=out)
 
 
+def narrow(values: bytes, dtype: str) -> bytes:
+    """Finite little-endian float32 `values` as `dtype` stores them, rounded to the nearest, ties to even.
+
+    Raises OverflowError if one of them is beyond `dtype`, KeyError for dtypes that are not F64, F32, F16 or BF16.
+    """
+    wide = np.frombuffer(values, "<f4")
+    stored: npt.NDArray[Any]
+    if dtype == "BF16":
+        bits = wide.view("<u4")
+        bits = bits + 0x7FFF + (bits >> 16 & 1)
+        stored = (bits >> 16).astype("<u2")
+        beyond = (stored & 0x7F80 == 0x7F80).any()
+    else:
+        with np.errstate(over="ignore"):
+            stored = wide.astype({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype])
+        beyond = not np.isfinite(stored).all()
+    if beyond:
+        raise OverflowError(dtype)
+    return bytes(stored.tobytes())
+
+
 def dequantise(rows: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.floating[Any]]:
     """The (rows, columns) numbers in whole blocks of bytes, in float32. Infinite scales give inf or nan."""
     from gguf import GGMLQuantizationType, quants

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from tests.checkpoints import (
     write_shard,
 )
 from tests.conftest import Run
+from tests.records import record_anew
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +113,6 @@ def test_damage_is_named(run: Run, copy: Path, damage: Callable[[Path], object],
     assert "Traceback" not in done.stderr
 
 
-def resign(out: Path) -> None:
-    """Writes a gatenorm.json that fits the files as they are: what a buggy or lying writer would leave."""
-
-    files = {
-        p.relative_to(out).as_posix(): FileDigest(p.stat().st_size, blake3(p.read_bytes()).hexdigest())
-        for p in all_files(out)
-        if p.name != "gatenorm.json"
-    }
-    (out / "gatenorm.json").write_text(render_record(read_plan(out / "gatenorm.json"), files))
-
-
 def rewrite_shard(out: Path, change: Callable[[dict[str, tuple[str, tuple[int, ...], bytes]]], object]) -> None:
     tensors = read_tensors(out)
     change(tensors)
@@ -195,7 +184,7 @@ def test_lies_with_fitting_digests_are_found_against_the_source(
     run: Run, copy: Path, lie: Callable[[Path], object], says: str
 ) -> None:
     lie(copy / "out")
-    resign(copy / "out")
+    record_anew(copy / "out")
     done = run("verify", copy / "out", "--against", copy / "llama")
     assert done.returncode == 1
     assert says in done.stderr
@@ -207,7 +196,7 @@ def test_zeroed_output_must_be_zero(copy: Path) -> None:
     gatenorm_stream.verify(copy / "zeroed", against=copy / "llama")
     shutil.copy(copy / "llama/model-00001-of-00002.safetensors", copy / "zeroed")
     shutil.copy(copy / "llama/model-00002-of-00002.safetensors", copy / "zeroed")
-    resign(copy / "zeroed")
+    record_anew(copy / "zeroed")
     with pytest.raises(VerificationError, match="o_proj.weight in model-0000.-of-00002.safetensors is not zero"):
         gatenorm_stream.verify(copy / "zeroed", against=copy / "llama")
 
@@ -257,6 +246,6 @@ def test_a_record_that_lists_files_elsewhere(copy: Path, name: str) -> None:
 
 def test_a_record_without_marks_is_read(copy: Path) -> None:
     """As written before there were any; then only the file is named."""
-    resign(copy / "out")
+    record_anew(copy / "out")
     assert '"marks"' not in (copy / "out" / "gatenorm.json").read_text()
     gatenorm_stream.verify(copy / "out", against=copy / "llama")

@@ -15,7 +15,7 @@ from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Source
 
 SPLIT_PREFIX = "split."
-"""Keys of the metadata that speak of the splitting."""
+"""Keys of the metadata that describe the splitting."""
 FIRST_BYTES = 1 << 20
 """Of a file, read at first; more if its header is longer."""
 
@@ -36,7 +36,7 @@ def open_gguf(source: Source) -> GgufCheckpoint:
     """
     try:
         with ThreadPoolExecutor(source.connections) as pool:
-            opened = list(pool.map(lambda name: _opened(source.open(name)), source.gguf))
+            opened = list(pool.map(lambda name: read_gguf_header(source.open(name)), source.gguf))
         shards = tuple(
             Shard(name, source.open(name), found.header) for name, found in zip(source.gguf, opened, strict=True)
         )
@@ -48,8 +48,8 @@ def open_gguf(source: Source) -> GgufCheckpoint:
         raise
 
 
-def _opened(file: File) -> GgufHeader:
-    """Reads as much of the file as its header takes; how long that is, only its end tells."""
+def read_gguf_header(file: File) -> GgufHeader:
+    """Reads as much of the file as its header takes; how long that is, only its end tells. Raises HeaderError."""
     data, count = b"", min(FIRST_BYTES, file.size)
     while True:
         data += bytes(file.read(ByteRange(len(data), count)))

@@ -8,11 +8,11 @@ from typing import Any
 
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.safetensors_header import PREFIX_BYTES, header_range, parse_header
-from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, tensors_in_shards
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, tensors_in_shards
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.names import ADAPTER, CONFIG, INDEX, SINGLE
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import File, Source
 
 ENTRY_BYTES = 75
 """Of a header's entry beside the tensor's name, about."""
@@ -62,17 +62,21 @@ def open_checkpoint(source: Source) -> Checkpoint:
         raise
 
 
-def _shard(source: Source, name: str, tensors: list[str]) -> Shard:
-    """Reads the header, mostly at one go: its length is guessed from the names of the tensors in it."""
-    file = source.open(name)
-    guess = sum(len(tensor.encode("utf-8")) + ENTRY_BYTES for tensor in tensors) or GUESSED_HEADER_BYTES
+def read_shard_header(file: File, guess: int = GUESSED_HEADER_BYTES) -> Header:
+    """Reads the header, at one go if its JSON takes no more than `guess` bytes. Raises HeaderError."""
     first = file.read(ByteRange(0, min(PREFIX_BYTES + guess, file.size)))
     where = header_range(bytes(first[:PREFIX_BYTES]), file.size, file.where)
     text = bytes(first[where.start : where.stop])
     if len(text) < len(where):
         text += bytes(file.read(ByteRange(len(first), where.stop)))
-    header = parse_header(text, file.size, file.where)
-    return Shard(name, file, header)
+    return parse_header(text, file.size, file.where)
+
+
+def _shard(source: Source, name: str, tensors: list[str]) -> Shard:
+    """How long its header is, is guessed from the names of the tensors in it."""
+    file = source.open(name)
+    guess = sum(len(tensor.encode("utf-8")) + ENTRY_BYTES for tensor in tensors) or GUESSED_HEADER_BYTES
+    return Shard(name, file, read_shard_header(file, guess))
 
 
 def _index(source: Source, names: tuple[str, ...]) -> tuple[dict[str, str], dict[str, Any]]:

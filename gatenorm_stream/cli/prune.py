@@ -15,7 +15,9 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
+    MEASURE,
     READING,
+    TOKENS,
     WHAT_GOES,
     ConnectionsOption,
     DebugOption,
@@ -26,6 +28,7 @@ from gatenorm_stream.cli.options import (
     QuietOption,
     RevisionOption,
     ShareOption,
+    TextOption,
     ThreadsOption,
     check_plan_alone,
     chosen,
@@ -38,7 +41,7 @@ from gatenorm_stream.scoring.readings import Reading, describe_reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
-    from gatenorm_stream.planning.decide import Decision
+    from gatenorm_stream.planning.decide import By, Decision, Wanted
     from gatenorm_stream.pruning import Prepared
     from gatenorm_stream.scoring.selection import Choice
     from gatenorm_stream.work import Progress
@@ -55,6 +58,32 @@ gatenorm-stream MODEL --out DIR --plan plan.json     # and carried out later
 
 
 ReadingIfGiven = Annotated[Reading | None, READING]
+ByOption = Annotated[
+    Literal["gate-norm", "influence"] | None,
+    typer.Option(
+        metavar="HOW",
+        help="What chooses: gate-norm, from weights alone; or influence, from one run of the model.",
+        rich_help_panel=WHAT_GOES,
+        show_default="gate-norm",
+    ),
+]
+Tokens = Annotated[int | None, TOKENS(show_default="512")]
+MaxRise = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS",
+        help="As many as keep the measured rise of the loss at this or below, in nats a token.",
+        rich_help_panel=WHAT_GOES,
+    ),
+]
+Compensate = Annotated[
+    bool | None,
+    typer.Option(
+        "--compensate/--no-compensate",
+        help="Replace each attention that goes by the mean of its output, or by nothing.",
+        rich_help_panel=MEASURE,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -119,6 +148,11 @@ def prune(
     plan: SavedPlan = None,
     protect_first: ProtectFirstOption = None,
     protect_last: ProtectLastOption = 0,
+    by: ByOption = None,
+    max_rise: MaxRise = None,
+    compensate: Compensate = None,
+    text: TextOption = None,
+    tokens: Tokens = None,
     reading: ReadingIfGiven = None,
     format: Format = None,
     engine: Engines = None,
@@ -138,9 +172,8 @@ def prune(
         raise UsageProblem("give --out DIR, or --dry-run to only see the plan")
     if push_to and dry_run:
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
-    choice = chosen(drop, share, layers, plan, protect_first, protect_last)
-    if plan:
-        check_plan_alone(reading=reading, format=format, engine=engine, protect_first=protect_first)
+    choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
+    wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine)
     from gatenorm_stream.pruning import carry_out, prepare
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
@@ -148,48 +181,70 @@ def prune(
     begun = time.monotonic()
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
-        decide = (
-            partial(_decide_again, plan)
-            if plan
-            else partial(
-                _decide_by_scores,
-                choice,
-                reading or "per-head",
-                format or "auto",
-                tuple(engine or ()),
-                threads,
-                meter.report,
-            )
-        )
-        with prepare(source, decide, out, dry_run=dry_run, force=force, restart=restart) as prepared:
+        decide = partial(_again, plan) if plan else partial(_decide, wanted, threads, meter.report)
+        runs = plan is None and wanted.may_run
+        with prepare(source, decide, out, runs=runs, dry_run=dry_run, force=force, restart=restart) as prepared:
             repository = repository_for(push_to, prepared.layout) if push_to else None
             with meter.pause():
                 _show_plan(prepared, json_, quiet)
             if out and not dry_run:
                 carry_out(prepared, out, force=force, restart=restart, threads=threads, progress=meter.report)
     if not (quiet or json_):
-        _show_end(model, None if dry_run else out, time.monotonic() - begun)
+        measured = prepared.decision.plan.measured is not None
+        _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)
     if out and repository:
         upload(out, repository, quiet=quiet or json_)
 
 
-def _decide_by_scores(
+def _wanted(
     choice: Choice,
-    reading: Reading,
-    format: str,
-    engines: tuple[str, ...],
-    threads: int | None,
-    progress: Progress,
-    model: Model,
-) -> Decision:
-    from gatenorm_stream.planning.decide import decide_by_scores
-    from gatenorm_stream.scoring.score import scored
+    plan: Path | None,
+    by: By | None,
+    reading: Reading | None,
+    compensate: bool | None,
+    text: Path | None,
+    tokens: int | None,
+    format: str | None,
+    engine: list[Engine] | None,
+) -> Wanted:
+    """Raises UsageProblem for an option that another one makes pointless."""
+    from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
 
-    scores = scored(model, reading, threads=threads, progress=progress)
-    return decide_by_scores(model, scores, choice, reading, format, engines)
+    if plan:
+        check_plan_alone(
+            by=by,
+            compensate=compensate,
+            text=text,
+            tokens=tokens,
+            reading=reading,
+            format=format,
+            engine=engine,
+            protect_first=choice.protect_first,
+        )
+    if reading and by == "influence":
+        raise UsageProblem("--reading is Gate-Norm's; leave it out beside --by influence")
+    wanted = Wanted(
+        choice,
+        by or "gate-norm",
+        reading or "per-head",
+        compensate,
+        text,
+        tokens or DEFAULT_TOKENS,
+        format or "auto",
+        tuple(engine or ()),
+    )
+    if (text or tokens) and not wanted.may_run:
+        raise UsageProblem("--text and --tokens are for --by influence, --compensate or --max-rise; give one too")
+    return wanted
 
 
-def _decide_again(saved: Path, model: Model) -> Decision:
+def _decide(wanted: Wanted, threads: int | None, progress: Progress, model: Model) -> Decision:
+    from gatenorm_stream.planning.decide_for import decide_for
+
+    return decide_for(model, wanted, threads=threads, progress=progress)
+
+
+def _again(saved: Path, model: Model) -> Decision:
     from gatenorm_stream.planning.decide import decide_again
     from gatenorm_stream.planning.plan import read_plan
 
@@ -199,7 +254,7 @@ def _decide_again(saved: Path, model: Model) -> Decision:
 def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
-    model, plan, layout = prepared.model, prepared.plan, prepared.layout
+    model, layout, plan = prepared.model, prepared.layout, prepared.decision.plan
     if as_json:
         typer.echo(json.dumps(plan.to_json(), indent=1, ensure_ascii=False))
         return
@@ -209,16 +264,19 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     typer.echo(folded(describe_reading(plan.reading)) + "\n")
     show_scores(plan.scores, plan.dropped, plan.choice)
     typer.echo()
-    for line in plan_lines(plan, prepared.form):
+    for line in plan_lines(prepared.decision):
         typer.echo(folded(line))
     for line in file_lines(layout):
         typer.echo(folded(line))
     typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 
 
-def _show_end(model: str, out: Path | None, seconds: float) -> None:
+def _show_end(model: str, out: Path | None, seconds: float, *, measured: bool) -> None:
     if out is None:
         typer.echo("dry run: nothing was written")
         return
     typer.echo(f"wrote {out} in {seconds:.1f} s")
-    typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(model)}")
+    both = f"{shlex.quote(str(out))} --against {shlex.quote(model)}"
+    typer.echo(f"next: gatenorm-stream verify {both}")
+    if not measured:
+        typer.echo(f"not measured: gatenorm-stream measure {both}")

@@ -29,24 +29,25 @@ def push(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Upload an output to a private repository on the Hub; the same command goes on after a failure."""
+    """Upload an output to a private repository on the Hub; after a failure the same command resumes."""
     from gatenorm_stream.errors import OutputError
     from gatenorm_stream.report.progress import progress_meter
-    from gatenorm_stream.verifying.safetensors import verify_output
+    from gatenorm_stream.verifying.verify import verify
     from gatenorm_stream.writing.upload import prepare
 
     if out.is_file():
         raise OutputError(f"{out} is a file; only directories are uploaded, use `hf upload` for it")
     with progress_meter(quiet) as meter:
-        verify_output(out, progress=meter.report)
+        verify(out, progress=meter.report)
     upload(out, prepare(repository), quiet=quiet)
 
 
 def repository_for(name: str, layout: Layout) -> Target:
-    """Made before anything is written, so that a name or token that won't do is told first."""
+    """Made before anything is written, so that a bad name or token is reported first."""
+    from gatenorm_stream.sources.source import Kind
     from gatenorm_stream.writing.upload import prepare
 
-    if layout.single_file:
+    if layout.kind is Kind.GGUF:
         raise UsageProblem("--push-to uploads directories; use `hf upload` for a GGUF file")
     return prepare(name)
 
@@ -71,6 +72,6 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
         page = push_files(out, [*read_record(out)[1], RECORD], target)
     except HubError as error:
         again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
-        raise HubError(f"{error} ({out} is whole; `{again}` goes on)") from error
+        raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error
     if not quiet:
         typer.echo(f"uploaded {out} to {page} (private)")

@@ -39,6 +39,8 @@ class Family:
     packing: Packing = "separate"
     transposed: bool = False
     """Stored (in, out), as transformers' Conv1D does: heads are columns."""
+    output_norm: str | None = None
+    """The norm that what attention puts out goes through before it is added to the stream, if there is one."""
     gated: bool = False
     """In `query`, each head is followed by as many rows of an output gate."""
     latent: bool = False

@@ -13,6 +13,7 @@ from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Projection, Weight, rows, starts
+from gatenorm_stream.families.pruned import REFUSED, check_absence, pruned_layers
 from gatenorm_stream.families.sizes import MOST_HEADS, size
 from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.floats import STORED
@@ -23,8 +24,8 @@ MARK = "gatenorm.dropped_layers"
 LAYERS = "blk"
 
 
-def read_gguf_model(checkpoint: GgufCheckpoint) -> Model:
-    """Reads any architecture with separate or fused query and key projections.
+def read_gguf_model(checkpoint: GgufCheckpoint, *, pruned: bool = False) -> Model:
+    """Reads any architecture with separate or fused query and key projections, with `pruned` an output of ours too.
 
     Raises UnsupportedModelError if there is none, or it was pruned already, CheckpointError if metadata and
     tensors contradict each other.
@@ -34,8 +35,8 @@ def read_gguf_model(checkpoint: GgufCheckpoint) -> Model:
     architecture = text.get(ARCHITECTURE)
     if not isinstance(architecture, str):
         raise CheckpointError(f"{title} does not say its {ARCHITECTURE}; it is no model, or damaged")
-    if MARK in text:
-        raise UnsupportedModelError(f"{title} was pruned by gatenorm-stream already; start from the original model")
+    if MARK in text and not pruned:
+        raise UnsupportedModelError(f"{title} {REFUSED}")
     layers = size(text, f"{architecture}.block_count", title)
     hidden = size(text, f"{architecture}.embedding_length", title)
     if layers > len(checkpoint.tensors):
@@ -55,11 +56,14 @@ def read_gguf_model(checkpoint: GgufCheckpoint) -> Model:
         output="output",
         input_norm=None,
     )
-    found = (_attention(checkpoint, architecture, text, hidden, layer) for layer in range(layers))
+    gone = pruned_layers(text[MARK], layers, MARK, title) if MARK in text else ()
+    check_absence(checkpoint.tensors, f"{LAYERS}.", family, gone, title)
+    rest = sorted(set(range(layers)) - set(gone))
+    found = (_attention(checkpoint, architecture, text, hidden, layer) for layer in rest)
     attention = tuple(a for a in found if a)
     if not attention:
         raise UnsupportedModelError(f"{title} has no layer with softmax attention")
-    return Model(checkpoint, family, text, f"{LAYERS}.", layers, hidden, attention)
+    return Model(checkpoint, family, text, f"{LAYERS}.", layers, hidden, attention, gone)
 
 
 def _attention(

@@ -11,6 +11,14 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.families.pruned import (
+    CONSTANT,
+    OURS,
+    REFUSED,
+    check_absence,
+    pruned_layers,
+    with_config_of_source,
+)
 from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.sublayers import Attention, read_attention
 from gatenorm_stream.families.table import FAMILIES
@@ -26,7 +34,8 @@ class Model:
     """A checkpoint of a known family.
 
     `prefix` stands before a layer's number in tensor names. `text` is the config, or of a multimodal model the part
-    of it that tells of the language model. `attention` has one entry for each layer with softmax attention.
+    of it that tells of the language model. `attention` has one entry for each layer with softmax attention. In an
+    output of ours, `pruned` names those whose attention is gone.
     """
 
     checkpoint: Checkpoint
@@ -36,6 +45,7 @@ class Model:
     layers: int
     hidden: int
     attention: tuple[Attention, ...]
+    pruned: tuple[int, ...] = ()
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -62,20 +72,32 @@ class Model:
 
     def output_projection(self, layer: int) -> tuple[str, ...]:
         """Names of this layer's output projection: its weight, and its bias if it has one."""
+        return self._named((f"{self.output_module(layer)}.",))
+
+    def output_module(self, layer: int) -> str:
+        """What the names of its tensors begin with."""
         family = self.family
-        return self._named((f"{self.prefix}{layer}.{family.attention}{family.separator}{family.output}.",))
+        return f"{self.prefix}{layer}.{family.attention}{family.separator}{family.output}"
+
+    def constant_name(self, layer: int) -> str:
+        """Of the tensor that the format `transformers` puts in the place of this layer's attention."""
+        return f"{self.prefix}{layer}.{self.family.attention}.{CONSTANT}"
 
     def _named(self, prefixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in self.checkpoint.tensors if name.startswith(prefixes))
 
 
-def read_model(checkpoint: Checkpoint) -> Model:
-    """Reads `checkpoint` through the row of its family.
+def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
+    """Reads `checkpoint` through the row of its family; with `pruned`, an output of ours too.
 
     Raises UnsupportedModelError for an unknown architecture or weights that are packed integers, CheckpointError if
     the config or the projections are missing or contradict each other.
     """
-    where = checkpoint.config_where
+    where, title, ours = checkpoint.config_where, checkpoint.source.title, checkpoint.config.get(OURS)
+    if OURS in checkpoint.config:
+        if not pruned:
+            raise UnsupportedModelError(f"{title} {REFUSED}")
+        checkpoint = with_config_of_source(checkpoint)
     family, text = _family(checkpoint)
     layers, hidden = size(text, "num_hidden_layers", where), size(text, "hidden_size", where)
     if layers > len(checkpoint.tensors):
@@ -84,14 +106,16 @@ def read_model(checkpoint: Checkpoint) -> Model:
             "one of them is wrong, restore it"
         )
     prefix = layers_prefix(checkpoint.tensors, family)
+    gone = pruned_layers(ours.get("pruned_layers"), layers, f"{OURS}.pruned_layers", where) if ours else ()
+    check_absence(checkpoint.tensors, prefix, family, gone, title)
     attention = tuple(
         read_attention(Place(checkpoint, text, where, f"{prefix}{layer}.{family.attention}."), family, layer)
-        for layer in range(layers)
+        for layer in sorted(set(range(layers)) - set(gone))
         if not family.hybrid or f"{prefix}{layer}.{family.attention}.{family.query}.weight" in checkpoint.tensors
     )
     if not attention:
-        raise CheckpointError(f"{checkpoint.source.title} has no layer with softmax attention; restore it")
-    return Model(checkpoint, family, text, prefix, layers, hidden, attention)
+        raise CheckpointError(f"{title} has no layer with softmax attention; restore it")
+    return Model(checkpoint, family, text, prefix, layers, hidden, attention, gone)
 
 
 def layers_prefix(names: Iterable[str], family: Family) -> str:
@@ -111,10 +135,6 @@ def layers_prefix(names: Iterable[str], family: Family) -> str:
 def _family(checkpoint: Checkpoint) -> tuple[Family, Config]:
     """The row, and the config that tells of the language model."""
     config = checkpoint.config
-    if "gatenorm" in config:
-        raise UnsupportedModelError(
-            f"{checkpoint.source.title} was pruned by gatenorm-stream already; start from the original model"
-        )
     rows = {row.model_type: row for row in FAMILIES}
     text = config.get("text_config")
     model_type = config.get("model_type")

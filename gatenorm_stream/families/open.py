@@ -13,11 +13,15 @@ from gatenorm_stream.sources.source import Kind, Source
 
 
 @contextmanager
-def open_model(source: Source) -> Iterator[Model]:
-    """Reads the model in `source`, and closes it at the end. Raises CheckpointError or UnsupportedModelError."""
+def open_model(source: Source, *, pruned: bool = False) -> Iterator[Model]:
+    """Reads the model in `source`, and closes it at the end.
+
+    With `pruned`, an output of ours is a model too: its attention is what is left, its config the source's. What
+    scores, plans or prunes wants originals. Raises CheckpointError or UnsupportedModelError.
+    """
     if source.kind is Kind.GGUF:
         with open_gguf(source) as gguf:
-            yield read_gguf_model(gguf)
+            yield read_gguf_model(gguf, pruned=pruned)
     else:
         with open_checkpoint(source) as checkpoint:
-            yield read_model(checkpoint)
+            yield read_model(checkpoint, pruned=pruned)

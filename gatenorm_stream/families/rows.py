@@ -49,7 +49,7 @@ class Rows:
     def __init__(self, weight: Weight, take: Callable[[int], Bytes]) -> None:
         self._weight = weight
         self._take = take
-        self._scale = _scale(weight)
+        self._scale = scale_of(weight)
 
     def __call__(self, *ranges: ByteRange) -> FloatArray:
         """The rows that stand in `ranges`, one below the other."""
@@ -73,6 +73,10 @@ class Rows:
             done += len(raw)
         return rows
 
+    def between(self, start: int, stop: int) -> FloatArray:
+        """Rows `start` to `stop` - 1 of the matrix."""
+        return self(self._weight.rows(start, stop))
+
     def _stored(self, where: ByteRange, memory: Bytes) -> Bytes:
         stored = memory[: len(where)]
         self._weight.tensor.shard.file.read_into(where, stored.data)
@@ -83,7 +87,7 @@ def widened_row_bytes(weight: Weight) -> int:
     return weight.tensor.shape[1] * np.dtype(widened(weight.tensor.dtype)).itemsize
 
 
-def _scale(weight: Weight) -> Callable[[int, int], FloatArray] | None:
+def scale_of(weight: Weight) -> Callable[[int, int], FloatArray] | None:
     """Gives the factors of rows start to stop."""
     if weight.scale is None:
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from gatenorm_stream.checkpoint.tensors import shown
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.family import Config
 
@@ -27,7 +30,16 @@ def size(config: Config, key: str, where: str, default: int | None = None) -> in
 
 
 def optional_size(config: Config, key: str, where: str) -> int | None:
-    """None if the config does not tell. Raises CheckpointError if it tells something else than a size."""
+    """None if the config does not say. Raises CheckpointError if it gives something other than a size."""
     if all(config.get(k) is None for k in (key, *SYNONYMS.get(key, ()))):
         return None
     return size(config, key, where)
+
+
+def number_above(least: float, value: object, key: str, where: str) -> float:
+    """Raises CheckpointError, naming the file `where`, if it is no finite number above `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value < math.inf:
+        raise CheckpointError(
+            f"{where} has {key}={shown(value)}, which must be a number above {least:g}; restore it"
+        )
+    return float(value)

@@ -22,7 +22,9 @@ def _stablelm(row: Family, config: Config) -> Family:
 
 LLAMA_7B = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
 PARALLEL = "attention and MLP share the input norm, which stays"
-POST_NORM = "no norm before attention; the one after it stays and maps zero to zero"
+POST_NORM = "post_attention_layernorm"
+ONLY_POST_NORM = "no norm before attention; the one after it stays and maps zero to zero"
+WITH_POST_NORM = "the norm after attention stays and maps zero to zero"
 
 FAMILIES = (
     Family("Llama 1, 2, 3", "llama", "LlamaForCausalLM", llama_shaped=True, defaults=LLAMA_7B),
@@ -52,19 +54,21 @@ FAMILIES = (
         "Gemma 2",
         "gemma2",
         "Gemma2ForCausalLM",
-        note="the norm after attention stays and maps zero to zero",
+        output_norm=POST_NORM,
+        note=WITH_POST_NORM,
     ),
     Family(
         "Gemma 3 (text)",
         "gemma3_text",
         "Gemma3ForCausalLM",
+        output_norm=POST_NORM,
         defaults={
             "hidden_size": 2304,
             "num_hidden_layers": 26,
             "num_attention_heads": 8,
             "num_key_value_heads": 4,
         },
-        note="the norm after attention stays and maps zero to zero",
+        note=WITH_POST_NORM,
     ),
     Family("Phi 3, 4", "phi3", "Phi3ForCausalLM", query="qkv_proj", packing="blocks"),
     Family(
@@ -77,8 +81,8 @@ FAMILIES = (
     ),
     Family("Phi 3.5 MoE", "phimoe", "PhimoeForCausalLM"),
     Family("OLMo", "olmo", "OlmoForCausalLM", note="its norms have no weights"),
-    Family("OLMo 2", "olmo2", "Olmo2ForCausalLM", input_norm=None, note=POST_NORM),
-    Family("OLMo 3", "olmo3", "Olmo3ForCausalLM", input_norm=None, note=POST_NORM),
+    Family("OLMo 2", "olmo2", "Olmo2ForCausalLM", input_norm=None, output_norm=POST_NORM, note=ONLY_POST_NORM),
+    Family("OLMo 3", "olmo3", "Olmo3ForCausalLM", input_norm=None, output_norm=POST_NORM, note=ONLY_POST_NORM),
     Family("OLMoE", "olmoe", "OlmoeForCausalLM"),
     Family("Command R", "cohere", "CohereForCausalLM", input_norm=None, note=PARALLEL),
     Family("Command R7B, A", "cohere2", "Cohere2ForCausalLM", input_norm=None, note=PARALLEL),
@@ -149,8 +153,10 @@ FAMILIES = (
     Family("GPT-OSS", "gpt_oss", "GptOssForCausalLM"),
     Family("Llama 4 (text)", "llama4_text", "Llama4ForCausalLM"),
     Family("GLM 4", "glm", "GlmForCausalLM"),
-    Family("GLM 4 0414", "glm4", "Glm4ForCausalLM", note="the norm after attention stays and maps zero to zero"),
-    Family("EXAONE 4", "exaone4", "Exaone4ForCausalLM", input_norm=None, note=POST_NORM),
+    Family("GLM 4 0414", "glm4", "Glm4ForCausalLM", output_norm="post_self_attn_layernorm", note=WITH_POST_NORM),
+    Family(
+        "EXAONE 4", "exaone4", "Exaone4ForCausalLM", input_norm=None, output_norm=POST_NORM, note=ONLY_POST_NORM
+    ),
     Family("Nemotron", "nemotron", "NemotronForCausalLM"),
     Family("Jamba", "jamba", "JambaForCausalLM", hybrid=True),
     Family("LFM 2", "lfm2", "Lfm2ForCausalLM", output="out_proj", input_norm="operator_norm", hybrid=True),

@@ -39,7 +39,7 @@ def read_weight(place: Place, module: str, shape: tuple[int, int], transposed: b
             f"{tensor.name} in {title} has shape {list(tensor.shape)}, but config.json calls for "
             f"{list(stored)}; one of them is wrong, restore it"
         )
-    return _scaled(place, module, tensor) if tensor.dtype in FLOAT8_DTYPES else Weight(tensor)
+    return scaled_weight(place, module, tensor) if tensor.dtype in FLOAT8_DTYPES else Weight(tensor)
 
 
 def find_tensor(place: Place, module: str) -> Tensor:
@@ -58,7 +58,7 @@ def find_tensor(place: Place, module: str) -> Tensor:
     )
 
 
-def _scaled(place: Place, module: str, tensor: Tensor) -> Weight:
+def scaled_weight(place: Place, module: str, tensor: Tensor) -> Weight:
     """8-bit numbers with the scale beside them: one for all, one for each row, or one for each block."""
     found = (place.checkpoint.tensors.get(f"{place.prefix}{module}.{name}") for name in SCALES)
     scale = next((t for t in found if t), None)

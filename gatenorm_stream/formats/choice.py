@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.formats.deci import DECI_NO_OP, GGUF_ZEROED
+from gatenorm_stream.formats.deci import DECI_NO_OP
 from gatenorm_stream.formats.edit import Format, Obstacle
 from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.formats.gguf_zeroed import GGUF_ZEROED
 from gatenorm_stream.formats.no_op import NO_OP
 from gatenorm_stream.formats.transformers import TRANSFORMERS
-from gatenorm_stream.formats.zeroed import ZEROED
+from gatenorm_stream.formats.zeroed import NO_CONSTANTS, ZEROED
 from gatenorm_stream.sources.source import Kind
 
 FORMATS = {f.name: f for f in (NO_OP, TRANSFORMERS, ZEROED)}
@@ -32,6 +33,11 @@ class FormatChoice:
     cautions: tuple[str, ...] = ()
 
     @property
+    def holds_constants(self) -> bool:
+        """Whether constants that stand in the place of attention are written."""
+        return NO_CONSTANTS not in self.cautions
+
+    @property
     def engines(self) -> tuple[str, ...]:
         """The engines that run the result."""
         return tuple(e for e in ENGINES if not any(e in limit.engines for limit in self.limits))
@@ -42,9 +48,16 @@ def formats_for(checkpoint: Checkpoint) -> Mapping[str, Format]:
 
 
 def choose_format(
-    model: Model, dropped: tuple[int, ...], name: str = "auto", engines: tuple[str, ...] = ()
+    model: Model,
+    dropped: tuple[int, ...],
+    name: str = "auto",
+    engines: tuple[str, ...] = (),
+    *,
+    compensated: bool = False,
 ) -> FormatChoice:
     """The format called `name`, or for "auto" the first that expresses the model for `engines`.
+
+    `compensated` says that constants stand in the place of what goes.
 
     Raises FormatError if the format named can't express it, with the field that stands in the way; and for a format
     or an engine that is not known.
@@ -58,7 +71,7 @@ def choose_format(
     if name not in ("auto", *formats):
         raise FormatError(f"a GGUF file has no format {name}; use --format {' or '.join(formats)}")
     for format_ in formats.values() if name == "auto" else (formats[name],):
-        limits = format_.limits(model, dropped)
+        limits = format_.limits(model, dropped, compensated)
         blocking = _blocking(limits.obstacles, engines)
         if not blocking:
             return FormatChoice(format_, limits.obstacles, tuple(passed_over), limits.cautions)

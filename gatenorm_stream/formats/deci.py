@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 from gatenorm_stream.checkpoint.gguf_metadata import Value, integers, string
+from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.gguf import ARCHITECTURE, MARK
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
+from gatenorm_stream.formats.constants import PLAIN, stored_as
+from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
-from gatenorm_stream.formats.zeroed import ZEROED
 
 DECI = "deci"
 PAIRS = frozenset({"llama", "internlm2", "xverse"})
@@ -40,11 +40,11 @@ LLAMA_CPP_ONLY = Obstacle(
 )
 
 
-def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
-    return Limits((LLAMA_CPP_ONLY, *_obstacles(model, dropped)))
+def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
+    return Limits((LLAMA_CPP_ONLY, *_obstacles(model, dropped, compensated)))
 
 
-def _obstacles(model: Model, dropped: tuple[int, ...]) -> Iterator[Obstacle]:
+def _obstacles(model: Model, dropped: tuple[int, ...], compensated: bool) -> Iterator[Obstacle]:
     architecture, heads = _architecture(model), model.heads
     if architecture not in PAIRS | HALVES:
         reason = f"llama.cpp can leave attention out of {', '.join(sorted(PAIRS | HALVES))} only"
@@ -61,28 +61,53 @@ def _obstacles(model: Model, dropped: tuple[int, ...]) -> Iterator[Obstacle]:
             yield _obstacle(f"{architecture}.{name}={found}", reason)
     if 0 in dropped:
         yield _obstacle("layer 0", "llama.cpp reads its heads as the model's own")
+    if compensated and (bias := next(filter(model.checkpoint.tensors.__contains__, _biases(model, dropped)), None)):
+        reason = "the constant of the next layer would be this bias, which is there already"
+        yield Obstacle(EVERY_ENGINE, bias, reason, way_out=f"prune {PLAIN}")
 
 
 def _obstacle(field: str, reason: str) -> Obstacle:
     return Obstacle(EVERY_ENGINE, field, reason, way_out="use --format zeroed, which keeps every shape")
 
 
-def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
+def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
     remove = frozenset(name for layer in dropped for name in model.attention_tensors(layer))
-    return Edit(_metadata(model, dropped), remove=remove, interleave=_interleaved(model, dropped))
+    add = tuple(_mlp_bias(model, layer, vector) for layer, vector in constants.items())
+    return Edit(_metadata(model, dropped), remove=remove, add=add, interleave=_interleaved(model, dropped))
+
+
+def _mlp_bias(model: Model, layer: int, vector: bytes) -> Added:
+    """What the attention of `layer` would put out is added to the stream before its MLP: a bias of the one before.
+
+    Which llama.cpp takes in each layer or not, and always in F32.
+    """
+    module = f"{model.prefix}{layer - 1}.ffn_down"
+    return stored_as("F32", _tensor(model, f"{module}.weight"), f"{module}.bias", (model.hidden,), vector)
+
+
+def _biases(model: Model, dropped: tuple[int, ...]) -> Iterator[str]:
+    return (f"{model.prefix}{layer - 1}.ffn_down.bias" for layer in dropped)
 
 
 def _interleaved(model: Model, dropped: tuple[int, ...]) -> dict[str, int]:
     if _architecture(model) not in HALVES:
         return {}
-    return {
-        name: model.heads.dim
+    dim, tensors = model.heads.dim, model.checkpoint.tensors
+    names = [
+        name
         for layer in range(model.layers)
         if layer not in dropped
         for part in ("attn_q", "attn_k")
         for name in (f"{model.prefix}{layer}.{part}.weight", f"{model.prefix}{layer}.{part}.bias")
-        if name in model.checkpoint.tensors
-    }
+        if name in tensors
+    ]
+    for name in names:
+        if dim % 2 or tensors[name].shape[0] % dim:
+            raise CheckpointError(
+                f"{name} in {model.checkpoint.source.title} has {tensors[name].shape[0]} rows, which are not the "
+                f"halves of heads of {dim}; it is damaged, download it again"
+            )
+    return dict.fromkeys(names, dim)
 
 
 def _metadata(model: Model, dropped: tuple[int, ...]) -> dict[str, Value]:
@@ -101,10 +126,13 @@ def _metadata(model: Model, dropped: tuple[int, ...]) -> dict[str, Value]:
 
 
 def _mlp_width(model: Model, layer: int) -> int:
-    name = f"{model.prefix}{layer}.ffn_up.weight"
+    return _tensor(model, f"{model.prefix}{layer}.ffn_up.weight").shape[0]
+
+
+def _tensor(model: Model, name: str) -> Tensor:
     if name not in model.checkpoint.tensors:
         raise CheckpointError(f"{model.checkpoint.source.title} has no {name}; it is incomplete, download it again")
-    return model.checkpoint.tensors[name].shape[0]
+    return model.checkpoint.tensors[name]
 
 
 def _architecture(model: Model) -> str:
@@ -112,4 +140,3 @@ def _architecture(model: Model) -> str:
 
 
 DECI_NO_OP = Format("no-op", True, lambda family: False, _limits, _edit)
-GGUF_ZEROED = replace(ZEROED, limits=lambda model, dropped: Limits((LLAMA_CPP_ONLY,)))

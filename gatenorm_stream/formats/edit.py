@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.model import Model
 
+Constants: TypeAlias = Mapping[int, bytes]
+"""By layer, the vector that stands in the place of its attention: (hidden,), little-endian float32."""
+
 
 @dataclass(frozen=True)
 class Added:
-    """A new tensor of zeros, put behind the tensor `after` in its shard, and of its dtype."""
+    """A new tensor, put behind the tensor `after` in its shard.
+
+    `values` are its bytes as they are stored, None for zeros; `dtype` is None for that of `after`. If it has the
+    name of a tensor that goes, it takes its place.
+    """
 
     name: str
     shape: tuple[int, ...]
     after: str
+    values: bytes | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Format:
-    """`limits` and `edit` take the model and the layers whose attention goes; `removes` says that it is absent.
+    """`limits` and `edit` take the model, the layers whose attention goes, and what stands in its place: `edit` the
+    constants, `limits` whether there are any. `removes` says that attention is absent.
 
     `expresses` tells whether models of a family can have this form at all; `limits` tells it of one model.
     """
@@ -67,5 +77,5 @@ class Format:
     name: str
     removes: bool
     expresses: Callable[[Family], bool]
-    limits: Callable[[Model, tuple[int, ...]], Limits]
-    edit: Callable[[Model, tuple[int, ...]], Edit]
+    limits: Callable[[Model, tuple[int, ...], bool], Limits]
+    edit: Callable[[Model, tuple[int, ...], Constants], Edit]

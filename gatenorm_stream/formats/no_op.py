@@ -2,7 +2,7 @@
 
 Each layer's `block_configs` entry says whether it has attention. llama.cpp, mlx-lm, vLLM and SGLang read that;
 transformers, which does not, runs the file that travels along (`runtime/modeling_gatenorm.py`). The form is that of
-Llama: docs/engines.md tells what each engine demands and where in its sources it does.
+Llama: docs/engines.md says what each engine demands and why.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.table import FAMILIES
-from gatenorm_stream.formats.edit import Added, Edit, Format, Limits, Obstacle
+from gatenorm_stream.formats.constants import PLAIN, beside
+from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
 from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_file
 
 MLP_MULTIPLE = 256
 LLAMA = next(row for row in FAMILIES if row.model_type == "llama")
-"""What transformers builds of a Qwen 2, whose own class has no bias in o: Llama with biases computes the same."""
+"""What transformers builds of a Qwen 2, whose own class has no bias in o, and of whatever gets biases in its MLP:
+Llama with biases computes the same."""
+GATE, UP, DOWN = MLP = ("gate_proj", "up_proj", "down_proj")
+OTHER_PLACE = f"use --format transformers, or prune {PLAIN}"
 STALE = ("layer_types", "use_sliding_window", "max_window_layers")
 """Keys that speak of windows, which the form does not know."""
 
 
-def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
+def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     config = model.config
     found = []
 
@@ -70,22 +75,32 @@ def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
             f"head_dim={heads.dim}",
             f"these compute it as hidden_size / num_attention_heads = {model.hidden}/{heads.queries}",
         )
-    if config.get("mlp_bias"):
+    has_biases = bool(config.get("mlp_bias")) or any(
+        f".mlp.{part}.bias" in name for name in model.checkpoint.tensors for part in MLP
+    )
+    if compensated and has_biases:
+        reason = "the constants would be the biases of its MLP, which has some already"
+        found.append(Obstacle(EVERY_ENGINE, "mlp_bias=true", reason, way_out=OTHER_PLACE))
+    elif compensated or config.get("mlp_bias"):
+        field = "the constant" if compensated else "mlp_bias=true"
         notice = "its MLP of this form has no bias and would drop it silently"
-        found.append(Obstacle(frozenset({"sglang"}), "mlp_bias=true", notice, notice=True))
+        found.append(Obstacle(frozenset({"sglang"}), field, notice, notice=True))
+    if compensated and 0 in dropped:
+        reason = "its constant would be the bias of a layer before it, and there is none"
+        found.append(Obstacle(EVERY_ENGINE, "layer 0", reason, way_out=OTHER_PLACE))
     if 0 in dropped:
         stop({"llama.cpp", "vllm"}, "layer 0", "these read the first layer's heads as the model's own")
     tokenizer = tokenizer_limits(model.checkpoint)
     return Limits((*found, *tokenizer.obstacles), tokenizer.cautions)
 
 
-def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
+def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
     remove = {name for layer in dropped for name in model.attention_tensors(layer)}
     remove |= {name for name in model.checkpoint.tensors if name.endswith(".rotary_emb.inv_freq")}
     return Edit(
-        _config(model, dropped),
+        _config(model, dropped, bool(constants)),
         remove=frozenset(remove),
-        add=tuple(_output_biases(model, dropped)),
+        add=(*_output_biases(model, dropped), *(_mlp_biases(model, constants) if constants else ())),
         files=travelling_file(),
     )
 
@@ -102,12 +117,32 @@ def _output_biases(model: Model, dropped: tuple[int, ...]) -> Iterator[Added]:
             yield Added(f"{output}.bias", (model.hidden,), f"{output}.weight")
 
 
+def _mlp_biases(model: Model, constants: Constants) -> Iterator[Added]:
+    """Three in every layer, since the form has all or none.
+
+    What a layer's attention would put out is added to the stream before its MLP: a bias of the MLP before it.
+    """
+    inner, hidden = _size(model, "intermediate_size"), model.hidden
+    for layer in range(model.layers):
+        shapes = ((inner, hidden), (inner, hidden), (hidden, inner))
+        for part, shape in zip(MLP, shapes, strict=True):
+            module = f"{model.prefix}{layer}.mlp.{part}"
+            weight = model.checkpoint.tensors.get(f"{module}.weight")
+            if weight is None or weight.shape != shape:
+                raise CheckpointError(
+                    f"{model.checkpoint.source.title} has no {module}.weight of {list(shape)}; download it again"
+                )
+            values = constants.get(layer + 1) if part == DOWN else None
+            yield beside(weight, f"{module}.bias", shape[:1], values)
+
+
 def _biased(model: Model) -> bool:
     return any(name.endswith(f".{model.family.query}.bias") for name in model.checkpoint.tensors)
 
 
-def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:
+def _config(model: Model, dropped: tuple[int, ...], compensated: bool) -> dict[str, Any]:
     """Engines differ in their defaults and in the keys they read, so all of them are written out."""
+    as_llama = compensated or model.family.model_type == "qwen2"
     source = {key: value for key, value in model.config.items() if key not in STALE}
     rope = rope_parameters(model)
     return {
@@ -122,11 +157,11 @@ def _config(model: Model, dropped: tuple[int, ...]) -> dict[str, Any]:
         "rms_norm_eps": source.get("rms_norm_eps", 1e-6),
         "max_position_embeddings": _size(model, "max_position_embeddings"),
         "attention_bias": _biased(model),
-        "mlp_bias": bool(source.get("mlp_bias", False)),
+        "mlp_bias": compensated or bool(source.get("mlp_bias", False)),
         "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),
         **_rope_config(rope),
         "block_configs": [_block(model, layer in dropped) for layer in range(model.layers)],
-        "gatenorm": removed(model, dropped, LLAMA if model.family.model_type == "qwen2" else model.family),
+        "gatenorm": removed(model, dropped, LLAMA if as_llama else model.family),
     }
 
 

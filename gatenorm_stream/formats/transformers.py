@@ -11,9 +11,15 @@ from typing import Any
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.wrappers import WRAPPERS, Wrapper
-from gatenorm_stream.formats.edit import Edit, Format, Limits, Obstacle
+from gatenorm_stream.formats.constants import beside
+from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
-from gatenorm_stream.formats.travelling_file import AUTO_MAP, AUTO_MAP_MULTIMODAL, removed, travelling_file
+from gatenorm_stream.formats.travelling_file import (
+    AUTO_MAP,
+    AUTO_MAP_MULTIMODAL,
+    removed,
+    travelling_file,
+)
 from gatenorm_stream.formats.vllm_served import NOT_SERVED, SERVED
 
 MODEL_TYPE = "gatenorm"
@@ -21,7 +27,7 @@ ARCHITECTURE = "GateNormForCausalLM"
 BY_PLUGIN = "vLLM runs it where gatenorm-stream is installed beside it"
 
 
-def _limits(model: Model, dropped: tuple[int, ...]) -> Limits:
+def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     wrapper = WRAPPERS.get(str(model.config.get("model_type")))
     architecture = (wrapper or model.family).architecture
     served = architecture in SERVED
@@ -50,16 +56,23 @@ def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[
         )
 
 
-def _edit(model: Model, dropped: tuple[int, ...]) -> Edit:
+def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
     config = {
         **model.config,
         "model_type": MODEL_TYPE,
         "architectures": [ARCHITECTURE],
         "auto_map": AUTO_MAP_MULTIMODAL if model.multimodal else AUTO_MAP,
-        "gatenorm": removed(model, dropped, model.family),
+        "gatenorm": removed(model, dropped, model.family, constants=bool(constants)),
     }
     names = frozenset(name for layer in dropped for name in model.attention_tensors(layer))
-    return Edit(config, remove=names, files=travelling_file())
+    add = tuple(_constant(model, layer, vector) for layer, vector in constants.items())
+    return Edit(config, remove=names, add=add, files=travelling_file())
+
+
+def _constant(model: Model, layer: int, vector: bytes) -> Added:
+    """Where the output projection stood, as the parameter of the travelling file's module."""
+    weight = model.checkpoint.tensors[f"{model.output_module(layer)}.weight"]
+    return beside(weight, model.constant_name(layer), (model.hidden,), vector)
 
 
 TRANSFORMERS = Format("transformers", True, lambda family: family.stock, _limits, _edit)

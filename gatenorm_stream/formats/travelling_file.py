@@ -24,8 +24,11 @@ def travelling_file() -> dict[str, str]:
     return {RUNTIME_FILE: files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")}
 
 
-def removed(model: Model, dropped: tuple[int, ...], stock: Family) -> dict[str, Any]:
-    """The `gatenorm` object of config.json: what the travelling file needs to leave attention out of `stock`."""
+def removed(model: Model, dropped: tuple[int, ...], stock: Family, *, constants: bool = False) -> dict[str, Any]:
+    """The `gatenorm` object of config.json: what the travelling file needs to leave attention out of `stock`.
+
+    With `constants`, its module in the place of attention has one.
+    """
     model_type, architecture, layers = stock.model_type, stock.architecture, stock.layers
     if model.multimodal:
         wrapper = WRAPPERS[model.config["model_type"]]
@@ -38,4 +41,5 @@ def removed(model: Model, dropped: tuple[int, ...], stock: Family) -> dict[str, 
         "layers": layers,
         "attention": stock.attention,
         "input_norm": stock.input_norm,
+        **({"constants": True} if constants else {}),
     }

@@ -38,13 +38,16 @@ class Attention:
 
 @dataclass(frozen=True)
 class Layer:
-    """`norm` is the one before the MLP, down(silu(gate(x)) * up(x))."""
+    """`norm` is the one before the MLP, down(silu(gate(x)) * up(x)). Where there is no attention, `constant`,
+    (hidden,), may be in its place.
+    """
 
     attention: Attention | None
     norm: Tensor
     gate: Linear
     up: Linear
     down: Linear
+    constant: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@ What is read of the metadata is what llama.cpp reads; it knows no sliding window
 
 from __future__ import annotations
 
-import math
-from typing import NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.gguf import ARCHITECTURE, LAYERS, check_matrix
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Weight
+from gatenorm_stream.families.sizes import number_above
 from gatenorm_stream.floats import STORED
-from gatenorm_stream.formats.deci import HALVES, KNOWN_TENSORS, PAIRS
+from gatenorm_stream.formats.deci import DECI, HALVES, KNOWN_TENSORS, PAIRS
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
-from gatenorm_stream.measuring.rotary import Rotary
+from gatenorm_stream.measuring.rotary import Rotary, Yarn, yarn_gain
 
 BASE = 10000.0
 """What llama.cpp takes where the metadata are silent."""
@@ -24,33 +26,34 @@ BASE = 10000.0
 
 def read_gguf(model: Model) -> Llama:
     """Raises UnsupportedModelError for what is not shaped like Llama, CheckpointError if a tensor is missing."""
-    architecture = model.text[ARCHITECTURE]
-    if architecture not in PAIRS | HALVES:
+    architecture, ours = model.text[ARCHITECTURE], {DECI} if model.pruned else set()
+    if architecture not in PAIRS | HALVES | ours:
         _unsupported(model, f"{ARCHITECTURE}={shown(architecture)}")
     if other := next((t for t in model.checkpoint.tensors if not KNOWN_TENSORS.fullmatch(t)), None):
         _unsupported(model, other)
-    if len(model.attention) != model.layers:
+    if len(model.attention) + len(model.pruned) != model.layers:
         _unsupported(model, "layers without attention")
     rotary = _rotary(model)
     embedding = _table(model, "token_embd")
     own_head = "output.weight" in model.checkpoint.tensors
     epsilon = _number(model, "attention.layer_norm_rms_epsilon", None)
+    attention = {found.layer: _attention(model, found) for found in model.attention}
     return Llama(
         model.checkpoint.source,
         model.hidden,
         epsilon,
         rotary,
-        tuple(_layer(model, layer) for layer in range(model.layers)),
+        tuple(_layer(model, layer, attention.get(layer)) for layer in range(model.layers)),
         embedding,
         _norm(model, "output_norm"),
         _table(model, "output") if own_head else embedding,
     )
 
 
-def _layer(model: Model, layer: int) -> Layer:
-    heads, hidden = model.attention[layer].heads, model.hidden
-    place, queries, keys = f"{LAYERS}.{layer}.", heads.queries * heads.dim, heads.keys * heads.dim
-    attention = Attention(
+def _attention(model: Model, found: sublayers.Attention) -> Attention:
+    heads, hidden = found.heads, model.hidden
+    place, queries, keys = f"{LAYERS}.{found.layer}.", heads.queries * heads.dim, heads.keys * heads.dim
+    return Attention(
         heads,
         _norm(model, f"{place}attn_norm"),
         _linear(model, f"{place}attn_q", queries, hidden),
@@ -58,6 +61,10 @@ def _layer(model: Model, layer: int) -> Layer:
         _linear(model, f"{place}attn_v", keys, hidden),
         _linear(model, f"{place}attn_output", hidden, queries),
     )
+
+
+def _layer(model: Model, layer: int, attention: Attention | None) -> Layer:
+    hidden, place = model.hidden, f"{LAYERS}.{layer}."
     up = _tensor(model, f"{place}ffn_up.weight")
     width = up.shape[0]
     return Layer(
@@ -78,19 +85,31 @@ def _rotary(model: Model) -> Rotary:
             _unsupported(model, f"{architecture}.{name}={shown(model.text[f'{architecture}.{name}'])}")
     if long := next((t for t in model.checkpoint.tensors if t.startswith("rope_factors_")), None):
         _unsupported(model, long)
-    kind = model.text.get(f"{architecture}.rope.scaling.type", "linear")
-    if kind not in ("none", "linear"):
-        _unsupported(model, f"{architecture}.rope.scaling.type={shown(kind)}")
-    slowed = 1.0
-    if kind == "linear":
-        older = "rope.scale_linear" if f"{architecture}.rope.scaling.factor" not in model.text else ""
-        slowed = _number(model, older or "rope.scaling.factor", 1.0)
     divisors = model.checkpoint.tensors.get("rope_freqs.weight")
     if divisors:
         _check_vector(model, divisors, dim // 2)
-    return Rotary(
-        dim, _number(model, "rope.freq_base", BASE), architecture in PAIRS, slowed=slowed, divisors=divisors
+    base = _number(model, "rope.freq_base", BASE, above=1)
+    rotary = Rotary(dim, base, architecture not in HALVES, divisors=divisors)
+    kind = model.text.get(f"{architecture}.rope.scaling.type", "linear")
+    if kind == "none":
+        return rotary
+    if kind not in ("linear", "yarn"):
+        _unsupported(model, f"{architecture}.rope.scaling.type={shown(kind)}")
+    older = f"{architecture}.rope.scaling.factor" not in model.text
+    factor = _number(model, "rope.scale_linear" if older else "rope.scaling.factor", 1.0)
+    rotary = replace(rotary, factor=factor)
+    return replace(rotary, **_yarn(model, factor)) if kind == "yarn" else rotary
+
+
+def _yarn(model: Model, factor: float) -> dict[str, Any]:
+    """llama.cpp reads more of it for other architectures."""
+    whole = _number(model, "context_length", None)
+    scaling = Yarn(
+        _number(model, "rope.scaling.original_context_length", whole),
+        _number(model, "rope.scaling.yarn_beta_fast", 32.0),
+        _number(model, "rope.scaling.yarn_beta_slow", 1.0),
     )
+    return {"scaling": scaling, "gain": yarn_gain(factor) * _number(model, "rope.scaling.attn_factor", 1.0)}
 
 
 def _linear(model: Model, name: str, rows: int, columns: int) -> Linear:
@@ -129,16 +148,10 @@ def _tensor(model: Model, name: str) -> Tensor:
     return model.checkpoint.tensors[name]
 
 
-def _number(model: Model, key: str, default: float | None) -> float:
-    """Raises CheckpointError if it is not a positive number; where the metadata say 0, `default` holds."""
+def _number(model: Model, key: str, default: float | None, above: float = 0.0) -> float:
+    """Where the metadata say 0, `default` holds. Raises CheckpointError if it is no number above `above`."""
     name = f"{model.text[ARCHITECTURE]}.{key}"
-    value = model.text.get(name) or default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise CheckpointError(
-            f"{model.checkpoint.source.title} has {name}={shown(value)}, which must be a positive number; "
-            "download it again"
-        )
-    return float(value)
+    return number_above(above, model.text.get(name) or default, name, model.checkpoint.source.title)
 
 
 def _unsupported(model: Model, what: str) -> NoReturn:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.projections import Weight
-from gatenorm_stream.families.sizes import size
+from gatenorm_stream.families.sizes import number_above, size
 from gatenorm_stream.families.weights import FLOAT_DTYPES, Place, find_tensor, read_weight
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
-from gatenorm_stream.measuring.rotary import Llama3, Rotary
+from gatenorm_stream.measuring.rotary import Llama3, Rotary, Yarn, yarn_gain
 
 EPSILON = 1e-6
 """What the stock classes take where config.json is silent."""
 WINDOWED_FROM = 28
 """The first layer whose attention slides in a Qwen 2, where config.json is silent."""
+SPECIAL_YARN = ("mscale", "mscale_all_dim", "truncate")
+"""What other families give YaRN."""
 
 
 def read_safetensors(model: Model) -> Llama:
@@ -48,26 +50,36 @@ def read_safetensors(model: Model) -> Llama:
 def _layers(model: Model) -> tuple[Layer, ...]:
     config, hidden = model.config, model.hidden
     width = size(config, "intermediate_size", model.checkpoint.config_where)
-    mlp_bias = bool(config.get("mlp_bias", False)) and model.family.model_type == "llama"
-    found = []
-    for attention in model.attention:
-        place, heads = _place(model, f"{model.prefix}{attention.layer}."), attention.heads
-        biases, weights = _attention_biases(model), {"q": attention.query.weight, "k": attention.key.weight}
-        weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
-        weights["o"] = read_weight(place, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
-        inside = {
-            part: Linear(weight, _bias(place, f"self_attn.{part}_proj", part in biases))
-            for part, weight in weights.items()
-        }
+    biased = bool(config.get("mlp_bias", False)) and model.family.model_type == "llama"
+    attention = {found.layer: _attention(model, found) for found in model.attention}
+    layers = []
+    for layer in range(model.layers):
+        place = _place(model, f"{model.prefix}{layer}.")
         gate, up, down = (
-            Linear(read_weight(place, f"mlp.{part}_proj", shape), _bias(place, f"mlp.{part}_proj", mlp_bias))
+            Linear(read_weight(place, f"mlp.{part}_proj", shape), _bias(place, f"mlp.{part}_proj", biased))
             for part, shape in (("gate", (width, hidden)), ("up", (width, hidden)), ("down", (hidden, width)))
         )
-        norm, mlp_norm = (_norm(place, name, hidden) for name in ("input_layernorm", "post_attention_layernorm"))
-        window = _window(model, attention.layer)
-        mixer = Attention(heads, norm, inside["q"], inside["k"], inside["v"], inside["o"], window)
-        found.append(Layer(mixer, mlp_norm, gate, up, down))
-    return tuple(found)
+        norm = _norm(place, "post_attention_layernorm", hidden)
+        layers.append(Layer(attention.get(layer), norm, gate, up, down, _constant(model, layer)))
+    return tuple(layers)
+
+
+def _attention(model: Model, found: sublayers.Attention) -> Attention:
+    place, heads, hidden = _place(model, f"{model.prefix}{found.layer}."), found.heads, model.hidden
+    biases, weights = _attention_biases(model), {"q": found.query.weight, "k": found.key.weight}
+    weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
+    weights["o"] = read_weight(place, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
+    query, key, value, output = (
+        Linear(weight, _bias(place, f"self_attn.{part}_proj", part in biases)) for part, weight in weights.items()
+    )
+    norm = _norm(place, "input_layernorm", hidden)
+    return Attention(heads, norm, query, key, value, output, _window(model, found.layer))
+
+
+def _constant(model: Model, layer: int) -> Tensor | None:
+    """What stands in the place of this layer's attention, if there is anything."""
+    found = model.checkpoint.tensors.get(model.constant_name(layer)) if layer in model.pruned else None
+    return _checked(_place(model, ""), found, model.hidden) if found else None
 
 
 def _attention_biases(model: Model) -> str:
@@ -78,11 +90,14 @@ def _attention_biases(model: Model) -> str:
 
 
 def _norm(place: Place, module: str, hidden: int) -> Tensor:
-    tensor = find_tensor(place, module)
-    if tensor.dtype not in FLOAT_DTYPES or tensor.shape != (hidden,):
+    return _checked(place, find_tensor(place, module), hidden)
+
+
+def _checked(place: Place, tensor: Tensor, length: int) -> Tensor:
+    if tensor.dtype not in FLOAT_DTYPES or tensor.shape != (length,):
         raise CheckpointError(
             f"{tensor.name} in {place.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, but "
-            f"{place.where} calls for {[hidden]}; one of them is wrong, restore it"
+            f"{place.where} calls for {[length]}; one of them is wrong, restore it"
         )
     return tensor
 
@@ -110,6 +125,8 @@ def _table(model: Model, module: str) -> Weight:
 
 def _window(model: Model, layer: int) -> int | None:
     window = sliding_window(model)
+    if window is not None and window < 1:
+        raise CheckpointError(f"{model.checkpoint.config_where} has sliding_window={window}; restore it")
     if window is None or model.family.model_type != "qwen2":
         return window
     types = model.config.get("layer_types")
@@ -126,37 +143,44 @@ def _rotary(model: Model) -> Rotary:
             _unsupported(model, f"partial_rotary_factor={shown(share)}")
     if dim % 2:
         _unsupported(model, f"head_dim={dim}")
-    base = _number(rope["rope_theta"], "rope_theta", where)
-    match rope["rope_type"]:
-        case "default":
-            return Rotary(dim, base)
-        case "linear":
-            return Rotary(dim, base, slowed=_number(rope.get("factor"), "factor", where))
-        case "llama3":
-            return Rotary(dim, base, llama3=_llama3(model, rope))
-        case kind:
-            _unsupported(model, f"rope_type={shown(kind)}")
+    base = _number(rope["rope_theta"], "rope_theta", where, above=1)
+    kind = rope["rope_type"]
+    if kind == "default":
+        return Rotary(dim, base)
+    if kind not in ("linear", "llama3", "yarn"):
+        _unsupported(model, f"rope_type={shown(kind)}")
+    factor = _number(rope.get("factor"), "factor", where)
+    if kind == "linear":
+        return Rotary(dim, base, factor=factor)
+    if kind == "llama3":
+        return Rotary(dim, base, factor=factor, scaling=_llama3(model, rope))
+    if special := next((key for key in SPECIAL_YARN if rope.get(key) is not None), None):
+        _unsupported(model, f"{special}={shown(rope[special])}")
+    yarn = Yarn(
+        _context(model, rope),
+        _number(rope.get("beta_fast"), "beta_fast", where, 32.0),
+        _number(rope.get("beta_slow"), "beta_slow", where, 1.0),
+    )
+    gain = _number(rope.get("attention_factor"), "attention_factor", where, yarn_gain(factor))
+    return Rotary(dim, base, factor=factor, scaling=yarn, gain=gain)
 
 
 def _llama3(model: Model, rope: dict[str, Any]) -> Llama3:
-    context = "original_max_position_embeddings"
-    numbers = {**rope, context: rope.get(context, model.config.get("max_position_embeddings"))}
     where = model.checkpoint.config_where
-    names = ("factor", "low_freq_factor", "high_freq_factor", context)
-    found = Llama3(*(_number(numbers.get(name), name, where) for name in names))
-    if found.high <= found.low:
-        raise CheckpointError(
-            f"{where} has high_freq_factor={found.high} for low_freq_factor={found.low}; restore it"
-        )
-    return found
+    low, high = (_number(rope.get(key), key, where) for key in ("low_freq_factor", "high_freq_factor"))
+    if high <= low:
+        raise CheckpointError(f"{where} has high_freq_factor={high}, not above low_freq_factor; restore it")
+    return Llama3(low, high, _context(model, rope))
 
 
-def _number(value: object, key: str, where: str, default: float | None = None) -> float:
-    """Raises CheckpointError if it is not a positive number."""
-    value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise CheckpointError(f"{where} has {key}={shown(value)}, which must be a positive number; restore it")
-    return float(value)
+def _context(model: Model, rope: dict[str, Any]) -> float:
+    key = "original_max_position_embeddings"
+    where, whole = model.checkpoint.config_where, model.config.get("max_position_embeddings")
+    return _number(rope.get(key, whole), key, where)
+
+
+def _number(value: object, key: str, where: str, default: float | None = None, above: float = 0.0) -> float:
+    return number_above(above, default if value is None else value, key, where)
 
 
 def _place(model: Model, prefix: str) -> Place:

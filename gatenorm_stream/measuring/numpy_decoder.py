@@ -2,7 +2,7 @@
 
 Memory holds a widened block a thread and the activations of the tokens: the stream twice, and of what is wider
 about `ACTIVATION_BYTES` at once. Where the tokens are too many for that, they go through a sublayer in groups, for
-each of which its matrices are read again (of a remote model, which would be fetched again, all go at once). BLAS
+each of which its matrices are read again (of a remote model that is not kept, all go at once). BLAS
 should run one thread for each of ours: the command sets OPENBLAS_NUM_THREADS=1 and its like before numpy is loaded.
 """
 
@@ -39,7 +39,7 @@ LOOKED_UP = 64
 
 def read_llama(model: Model) -> Llama:
     """From headers alone. Raises UnsupportedModelError for what is not run here, CheckpointError for damage."""
-    return read_gguf(model) if model.checkpoint.source.kind is Kind.GGUF else read_safetensors(model)
+    return read_gguf(model) if model.checkpoint.kind is Kind.GGUF else read_safetensors(model)
 
 
 def numpy_obstacle(model: Model) -> str | None:
@@ -77,12 +77,11 @@ class NumpyDecoder:
                 f"{self._llama.source.title} knows {known} tokens, but the text has token {ids[-1]}; it has "
                 "another model's tokenizer, restore it"
             )
-        found = np.empty((len(ids), self._llama.hidden), np.float32)
+        found, rows = np.empty((len(ids), self._llama.hidden), np.float32), self._products.reader(table)
 
         def look_up(number: int) -> None:
             part = slice(number * LOOKED_UP, (number + 1) * LOOKED_UP)
-            ranges = (table.rows(token, token + 1) for token in ids[part].tolist())
-            found[part] = self._products.rows(table, *ranges)
+            found[part] = rows(*(table.rows(token, token + 1) for token in ids[part].tolist()))
 
         _run(self._products.share_out(look_up, -(-len(ids) // LOOKED_UP)))
         return found[places.reshape(tokens.shape)]
@@ -96,24 +95,30 @@ class NumpyDecoder:
             settle(stream, out)
             out += stream
         else:
-            out = stream.copy()
+            out = stream + vector(layer.constant) if layer.constant else stream.copy()
         tokens = out.reshape(-1, self._llama.hidden)
         following = self._first_blocks(number + 1)
         for group in self._groups_of_tokens(layer, len(tokens)):
             tokens[group] += self._mlp(layer, tokens[group], following)
         return out
 
+    def added(self, number: int, attention: Stream) -> Stream:
+        return attention
+
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
         """Raises CheckpointError if one is not finite."""
         rows, length = tokens.shape
-        x = self._normed(stream[:, :-1].reshape(-1, self._llama.hidden), self._llama.norm)
-        wanted = tokens[:, 1:].reshape(-1)
+        x = np.empty((rows, length - 1, self._llama.hidden), np.float32)
+        for normed, row in zip(x, stream, strict=True):
+            normed[:] = self._normed(row[:-1], self._llama.norm)
+        x = x.reshape(-1, self._llama.hidden)
+        wanted, head = tokens[:, 1:].reshape(-1), self._products.reader(self._llama.head)
         own = np.empty(len(x), np.float32)
         peak, total = np.full(len(x), -np.inf), np.zeros(len(x))
 
         def peaks_and_sums(block: Block) -> tuple[Float32Array, npt.NDArray[np.float64]]:
             """Of each token's logits in the block: the largest, and the sum of exp(logit - largest)."""
-            matrix = self._products.block(self._llama.head, block)
+            matrix = head.between(block.start, block.stop)
             peaks, sums = np.empty(len(x), np.float32), np.empty(len(x))
             for part in _slices(len(x), max(1, LOGITS // len(matrix))):
                 logits = np.asarray(x[part] @ matrix.T, np.float32)
@@ -169,18 +174,19 @@ class NumpyDecoder:
     def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Block]) -> Float32Array:
         u = self._normed(tokens, layer.norm)
         inner = np.empty((len(u), layer.gate.outputs), np.float32)
+        gate, up = (self._products.reader(linear.weight) for linear in (layer.gate, layer.up))
         gate_bias, up_bias = (vector(linear.bias) if linear.bias else None for linear in (layer.gate, layer.up))
 
         def gate_and_multiply(block: Block) -> None:
             out = inner[:, block.rows]
-            np.matmul(u, self._products.block(layer.gate.weight, block).T, out=out, casting="same_kind")
+            np.matmul(u, gate.between(block.start, block.stop).T, out=out, casting="same_kind")
             if gate_bias is not None:
                 out += gate_bias[block.rows]
             out /= 1 + np.exp(-out)
-            up = u @ self._products.block(layer.up.weight, block).T
+            factor = u @ up.between(block.start, block.stop).T
             if up_bias is not None:
-                up += up_bias[block.rows]
-            np.multiply(out, up, out=out, casting="same_kind")
+                factor += up_bias[block.rows]
+            np.multiply(out, factor, out=out, casting="same_kind")
 
         down = blocks(layer.down.weight)
         _run(self._products.each(gate_and_multiply, blocks(layer.gate.weight, layer.up.weight), down))
@@ -211,7 +217,7 @@ class NumpyDecoder:
         yield from _slices(tokens, self._tokens_at_once(2 * self._llama.hidden + layer.gate.outputs, tokens))
 
     def _tokens_at_once(self, wide: int, tokens: int) -> int:
-        if self._llama.source.remote:
+        if not self._llama.source.keeps:
             return tokens
         return max(FEWEST_TOKENS, ACTIVATION_BYTES // (4 * wide))
 

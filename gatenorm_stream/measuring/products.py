@@ -17,9 +17,8 @@ import numpy.typing as npt
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.rows import BLOCK_BYTES, Memory, Rows, widened_row_bytes
-from gatenorm_stream.floats import FloatArray, widen
+from gatenorm_stream.floats import widen
 from gatenorm_stream.measuring.llama import Linear
-from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import available_threads
 
@@ -88,21 +87,21 @@ class Products:
 
         return self.share_out(read_on_and_act, len(parts))
 
-    def rows(self, weight: Weight, *ranges: ByteRange) -> FloatArray:
-        """Widened, in memory that this thread's next call uses again."""
-        return Rows(weight, self._memory.take)(*ranges)
-
-    def block(self, weight: Weight, block: Block) -> FloatArray:
-        return self.rows(weight, weight.rows(block.start, block.stop))
+    def reader(self, weight: Weight) -> Rows:
+        """Of widened rows, in memory that the same thread's next reading uses again."""
+        return Rows(weight, self._memory.take)
 
     def apply(self, x: Float32Array, *linears: Linear, then: Sequence[Block] = ()) -> tuple[Float32Array, ...]:
         """x W^T + b of each; x is (tokens, in), what comes out (tokens, out)."""
         outs = tuple(np.empty((len(x), linear.outputs), np.float32) for linear in linears)
-        out_of = {id(linear.weight): out for linear, out in zip(linears, outs, strict=True)}
+        place = {
+            id(linear.weight): (self.reader(linear.weight), out) for linear, out in zip(linears, outs, strict=True)
+        }
 
         def multiply(block: Block) -> None:
-            (weight,) = block.weights
-            np.matmul(x, self.block(weight, block).T, out=out_of[id(weight)][:, block.rows], casting="same_kind")
+            rows, out = place[id(block.weights[0])]
+            weights = rows.between(block.start, block.stop)
+            np.matmul(x, weights.T, out=out[:, block.rows], casting="same_kind")
 
         parts = [block for linear in linears for block in blocks(linear.weight)]
         for _ in self.each(multiply, parts, then):

@@ -12,45 +12,78 @@ from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.floats import widen
 
 Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 Angles = tuple[Float32Array, Float32Array]
 """Cosines and sines, (length, dim / 2)."""
 
 
 @dataclass(frozen=True)
 class Llama3:
-    """Waves longer than `context` / `low` are slowed by `factor`, those shorter than `context` / `high` are not."""
+    """Llama 3.1's: waves under `context` / `high` tokens keep their speed, those over `context` / `low` do not.
 
-    factor: float
+    Source: `_compute_llama3_parameters` of transformers.
+    """
+
     low: float
     high: float
     context: float
+
+    def kept(self, rotary: Rotary) -> Float64Array:
+        waves = self.context * rotary.stored_speeds / (2 * math.pi)
+        return np.clip((waves - self.low) / (self.high - self.low), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """YaRN (arXiv 2309.00071): what turns more than `fast` times within `context` keeps its speed, less than `slow`
+    times does not, with bounds at whole numbers of a head, as transformers and llama.cpp have it.
+    """
+
+    context: float
+    fast: float = 32.0
+    slow: float = 1.0
+
+    def kept(self, rotary: Rotary) -> Float64Array:
+        first, last = (
+            rotary.dim * math.log(self.context / (turns * 2 * math.pi)) / (2 * math.log(rotary.base))
+            for turns in (self.fast, self.slow)
+        )
+        low, high = max(math.floor(first), 0), min(math.ceil(last), rotary.dim - 1)
+        slowness = (np.arange(rotary.dim // 2) - low) / max(0.001, high - low)
+        return 1 - np.clip(slowness, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Rotary:
     """Number j of the first half of a head, (dim,), turns with number j of the second; `pairs`: 2j with 2j + 1.
 
-    A position turns them by base^(-2j / dim) / slowed, and further by `llama3` or over `divisors`, (dim / 2,).
+    A position turns them by base^(-2j / dim), over `divisors`, (dim / 2,), if there are any, and over `factor` but
+    for the share that `scaling` keeps. What is turned is multiplied by `gain`.
     """
 
     dim: int
     base: float
     pairs: bool = False
-    slowed: float = 1.0
-    llama3: Llama3 | None = None
+    factor: float = 1.0
+    scaling: Llama3 | Yarn | None = None
+    gain: float = 1.0
     divisors: Tensor | None = None
 
+    @property
+    def stored_speeds(self) -> Float64Array:
+        """Radians a position, (dim / 2,), before `factor`. Reads `divisors`."""
+        speeds: Float64Array = self.base ** (-np.arange(0, self.dim, 2) / self.dim)
+        if self.divisors is None:
+            return speeds
+        stored = self.divisors.shard.file.read(self.divisors.range)
+        return speeds / widen(stored, self.divisors.dtype, self.divisors.shape)
+
     def angles(self, length: int) -> Angles:
-        """Of the positions 0 to length - 1. Reads `divisors`."""
-        speeds = self.base ** (-np.arange(0, self.dim, 2) / self.dim) / self.slowed
-        if self.llama3:
-            fast = _share_of_fast(speeds, self.llama3)
-            speeds *= fast + (1 - fast) / self.llama3.factor
-        if self.divisors:
-            stored = self.divisors.shard.file.read(self.divisors.range)
-            speeds /= widen(stored, self.divisors.dtype, self.divisors.shape)
-        angles = np.outer(np.arange(length), speeds)
-        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        """Of the positions 0 to length - 1, times `gain`."""
+        kept = self.scaling.kept(self) if self.scaling else 0.0
+        angles = np.outer(np.arange(length), self.stored_speeds * (kept + (1 - kept) / self.factor))
+        cos, sin = np.cos(angles) * self.gain, np.sin(angles) * self.gain
+        return cos.astype(np.float32), sin.astype(np.float32)
 
     def turned(self, heads: Float32Array, angles: Angles) -> Float32Array:
         """(..., length, dim) in a new array, halves behind each other even of `pairs`: products stay the same."""
@@ -66,7 +99,6 @@ class Rotary:
         return out
 
 
-def _share_of_fast(speeds: npt.NDArray[np.float64], scaling: Llama3) -> npt.NDArray[np.float64]:
-    """1 where a wave keeps its speed, 0 where it is slowed (Llama 3.1's rule, as transformers has it)."""
-    waves = scaling.context * speeds / (2 * math.pi)
-    return np.clip((waves - scaling.low) / (scaling.high - scaling.low), 0.0, 1.0)
+def yarn_gain(factor: float) -> float:
+    """What YaRN multiplies queries and keys by, where the model does not tell."""
+    return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from gatenorm_stream.measuring.decoder import Decoder
-from gatenorm_stream.measuring.forward import Losses, Outcome, Sublayer, TokenRow, Variant, run
+from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Outcome, Sublayer, TokenRow, Variant, run
 from gatenorm_stream.measuring.measurement import By, MeasuredChoice
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, default_number, select
@@ -67,13 +67,16 @@ def study(
     draws: int = 5,
     steps: Steps = lambda number, done, total: None,
 ) -> Study:
-    """Plain and compensated choices by each criterion, and `draws` random ones, at each of `counts`."""
+    """Plain and compensated choices by each criterion at each of `counts`; at the default one `draws` random ones.
+
+    Random ones at every count would take most of the time.
+    """
     numbers = counts(len(scores))
     passes = Passes(decoder, texts, hidden, steps)
-    first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, numbers, draws)]
+    first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, draws)]
     judged = passes.judge(first)
     judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers)])
-    return Study(passes.loss, passes.sublayers, tuple(judged), passes.made)
+    return Study(passes.loss, passes.sublayers, tuple(j.choice for j in judged), passes.made)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,14 @@ class Asked:
 
     by: By
     variant: Variant
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`constants` are what stood in the place of attention, by layer."""
+
+    choice: MeasuredChoice
+    constants: Mapping[int, Constant]
 
 
 class Passes:
@@ -106,11 +117,12 @@ class Passes:
         """The unpruned model's, in nats a token."""
         return float(self._unpruned.losses.mean())
 
-    def judge(self, asked: Sequence[Asked]) -> list[MeasuredChoice]:
+    def judge(self, asked: Sequence[Asked]) -> list[Judgement]:
+        """In the order in which they are asked."""
         return [
-            _choice(one, losses, self._unpruned.losses)
+            Judgement(_choice(one, judged.losses, self._unpruned.losses), judged.constants)
             for start in range(0, len(asked), self._at_once)
-            for one, losses in self._pass(asked[start : start + self._at_once])
+            for one, judged in self._pass(asked[start : start + self._at_once])
         ]
 
     @property
@@ -120,7 +132,7 @@ class Passes:
         assert self._whole
         return self._whole
 
-    def _pass(self, asked: Sequence[Asked]) -> list[tuple[Asked, Losses]]:
+    def _pass(self, asked: Sequence[Asked]) -> list[tuple[Asked, Judged]]:
         outcome = run(
             self._decoder,
             self._texts.choosing,
@@ -130,16 +142,24 @@ class Passes:
         )
         self.made += 1
         self._whole = self._whole or outcome
-        return [(a, judged.losses) for a, judged in zip(asked, outcome.variants, strict=True)]
+        return list(zip(asked, outcome.variants, strict=True))
 
 
 def _choice(asked: Asked, losses: Losses, whole: Losses) -> MeasuredChoice:
-    rises = losses - whole
-    error = float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
-    variant = asked.variant
+    rises, variant = losses - whole, asked.variant
     return MeasuredChoice(
-        asked.by, variant.dropped, variant.compensated, float(losses.mean()), float(rises.mean()), error
+        asked.by,
+        variant.dropped,
+        variant.compensated,
+        float(losses.mean()),
+        float(rises.mean()),
+        standard_error(rises),
     )
+
+
+def standard_error(rises: Losses) -> float:
+    """Of their mean, each token taken as drawn by itself."""
+    return float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
 
 
 def _asked(by: By, scores: Sequence[LayerScore], numbers: Sequence[int]) -> Iterator[Asked]:
@@ -147,14 +167,12 @@ def _asked(by: By, scores: Sequence[LayerScore], numbers: Sequence[int]) -> Iter
         yield from _both(by, select(scores, Choice(drop=number)))
 
 
-def _at_random(scores: Sequence[LayerScore], numbers: Sequence[int], draws: int) -> Iterator[Asked]:
-    """Layer 0 stays, as it does by default. Each draw is an order of layers, of which the first ones go."""
-    order = [s.layer for s in scores][DEFAULT_PROTECT_FIRST:]
-    chance = random.Random(SEED)
+def _at_random(scores: Sequence[LayerScore], draws: int) -> Iterator[Asked]:
+    """Layer 0 stays, as it does by default."""
+    layers = [s.layer for s in scores][DEFAULT_PROTECT_FIRST:]
+    number, chance = default_number(len(scores)), random.Random(SEED)
     for _ in range(draws):
-        chance.shuffle(order)
-        for number in numbers:
-            yield from _both("random", tuple(sorted(order[:number])))
+        yield from _both("random", tuple(sorted(chance.sample(layers, min(number, len(layers))))))
 
 
 def _both(by: By, dropped: tuple[int, ...]) -> Iterator[Asked]:

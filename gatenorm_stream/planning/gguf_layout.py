@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gatenorm_stream.checkpoint.gguf import SPLIT_PREFIX
 from gatenorm_stream.checkpoint.gguf_header import alignment, build_header, padding
-from gatenorm_stream.checkpoint.tensors import Tensor, place
+from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES
+from gatenorm_stream.checkpoint.tensors import Tensor, TensorInfo, place
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import formats_for
 from gatenorm_stream.formats.edit import Edit
 from gatenorm_stream.planning.layout import Copied, Interleaved, Layout, Piece, ShardLayout, Zeros
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.source import Kind
 
 MODEL = "model.gguf"
 """What the file is called until it is complete, and in its record."""
@@ -20,19 +24,29 @@ MODEL = "model.gguf"
 def lay_out_gguf(plan: Plan, model: Model) -> Layout:
     """Lays out what `plan` makes of `model`, whose checkpoint is a GgufCheckpoint."""
     checkpoint = model.checkpoint
-    edit = formats_for(checkpoint)[plan.format].edit(model, plan.dropped)
+    edit = formats_for(checkpoint)[plan.format].edit(model, plan.dropped, plan.constants)
     metadata = {key: value for key, value in edit.config.items() if not key.startswith(SPLIT_PREFIX)}
-    kept = [t for t in checkpoint.tensors.values() if t.name not in edit.remove]
     align = alignment(metadata)
-    tensors = place([t.info for t in kept], align)
-    pieces = tuple(piece for t in kept for piece in _pieces(t, edit, align))
+    parts = [part for t in checkpoint.tensors.values() for part in _parts(t, edit)]
+    tensors = place([info for info, _ in parts], align)
+    pieces = tuple(piece for info, content in parts for piece in (*content, *_padding(info, align)))
     shard = ShardLayout(MODEL, build_header(metadata, tensors), pieces, tensors)
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    return Layout((shard,), {}, {}, (), removed, single_file=True)
+    return Layout((shard,), {}, {}, (), removed, Kind.GGUF)
 
 
-def _pieces(tensor: Tensor, edit: Edit, align: int) -> Iterator[Piece]:
-    """The tensor's bytes, and zeros up to where the next one may begin."""
+def _parts(tensor: Tensor, edit: Edit) -> Iterator[tuple[TensorInfo, tuple[Piece, ...]]]:
+    """What of `tensor` stays and what is new behind it, whose place is not yet known: each with its bytes."""
+    if tensor.name not in edit.remove:
+        yield tensor.info, tuple(_content(tensor, edit))
+    for new in edit.add:
+        if new.after == tensor.name:
+            dtype = new.dtype or tensor.dtype
+            size = math.prod(new.shape) * TYPES[NUMBERS[dtype]].bytes
+            yield TensorInfo(new.name, dtype, new.shape, ByteRange(0, size)), (new.values or Zeros(size),)
+
+
+def _content(tensor: Tensor, edit: Edit) -> Iterator[Piece]:
     size = len(tensor.range)
     if tensor.name in edit.zero:
         yield Zeros(size)
@@ -42,5 +56,9 @@ def _pieces(tensor: Tensor, edit: Edit, align: int) -> Iterator[Piece]:
             yield Interleaved(tensor.shard.file, head, step)
     else:
         yield Copied(tensor.shard.file, tensor.range)
-    if rest := padding(size, align):
+
+
+def _padding(tensor: TensorInfo, align: int) -> Iterator[Piece]:
+    """Zeros up to where the next tensor may begin."""
+    if rest := padding(len(tensor.data), align):
         yield Zeros(rest)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from gatenorm_stream.checkpoint.tensors import Tensor, TensorInfo
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import File
+from gatenorm_stream.sources.source import File, Kind
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Interleaved:
         return b"".join(rows[at : at + step] for i in range(0, half, step) for at in (i, half + i))
 
 
-Piece: TypeAlias = Copied | Zeros | Interleaved
+Piece: TypeAlias = Copied | Zeros | Interleaved | bytes
+"""`bytes` are written as they are."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Layout:
     """All files of an output but its model card, the picture in it, and gatenorm.json.
 
     `texts` are written anew, `copied` are taken over from the source, `left_out` are files of the source that do
-    not travel; `removed` are the tensors that go. With `single_file` the one shard is the output, and
+    not travel; `removed` are the tensors that go. Of GGUF the one shard is the output, and
     gatenorm.json stands beside it under its name.
     """
 
@@ -89,7 +90,7 @@ class Layout:
     copied: Mapping[str, Copied]
     left_out: tuple[str, ...]
     removed: tuple[Tensor, ...]
-    single_file: bool = False
+    kind: Kind = Kind.SAFETENSORS
 
     @property
     def code(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
@@ -16,14 +16,20 @@ from gatenorm_stream.errors import PlanError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.formats.edit import Constants
 from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.planning.constants import FLOAT_BYTES, constants_as_text, read_constants
+from gatenorm_stream.planning.measured import Measured, read_measured
 from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import Choice
+from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
 from gatenorm_stream.version import VERSION
 
 SCHEMA = 1
+INFLUENCE = "influence"
+"""What a plan is `by`, if not by Gate-Norm."""
 _GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
 
 
@@ -31,19 +37,27 @@ _GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
 class Plan:
     """`dropped` are the layers whose attention goes; `engines` those that were asked to run the result.
 
+    `constants` stand in the place of that attention: one vector for each layer of `dropped`, or none at all.
+    `reading` is that of Gate-Norm by which the layers were chosen; without one, `scores` hold their influence.
     `choice` is what was asked for, which explains `dropped` and decides nothing any more.
     """
 
     source: str
     revision: str | None
     family: str
-    reading: str
+    reading: str | None
     scores: tuple[LayerScore, ...]
     dropped: tuple[int, ...]
     format: str
     engines: tuple[str, ...] = ()
     tool_version: str = VERSION
     choice: Choice | None = None
+    constants: Constants = field(default_factory=dict, hash=False)
+    measured: Measured | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.GGUF if _is_gguf(self.family) else Kind.SAFETENSORS
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -53,12 +67,14 @@ class Plan:
             "source": self.source,
             "revision": self.revision,
             "family": self.family,
-            "reading": self.reading,
+            **({"reading": self.reading} if self.reading else {"by": INFLUENCE}),
             "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in self.scores],
             "dropped": list(self.dropped),
             "format": self.format,
             "engines": list(self.engines),
             **({"choice": _asked(self.choice)} if self.choice else {}),
+            **({"measured": self.measured.to_json()} if self.measured else {}),
+            **({"constants": constants_as_text(self.constants)} if self.constants else {}),
         }
 
 
@@ -97,8 +113,9 @@ def plan_from_json(data: Any, where: str) -> Plan:
     revision, dropped, engines = data.get("revision"), data.get("dropped"), data.get("engines")
     if revision is not None and not isinstance(revision, str):
         bad("revision", "a string or null")
-    reading = text("reading")
-    if reading not in READINGS:
+    by_influence = data.get("by") == INFLUENCE and "reading" not in data
+    reading = None if by_influence else text("reading")
+    if reading is not None and reading not in READINGS:
         found = repr(reading if len(reading) < 40 else f"{reading[:40]}…")
         bad("reading", f"one of {', '.join(READINGS)}, not {found}", "score the model anew")
     scores = _scores(data.get("layers"))
@@ -110,7 +127,16 @@ def plan_from_json(data: Any, where: str) -> Plan:
         bad("engines", f"a list of {', '.join(ENGINES)}")
     choice = _choice(data["choice"]) if "choice" in data else None
     if "choice" in data and not choice:
-        bad("choice", "what was asked for: drop, share, layers, protect_first, protect_last, as far as given")
+        bad(
+            "choice",
+            "what was asked for: drop, share, layers, max_rise, protect_first, protect_last, as far as given",
+        )
+    constants = read_constants(data["constants"], tuple(dropped)) if "constants" in data else {}
+    if constants is None:
+        bad("constants", "a vector of finite float32 in base64 for each dropped layer, all of one length")
+    measured = read_measured(data["measured"], len(scores)) if "measured" in data else None
+    if "measured" in data and not measured:
+        bad("measured", "what was measured: text, digest, tokens, loss, pruned, error and influence of each layer")
     return Plan(
         source=text("source"),
         revision=revision,
@@ -122,6 +148,8 @@ def plan_from_json(data: Any, where: str) -> Plan:
         engines=tuple(engines),
         tool_version=text("tool_version"),
         choice=choice,
+        constants=constants,
+        measured=measured,
     )
 
 
@@ -133,6 +161,12 @@ def check_plan_fits(plan: Plan, model: Model) -> None:
             f"the plan was made for a {plan.family} of {len(scored)} attention layers ({plan.source}), but "
             f"{model.checkpoint.source.title} is a {model.family.model_type} of {len(present)}; score it anew"
         )
+    for vector in plan.constants.values():
+        if len(vector) != FLOAT_BYTES * model.hidden:
+            raise PlanError(
+                f"the plan has constants of {len(vector) // FLOAT_BYTES} numbers, but the hidden size of "
+                f"{model.checkpoint.source.title} is {model.hidden}; measure it anew"
+            )
 
 
 def _is_gguf(family: Any) -> bool:
@@ -150,16 +184,18 @@ def _choice(given: Any) -> Choice | None:
     """None if `given` is not in the form that `_asked` gives."""
     if not isinstance(given, dict) or type(given.get("protect_last")) is not int:
         return None
-    drop, share, layers, first = (given.get(k) for k in ("drop", "share", "layers", "protect_first"))
+    names = ("drop", "share", "layers", "protect_first", "max_rise")
+    drop, share, layers, first, rise = (given.get(k) for k in names)
     fits = (
         all(n is None or type(n) is int for n in (drop, first))
         and (share is None or (type(share) is float and 0 < share < 1))
         and (layers is None or (isinstance(layers, list) and all(type(n) is int for n in layers)))
-        and [drop, share, layers].count(None) >= 2
+        and (rise is None or (type(rise) is float and 0 <= rise <= sys.float_info.max))
+        and [drop, share, layers, rise].count(None) >= 3
     )
     if not fits:
         return None
-    return Choice(drop, share, None if layers is None else tuple(layers), first, given["protect_last"])
+    return Choice(drop, share, None if layers is None else tuple(layers), first, given["protect_last"], rise)
 
 
 def _scores(layers: Any) -> tuple[LayerScore, ...]:

@@ -15,7 +15,7 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor, Tensor
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS
-from gatenorm_stream.formats.edit import Edit
+from gatenorm_stream.formats.edit import Added, Edit
 from gatenorm_stream.names import CARD, CONFIG, INDEX, PICTURE, RECORD, SINGLE, check_names
 from gatenorm_stream.planning.layout import Copied, Layout, Piece, ShardLayout, Zeros
 from gatenorm_stream.planning.plan import Plan
@@ -30,7 +30,7 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
     Raises FormatError if nothing would be left, CheckpointError if a file can't travel under its name.
     """
     checkpoint = model.checkpoint
-    edit = FORMATS[plan.format].edit(model, plan.dropped)
+    edit = FORMATS[plan.format].edit(model, plan.dropped, plan.constants)
     kept = [(shard, tuple(_kept(shard, edit))) for shard in checkpoint.shards]
     kept = [(shard, tensors) for shard, tensors in kept if tensors]
     if not kept:
@@ -50,13 +50,16 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
 
 def _kept(shard: Shard, edit: Edit) -> Iterator[TensorInfo]:
     """The tensors that stay, and the new ones, whose place is not yet known."""
+    added: dict[str, list[Added]] = {}
+    for new in edit.add:
+        added.setdefault(new.after, []).append(new)
     for t in shard.header.tensors:
         if t.name not in edit.remove:
             yield t
-        for new in edit.add:
-            if new.after == t.name:
-                size = math.prod(new.shape) * DTYPE_BITS[t.dtype] // 8
-                yield TensorInfo(new.name, t.dtype, new.shape, ByteRange(0, size))
+        for new in added.get(t.name, ()):
+            dtype = new.dtype or t.dtype
+            size = math.prod(new.shape) * DTYPE_BITS[dtype] // 8
+            yield TensorInfo(new.name, dtype, new.shape, ByteRange(0, size))
 
 
 def _shard_name(number: int, count: int) -> str:
@@ -64,15 +67,17 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> ShardLayout:
-    if tensors == shard.header.tensors and not edit.zero & {t.name for t in tensors}:
+    new = _new(edit)
+    if tensors == shard.header.tensors and not any(t.name in new for t in tensors):
         return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
     placed = place(tensors)
     header = build_header(placed, shard.header.metadata, data_at=_shared_place(shard, tensors, placed, edit))
     return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), placed)
 
 
-def _new(edit: Edit) -> frozenset[str]:
-    return edit.zero | {new.name for new in edit.add}
+def _new(edit: Edit) -> dict[str, bytes | None]:
+    """The tensors whose bytes are not the source's, with those bytes; None for zeros."""
+    return {**dict.fromkeys(edit.zero), **{new.name: new.values for new in edit.add}}
 
 
 def _shared_place(
@@ -89,16 +94,16 @@ def _shared_place(
 def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:
     """Runs of kept bytes as one piece each."""
     run: list[ByteRange] = []
-    zeros = _new(edit)
+    new = _new(edit)
 
     def flush() -> Iterator[Piece]:
         yield from (Copied(shard.file, r) for r in coalesce(run))
         run.clear()
 
     for t in tensors:
-        if t.name in zeros:
+        if t.name in new:
             yield from flush()
-            yield Zeros(len(t.data))
+            yield new[t.name] or Zeros(len(t.data))
         else:
             run.append(Tensor(t, shard).range)
     yield from flush()

@@ -7,16 +7,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.measuring.text import BUILT_IN_NAME
+from gatenorm_stream.planning.decide import DEFAULT_TOKENS
+from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list, si
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, rank
-from gatenorm_stream.writing.record import FileDigest, record_path
+from gatenorm_stream.writing.record import FileDigest, kind_at, record_path
 
 READ = {
     "per-head": "each head's query-key product by itself, as its softmax sees it",
     "joint": "the query-key product of all heads as one matrix",
     "stored": "the product of the query and key tensors as they are stored",
 }
+INFLUENCE = (
+    "Block influence is how far attention turns the stream: 1 - cosine of the stream before and after it, the mean "
+    "over the tokens of a text"
+)
 CAUTION = (
     "The scores come from the weights alone: they say how strongly queries and keys couple, not what the model "
     "loses without them. Measure that on your task."
@@ -41,23 +49,39 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tup
 
 def why(plan: Plan) -> Iterator[str]:
     """Sentences that say how the layers were chosen."""
-    formula = f"the Frobenius norm of {READ[plan.reading]} (reading {plan.reading})"
-    yield f"Gate-Norm (arXiv 2512.20636) is {formula}; the lowest goes first."
+    if plan.reading:
+        formula = f"the Frobenius norm of {READ[plan.reading]} (reading {plan.reading})"
+        yield f"Gate-Norm (arXiv 2512.20636) is {formula}; the lowest goes first."
+    else:
+        yield f"{INFLUENCE}; the lowest goes first."
     ranks = {s.layer: n for n, s in enumerate(rank(plan.scores), start=1)}
     held = layer_list(tuple(sorted(ranks[n] for n in plan.dropped)))
     yield f"{_asked(plan)} Those that went hold the ranks {held} of {len(ranks)}."
     if plan.choice and plan.choice.layers is None:
         yield from _passed_over(plan, plan.choice, ranks)
-    yield CAUTION
+    if plan.constants:
+        yield "The mean of its output on the text takes the place of each attention that went."
+    yield f"{_sentence(measured_line(plan.measured, plan.choice))}." if plan.measured else CAUTION
 
 
 def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
     """(what it does, command) pairs."""
     source = f"{plan.source}@{plan.revision}" if plan.revision else plan.source
     begin = ["gatenorm-stream", source, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
-    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, single_file=out.is_file()))])
+    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
     if plan.choice:
         yield "chosen anew", shlex.join([*begin, *_options(plan, plan.choice)])
+
+
+def _measured_on(measured: Measured) -> Iterator[str]:
+    if measured.text != BUILT_IN_NAME:
+        yield from ("--text", measured.text)
+    if measured.tokens != DEFAULT_TOKENS:
+        yield from ("--tokens", str(measured.tokens))
+
+
+def _sentence(line: str) -> str:
+    return line[0].upper() + line[1:]
 
 
 def _asked(plan: Plan) -> str:
@@ -66,6 +90,9 @@ def _asked(plan: Plan) -> str:
         return "What was asked for is not on record."
     if choice.layers is not None:
         return f"The layers were named (--layers {layer_list(plan.dropped)}), whatever their scores."
+    if choice.max_rise is not None:
+        limit = f"a rise of {choice.max_rise:g} nats a token (--max-rise {choice.max_rise:g})"
+        return f"Asked for were as many as {limit} allows, which is {count}."
     if choice.drop is not None:
         return f"Asked for were {count} (--drop {count})."
     share = "a fifth, the default," if choice.share is None else f"a share of {choice.share:g}"
@@ -100,12 +127,20 @@ def _options(plan: Plan, choice: Choice) -> Iterator[str]:
         yield from ("--drop", str(choice.drop))
     if choice.share is not None:
         yield from ("--share", repr(choice.share))
+    if choice.max_rise is not None:
+        yield from ("--max-rise", repr(choice.max_rise))
     if choice.protect_first is not None:
         yield from ("--protect-first", str(choice.protect_first))
     if choice.protect_last:
         yield from ("--protect-last", str(choice.protect_last))
-    if plan.reading != "per-head":
+    if plan.reading is None:
+        yield from ("--by", "influence")
+    elif plan.reading != "per-head":
         yield from ("--reading", plan.reading)
+    if plan.constants:
+        yield "--compensate"
+    if plan.measured:
+        yield from _measured_on(plan.measured)
     yield from ("--format", plan.format)
     for engine in plan.engines:
         yield from ("--engine", engine)

@@ -52,20 +52,35 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Through `points` (x, y), two pixels wide."""
+
+    points: tuple[tuple[float, float], ...]
+    ink: Ink
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
 class Picture:
     title: str
     width: int
     height: int
     boxes: tuple[Box, ...]
     labels: tuple[Label, ...]
+    lines: tuple[Line, ...] = ()
 
 
 def score_picture(
-    name: str, reading: str, scores: Sequence[LayerScore], dropped: tuple[int, ...], fate: str = "would go"
+    name: str,
+    reading: str | None,
+    scores: Sequence[LayerScore],
+    dropped: tuple[int, ...],
+    fate: str = "would go",
 ) -> Picture:
     """Bars of the scores and, where the reading has them, a heat map of layers by heads; layer 0 is on top.
 
-    `fate` is what happens to the attention of the layers `dropped`.
+    `reading` is None where the scores are influences. `fate` is what happens to the attention of the layers
+    `dropped`.
     """
     row = max(SMALLEST_ROW, min(LARGEST_ROW, TALLEST // len(scores)))
     heads = max(len(s.heads) for s in scores)
@@ -75,11 +90,12 @@ def score_picture(
     map_ = marks + MARKS
     top, bottom = HEADING, HEADING + row * len(scores)
     width = map_ + (max(heads * cell, LEGEND) if heads else MARKS // 2) + MARGIN
-    title = "".join(c if c.isprintable() else "?" for c in f"Gate-Norm scores of {name}")
+    what, how = ("Gate-Norm scores", f"reading {reading}") if reading else ("Block influence", "measured")
+    title = f"{what} of {name}"
     parts: list[Iterator[Box | Label]] = [
-        _heading(
+        heading(
             title,
-            f"reading {reading}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}",
+            f"{how}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}",
             width,
         ),
         _bars(scores, dropped, bars, top, row),
@@ -91,13 +107,22 @@ def score_picture(
         parts.append(_heat_map(scores, map_, top, row, cell))
     items = [item for part in parts for item in part]
     boxes = tuple(item for item in items if isinstance(item, Box))
-    return Picture(title, width, bottom + 56, boxes, tuple(item for item in items if isinstance(item, Label)))
+    return Picture(
+        printable(title), width, bottom + 56, boxes, tuple(item for item in items if isinstance(item, Label))
+    )
 
 
-def _heading(title: str, line: str, width: int) -> Iterator[Label]:
+def heading(title: str, line: str, width: int) -> Iterator[Label]:
+    """The title, cut to the width, and a line below it."""
     room = (width - 2 * MARGIN) // 10
+    title = printable(title)
     yield Label(MARGIN, 28, title if len(title) <= room else f"{title[: room - 1]}…", size=15, bold=True)
     yield Label(MARGIN, 49, line, "muted", 12)
+
+
+def printable(text: str) -> str:
+    """With a question mark for what can't be seen."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _bars(scores: Sequence[LayerScore], dropped: tuple[int, ...], x: int, top: int, row: int) -> Iterator[Box]:
@@ -123,13 +148,13 @@ def _layer_numbers(scores: Sequence[LayerScore], x: int, top: int, row: int) -> 
 def _axis(highest: float, x: int, top: int, bottom: int) -> Iterator[Box | Label]:
     yield Label(x, top - 8, "score", "muted")
     yield Box(x - 1, top, 1, bottom - top, "muted")
-    for value in _ticks(highest):
+    for value in ticks(highest):
         at = x + BARS * value / (highest or 1.0)
         yield Box(at - 0.5, bottom, 1, 5, "muted")
         yield Label(at, bottom + 17, f"{value:.4g}", "muted", anchor="middle")
 
 
-def _ticks(highest: float) -> list[float]:
+def ticks(highest: float) -> list[float]:
     """Round numbers from 0, three to six of them."""
     if highest <= 0:
         return [0.0]

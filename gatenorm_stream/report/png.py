@@ -44,6 +44,10 @@ def png(picture: Picture) -> bytes:
             ),
             autolim=False,
         )
+    for line in picture.lines:
+        xs, ys = zip(*line.points, strict=True)
+        dashes = (0, (5, 4)) if line.dashed else "solid"
+        axes.plot(xs, ys, color=colour(line.ink), linewidth=2 * pixel, linestyle=dashes)
     for label in picture.labels:
         axes.text(
             label.x,

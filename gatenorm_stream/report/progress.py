@@ -96,7 +96,8 @@ def _lines() -> Progress:
         nonlocal shown
         if time.monotonic() - shown >= LINE_SECONDS:
             shown = time.monotonic()
-            _line(f"{what}: {si(done, 'B')} of {si(total, 'B')} ({100 * done // total} %), {file}")
+            place = f", {file}" if file else ""
+            _line(f"{what}: {si(done, 'B')} of {si(total, 'B')} ({100 * done // total} %){place}")
 
     return report
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
+from gatenorm_stream.formats.choice import FORMATS, describe
+from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list, si
+from gatenorm_stream.scoring.selection import half
 
 SIZE_TABLE = 51
+VITAL = 1
+MUCH = 0.5
+"""Nats a token."""
 FAR = 1 / 4
 """Share of the sublayers beyond which the summary cautions; docs/evidence.md has a third and a half."""
 UNTRIED = {"sglang": "sglang (tried on a CPU only)"}
@@ -45,12 +51,20 @@ def size_table(model: Model, plan: Plan, layout: Layout, width: int = 80) -> str
     return "\n".join(f"{a:<22}{b:>10}{c:>10}{d:>9}".rstrip() for a, b, c, d in rows)
 
 
-def plan_lines(plan: Plan, choice: FormatChoice) -> Iterator[str]:
+def plan_lines(decision: Decision) -> Iterator[str]:
     """What goes, in which format, and which engines run the result or why not."""
+    plan, choice = decision.plan, decision.form
     verb = "attention removed from" if choice.format.removes else "attention zeroed in"
     yield f"{verb} {len(plan.dropped)} of {len(plan.scores)} layers: {layer_list(plan.dropped)}"
-    if len(plan.dropped) > FAR * len(plan.scores):
-        yield "more than a quarter goes: in our measurements scores chose no better than chance there; measure it"
+    if plan.constants and choice.holds_constants:
+        yield "a constant takes its place: the mean of its output on the text"
+    if plan.measured:
+        yield measured_line(plan.measured, plan.choice)
+    if decision.following is not None:
+        yield f"one more would cost {decision.following:+.3f}"
+    elif plan.choice and plan.choice.max_rise is not None and len(plan.dropped) == half(len(plan.scores)):
+        yield "half of the sublayers is the most that --max-rise takes"
+    yield from cautions(plan)
     for format_, obstacle in choice.passed_over:
         yield f"format {format_.name} passed over: {describe(obstacle)}"
     yield f"format {plan.format}: runs in {', '.join(UNTRIED.get(e, e) for e in choice.engines)}"
@@ -59,6 +73,20 @@ def plan_lines(plan: Plan, choice: FormatChoice) -> Iterator[str]:
     yield from choice.cautions
     if not choice.format.removes:
         yield "every shape is kept: this saves neither memory nor time by itself"
+
+
+def cautions(plan: Plan) -> Iterator[str]:
+    """What of a choice has been seen to end badly, at any count."""
+    layers = [s.layer for s in plan.scores]
+    if plan.measured and plan.measured.rise > MUCH:
+        yield f"caution: a rise of {plan.measured.rise:.2f} nats a token is much; expect broken text, let fewer go"
+    if len(plan.dropped) > FAR * len(plan.scores) and not plan.measured:
+        yield "more than a quarter goes: in our measurements scores chose no better than chance there; measure it"
+    if VITAL in plan.dropped:
+        yield f"caution: layer {VITAL} goes; on the public model that we measured, that alone destroyed the text"
+    if len(plan.dropped) > 1 and plan.dropped == tuple(layers[-len(plan.dropped) :]):
+        less = "" if plan.constants else "; constants in their place (--compensate) cost less"
+        yield f"caution: all that go are the last layers, in one run{less}"
 
 
 def _with_attention(model: Model) -> str:

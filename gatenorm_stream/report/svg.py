@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from gatenorm_stream.report.picture import HEAT_STEPS, Box, Ink, Label, Picture
+from gatenorm_stream.report.picture import HEAT_STEPS, Box, Ink, Label, Line, Picture
 from gatenorm_stream.report.theme import DARK, LIGHT, PAPER, heat_colours
 
 PAGE = """\
@@ -40,24 +40,30 @@ def _svg(picture: Picture, shapes: Iterator[str]) -> Iterator[str]:
     font = 'font-family="system-ui, sans-serif" role="img"'
     yield f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>'
     yield f"<title>{escape(picture.title)}</title>"
-    yield f"<style>\n{_style()}\n</style>"
+    yield f"<style>\n{_style(bool(picture.lines))}\n</style>"
     yield f'<rect class="{PAPER}" width="100%" height="100%"/>'
     yield '<g shape-rendering="crispEdges">'
     yield from shapes
     yield "</g>"
+    yield from map(_line, picture.lines)
     yield from map(_text, picture.labels)
     yield "</svg>"
 
 
-def _style() -> str:
+def _style(lines: bool) -> str:
     heat = "".join(f".h{n}{{fill:{colour}}}" for n, colour in enumerate(heat_colours(HEAT_STEPS)))
-    dark = _rules(DARK)
-    return f"{_rules(LIGHT)}\n{heat}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
+    dark = _rules(DARK, lines)
+    return f"{_rules(LIGHT, lines)}\n{heat}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
 
 
-def _rules(theme: Mapping[str, str]) -> str:
+def _rules(theme: Mapping[str, str], lines: bool) -> str:
     fills = "".join(f".{name}{{fill:{colour}}}" for name, colour in theme.items())
-    return f"{fills}.hollow{{fill:none;stroke:{theme['goes']}}}"
+    strokes = (
+        "".join(f".l-{name}{{fill:none;stroke:{colour};stroke-width:2}}" for name, colour in theme.items())
+        if lines
+        else ""
+    )
+    return f"{fills}{strokes}.hollow{{fill:none;stroke:{theme['goes']}}}"
 
 
 def _paths(boxes: tuple[Box, ...]) -> Iterator[str]:
@@ -78,6 +84,12 @@ def _outline(box: Box) -> str:
     x, y = box.x + inset, box.y + inset
     width, height = max(box.width - 2 * inset, 0), max(box.height - 2 * inset, 0)
     return f"M{_short(x)} {_short(y)}h{_short(width)}v{_short(height)}h{_short(-width)}z"
+
+
+def _line(line: Line) -> str:
+    points = " ".join(f"{_short(x)},{_short(y)}" for x, y in line.points)
+    dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
+    return f'<polyline class="l-{_ink(line.ink)}" points="{points}"{dashes}/>'
 
 
 def _class(box: Box) -> str:

@@ -17,11 +17,12 @@ What it does. `config.json` is the source model's own config and says under `gat
       "layers": "model.layers",          where that class keeps its decoder layers
       "attention": "self_attn",          what a layer calls its attention
       "input_norm": "input_layernorm"    and the norm that only attention reads; null if there is none
+      "constants": true                  only if the checkpoint has a vector in the place of each attention
     }
 
 The model is the source architecture's stock class. In each pruned layer, `NoAttention` stands for attention and the
-identity for the norm before it, so that attention adds nothing to the residual stream. These layers have no
-projections and no key-value cache.
+identity for the norm before it, so that attention adds nothing to the residual stream, or with "constants" the same
+vector at every token. These layers have no projections and no key-value cache.
 
 On disk the model type is one that no stock class claims, since a stock class would fill the missing projections
 with random numbers. With `block_configs` it is `nemotron-nas`, and llama.cpp, mlx-lm and vLLM read the same
@@ -44,10 +45,11 @@ CACHE_CAN_SKIP_LAYERS = hasattr(cache_utils, "DummyLayer")
 
 
 class NoAttention(torch.nn.Module):
-    """Stands where attention was removed: no parameters, and zero for every position."""
+    """Stands where attention was removed: zero for every position, or with `width` a constant vector."""
 
-    def __init__(self, layer_idx: int, is_sliding: bool):
+    def __init__(self, layer_idx: int, is_sliding: bool, width: int | None = None):
         super().__init__()
+        self.constant = None if width is None else torch.nn.Parameter(torch.zeros(width))
         self.layer_idx = layer_idx
         self.is_sliding = is_sliding  # older layers choose the rotary embedding by it
 
@@ -59,7 +61,8 @@ class NoAttention(torch.nn.Module):
                 placeholder = hidden_states.new_zeros(batch, 1, tokens, 1)
                 position = {"cache_position": kwargs.get("cache_position")}
                 cache.update(placeholder, placeholder, self.layer_idx, position)
-        return torch.zeros_like(hidden_states), None
+        output = torch.zeros_like(hidden_states)
+        return (output if self.constant is None else output + self.constant.to(output.dtype)), None
 
 
 class Block(dict):
@@ -120,11 +123,11 @@ class PrunedModel:
         removed = config.gatenorm
         base, _, within_base = removed["layers"].partition(".")
         layers = self.get_submodule(removed["layers"] if hasattr(self, base) else within_base)
+        width = config.get_text_config().hidden_size if removed.get("constants") else None
         for index in removed["pruned_layers"]:
             attention = getattr(layers[index], removed["attention"])
-            setattr(
-                layers[index], removed["attention"], NoAttention(index, getattr(attention, "is_sliding", False))
-            )
+            replacement = NoAttention(index, getattr(attention, "is_sliding", False), width)
+            setattr(layers[index], removed["attention"], replacement)
             if removed["input_norm"]:
                 setattr(layers[index], removed["input_norm"], torch.nn.Identity())
 

@@ -14,11 +14,24 @@ from vllm.model_executor.models.transformers.base import VLLM_ATTN_ATTR
 from vllm.model_executor.models.utils import PPMissingLayer
 
 
+def constant(width: int | None) -> torch.nn.Parameter | None:
+    """In the dtype and on the device on which vLLM is building its model."""
+    return None if width is None else torch.nn.Parameter(torch.zeros(width), requires_grad=False)
+
+
 class NoAttentionPair(torch.nn.Module):
-    """Zeros in the shape of the hidden states, and no attention weights: what attention returns in transformers."""
+    """Zeros in the shape of the hidden states, and no attention weights: what attention returns in transformers.
+
+    With `width`, a constant vector, which is loaded by this name.
+    """
+
+    def __init__(self, width: int | None):
+        super().__init__()
+        self.constant = constant(width)
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
-        return torch.zeros_like(hidden_states), None
+        zeros = torch.zeros_like(hidden_states)
+        return (zeros if self.constant is None else zeros + self.constant), None
 
 
 class NoKernel:
@@ -39,11 +52,12 @@ class PrunedBackend:
         form = self.config.gatenorm
         self._pruned: dict[int, str] = {}
         path = f"model.{form['layers'].partition('.')[2]}"
+        width = self.text_config.hidden_size if form.get("constants") else None
         for index in form["pruned_layers"]:
             layer = self.get_submodule(f"{path}.{index}")
             if isinstance(layer, PPMissingLayer):
                 continue
-            setattr(layer, form["attention"], NoAttentionPair())
+            setattr(layer, form["attention"], NoAttentionPair(width))
             if form["input_norm"] is not None:
                 setattr(layer, form["input_norm"], torch.nn.Identity())
             self._pruned[index] = f"{path}.{index}.{form['attention']}"

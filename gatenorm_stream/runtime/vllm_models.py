@@ -9,7 +9,7 @@ NAME.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,27 +22,33 @@ from vllm.model_executor.models.transformers.base import Base
 from vllm.model_executor.models.utils import PPMissingLayer
 
 from gatenorm_stream.formats.vllm_served import SERVED
-from gatenorm_stream.runtime.vllm_backend import PrunedBackend
+from gatenorm_stream.runtime.vllm_backend import PrunedBackend, constant
 from gatenorm_stream.runtime.vllm_configs import pruned_name
 
 NAMED_OTHERWISE = {"GptOssForCausalLM": "attn"}
 """What vLLM's class calls a layer's attention, where transformers' has another name for it."""
 RETURN_PAIRS = ("FalconForCausalLM",)
-"""Whose attention returns its bias, to be added later, beside its output."""
+"""Whose attention returns its bias, which is added once all processes have added up its output, beside that."""
 
 
 class NoAttention(torch.nn.Module):
-    """Zeros in the shape of the hidden states, which it takes from where the attention that it replaces does."""
+    """Zeros in the shape of the hidden states, which it takes from where the attention that it replaces does.
 
-    def __init__(self, replaced: torch.nn.Module, pair: bool):
+    With `width`, a constant vector, which is loaded by this name.
+    """
+
+    def __init__(self, replaced: torch.nn.Module, pair: bool, width: int | None):
         super().__init__()
+        self.constant = constant(width)
         self.pair = pair
         self.position = list(inspect.signature(replaced.forward).parameters).index("hidden_states")
 
     def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> Any:
         hidden_states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[self.position]
         zeros = torch.zeros_like(hidden_states)
-        return (zeros, None) if self.pair else zeros
+        if self.pair:
+            return zeros, self.constant
+        return zeros if self.constant is None else zeros + self.constant
 
 
 class NoNorm(torch.nn.Module):
@@ -63,7 +69,12 @@ class Pruned:
         architecture, input_norm = form["architecture"], form["input_norm"]
         attention = NAMED_OTHERWISE.get(architecture, form["attention"])
         pair = architecture in RETURN_PAIRS
-        with _left_out(vllm_config, form["layers"], attention, form["pruned_layers"], pair):
+        width = vllm_config.model_config.get_hidden_size() if form.get("constants") else None
+
+        def replacement(module: torch.nn.Module) -> NoAttention:
+            return NoAttention(module, pair, width)
+
+        with _left_out(vllm_config, form["layers"], attention, form["pruned_layers"], replacement):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
         layers = self.get_submodule(form["layers"])
         for index in form["pruned_layers"]:
@@ -78,7 +89,11 @@ class Pruned:
 
 @contextmanager
 def _left_out(
-    vllm_config: VllmConfig, layers: str, attention: str, pruned: list[int], pair: bool
+    vllm_config: VllmConfig,
+    layers: str,
+    attention: str,
+    pruned: list[int],
+    replacement: Callable[[torch.nn.Module], torch.nn.Module],
 ) -> Iterator[None]:
     """While it lasts, attention modules of the pruned layers are replaced at the moment they become a layer's part.
 
@@ -96,7 +111,7 @@ def _left_out(
             return None
         for kernel in kernels:
             del known[kernel]
-        return NoAttention(module, pair)
+        return replacement(module)
 
     hook = register_module_module_registration_hook(replace)
     try:

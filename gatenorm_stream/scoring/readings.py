@@ -16,6 +16,6 @@ def check_reading(reading: str) -> None:
         raise GateNormError(f"there is no reading {reading}; give one of {', '.join(READINGS)}")
 
 
-def describe_reading(reading: str, quote: str = "") -> str:
-    """As outputs name it."""
-    return f"Gate-Norm, reading {quote}{reading}{quote}"
+def describe_reading(reading: str | None, quote: str = "") -> str:
+    """As outputs name what chose: a reading of Gate-Norm, or without one influence."""
+    return f"Gate-Norm, reading {quote}{reading}{quote}" if reading else "block influence, measured"

@@ -2,115 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from gatenorm_stream.checkpoint.safetensors import open_checkpoint
-from gatenorm_stream.checkpoint.tensors import Tensor
-from gatenorm_stream.families.model import read_model
-from gatenorm_stream.formats.choice import formats_for
-from gatenorm_stream.planning.layout import Copied, ShardLayout
-from gatenorm_stream.planning.plan import Plan, check_plan_fits
-from gatenorm_stream.planning.safetensors_layout import lay_out_checkpoint
-from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor
+from gatenorm_stream.families.open import open_model
+from gatenorm_stream.names import CARD, PICTURE
+from gatenorm_stream.planning.lay_out import lay_out
+from gatenorm_stream.planning.layout import Layout, ShardLayout
+from gatenorm_stream.planning.plan import check_plan_fits
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind, Source
+from gatenorm_stream.verifying.content import CHUNK, Content, contents, holds
+from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.work import Progress, available_threads
 
-CHUNK = 8 << 20
 
+def differences(output: Output, held: Checkpoint, against: Source, progress: Progress | None) -> Iterator[str]:
+    """What of `output`, opened as `held`, is not what its plan makes of `against`; a line may come twice.
 
-def differences(out: Path, plan: Plan, against: Source, progress: Progress | None) -> Iterator[str]:
-    """What of the output in `out` is not what `plan` makes of `against`; a line may come twice.
-
-    Its model card and gatenorm.json are not compared: they tell of the run. Raises CheckpointError, or PlanError if
-    the plan was made for another model.
+    Tensors are compared by name with what the edit makes of them: of the layout, which the writer went by, only
+    headers and texts are taken. The model card and gatenorm.json are not compared: they tell of the run. Raises
+    CheckpointError, or PlanError if the plan was made for another model.
     """
-    with open_checkpoint(against) as source, open_checkpoint(LocalSource(out)) as output:
-        model = read_model(source)
-        check_plan_fits(plan, model)
-        layout = lay_out_checkpoint(plan, model)
-        expected = {t.name: shard.name for shard in layout.shards for t in shard.tensors}
-        placed = {name: t.shard.name for name, t in output.tensors.items()}
-        for name in sorted(expected.keys() - placed.keys()):
-            yield f"{name} is missing from {expected[name]}"
-        for name in sorted(placed.keys() - expected.keys()):
-            yield f"{name} in {placed[name]} is not in the source"
-        zeroed = formats_for(source)[plan.format].edit(model, plan.dropped).zero
-        compared = []
-        for name in sorted(expected.keys() & placed.keys()):
-            kept, original = output.tensors[name], source.tensors.get(name)
-            if original is None or name in zeroed:
-                if not _all_zero(kept):
-                    yield f"{name} in {placed[name]} is not zero"
-            elif (kept.dtype, kept.shape) != (original.dtype, original.shape):
-                yield f"{name} in {placed[name]} has another dtype or shape than the source's"
-            else:
-                compared.append((kept, original))
-        for name in _differing(compared, max(against.connections, available_threads()), progress):
-            yield f"{name} in {placed[name]} differs from the source's"
-        for shard in layout.shards:
-            if not _begins(out / shard.name, _header(shard)):
-                yield f"{shard.name} does not begin with the header that the plan makes of the source"
-        for name, text in layout.texts.items():
-            if not _holds(out / name, [text.encode("utf-8")]):
-                yield f"{name} is not what the plan makes of the source"
-        for name, copied in layout.copied.items():
-            if not _holds(out / name, (copied.file.read(part) for part in copied.range.chunks(CHUNK))):
-                yield f"{name} differs from the source's"
+    with open_model(against) as model:
+        check_plan_fits(output.plan, model)
+        layout = lay_out(output.plan, model)
+        expected = contents(output.format.edit(model, output.plan.dropped, output.plan.constants), model.checkpoint)
+        yield from _names(output, held, expected, layout)
+        yield from _tensors(output, held, expected, model.checkpoint, progress)
+        yield from _padding(output, held)
+        yield from _headers(output, layout, model.checkpoint)
+        yield from _other_files(output, layout, against)
 
 
-def _differing(pairs: list[tuple[Tensor, Tensor]], workers: int, progress: Progress | None) -> Iterator[str]:
-    """Names of tensors whose bytes differ, compared in chunks side by side."""
-    chunks = [
-        (mine, theirs, a, b)
-        for mine, theirs in pairs
-        for a, b in zip(mine.range.chunks(CHUNK), theirs.range.chunks(CHUNK), strict=True)
-    ]
-    total, done = sum(len(a) for _, _, a, _ in chunks), 0
+def _names(output: Output, held: Checkpoint, expected: Mapping[str, Content], layout: Layout) -> Iterator[str]:
+    shards = {t.name: shard.name for shard in layout.shards for t in shard.tensors}
+    for name in sorted(expected.keys() - held.tensors.keys()):
+        known = output.kind is Kind.SAFETENSORS and name in shards
+        yield f"{name} is missing" + (f" from {shards[name]}" if known else "")
+    for name in sorted(held.tensors.keys() - expected.keys()):
+        yield f"{_located(output, held.tensors[name])} is not in the source"
 
-    def same(chunk: tuple[Tensor, Tensor, ByteRange, ByteRange]) -> bool:
-        mine, theirs, a, b = chunk
-        return np.array_equal(_bytes(mine, a), _bytes(theirs, b))
 
+def _tensors(
+    output: Output,
+    held: Checkpoint,
+    expected: Mapping[str, Content],
+    source: Checkpoint,
+    progress: Progress | None,
+) -> Iterator[str]:
+    """In the order of their bytes."""
+    pairs = []
+    for name, tensor in held.tensors.items():
+        content = expected.get(name)
+        if content is None:
+            continue
+        if (tensor.dtype, tensor.shape) == (content.dtype, content.shape):
+            pairs.append((tensor, content))
+        elif name in source.tensors:
+            yield f"{_located(output, tensor)} has another dtype or shape than the source's"
+        else:
+            yield f"{_located(output, tensor)} is not what the plan makes of the source"
+    workers = max(source.source.connections, available_threads())
+    for tensor, content in _differing(pairs, workers, progress):
+        yield f"{_located(output, tensor)} {content.fault}"
+
+
+def _differing(
+    pairs: list[tuple[Tensor, Content]], workers: int, progress: Progress | None
+) -> Iterator[tuple[Tensor, Content]]:
+    """Those whose bytes differ, compared in chunks side by side."""
+    chunks = [(*pair, where) for pair in pairs for where in pair[1].chunks(len(pair[0].range))]
+    total, done = sum(len(where) for *_, where in chunks), 0
     with ThreadPoolExecutor(workers) as pool:
-        for (mine, _, a, _), equal in zip(chunks, pool.map(same, chunks), strict=True):
-            done += len(a)
+        same = pool.map(lambda chunk: holds(*chunk), chunks)
+        for (tensor, content, where), equal in zip(chunks, same, strict=True):
+            done += len(where)
             if progress:
-                progress("comparing", done, total, mine.shard.name)
+                progress("comparing", done, total, tensor.shard.name)
             if not equal:
-                yield mine.name
+                yield tensor, content
 
 
-def _header(shard: ShardLayout) -> bytes | memoryview:
-    """The bytes before the first tensor's."""
-    match shard.pieces:
-        case (Copied(file, _),) if not shard.header:
-            return file.read(ByteRange(0, shard.places[0]))
-    return shard.header
+def _padding(output: Output, held: Checkpoint) -> Iterator[str]:
+    """What stands between tensors (of GGUF files, which align them) belongs to none of them."""
+    for shard in held.shards:
+        tensors = [Tensor(info, shard) for info in shard.header.tensors]
+        ends = [*(t.range.start for t in tensors[1:]), shard.file.size]
+        for tensor, end in zip(tensors, ends, strict=True):
+            if any(shard.file.read(ByteRange(tensor.range.stop, end))):
+                yield f"the bytes behind {_located(output, tensor)} are not zero"
+
+
+def _headers(output: Output, layout: Layout, source: Checkpoint) -> Iterator[str]:
+    for shard in layout.shards:
+        if not _begins(output.file(shard.name), _header(shard, source)):
+            called = output.called(shard.name)
+            yield f"{called} does not begin with the header that the plan makes of the source"
+
+
+def _header(planned: ShardLayout, source: Checkpoint) -> bytes | memoryview:
+    """The bytes before the first tensor's; of a shard that stays as it is, the source's own."""
+    if planned.header:
+        return planned.header
+    original: Shard = source.tensors[planned.tensors[0].name].shard
+    return original.file.read(ByteRange(0, original.header.data_start))
+
+
+def _other_files(output: Output, layout: Layout, source: Source) -> Iterator[str]:
+    for name, text in layout.texts.items():
+        if not _is(output.file(name), [text.encode("utf-8")]):
+            yield f"{name} is not what the plan makes of the source"
+    for name in layout.copied:
+        original = source.open(name)
+        if not _is(output.file(name), map(original.fetch, ByteRange(0, original.size).chunks(CHUNK))):
+            yield f"{name} differs from the source's"
+    made = {shard.name for shard in layout.shards} | layout.texts.keys() | layout.copied.keys() | {CARD, PICTURE}
+    for name in sorted(output.files.keys() - made):
+        yield f"{name} is not in the source"
 
 
 def _begins(path: Path, content: bytes | memoryview) -> bool:
     if not path.is_file():
         return False
     with open(path, "rb") as file:
-        return file.read(len(content)) == content
+        return file.read(len(content)) == bytes(content)
 
 
-def _holds(path: Path, content: Iterable[bytes | memoryview]) -> bool:
+def _is(path: Path, content: Iterable[bytes | memoryview]) -> bool:
     if not path.is_file():
         return False
     with open(path, "rb") as file:
-        return all(file.read(len(part)) == part for part in content) and not file.read(1)
+        return all(file.read(len(part)) == bytes(part) for part in content) and not file.read(1)
 
 
-def _all_zero(tensor: Tensor) -> bool:
-    return not any(_bytes(tensor, chunk).any() for chunk in tensor.range.chunks(CHUNK))
-
-
-def _bytes(tensor: Tensor, where: ByteRange) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(tensor.shard.file.read(where), dtype=np.uint8)
+def _located(output: Output, tensor: Tensor) -> str:
+    return tensor.name if output.kind is Kind.GGUF else f"{tensor.name} in {tensor.shard.name}"

@@ -1,18 +1,50 @@
-"""Verifies an output, whichever kind it is of."""
+"""Verifies an output: its digests first, then what it says against its plan, then all of it against a source."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import closing, nullcontext
 from pathlib import Path
 
-from gatenorm_stream.names import SUFFIX
-from gatenorm_stream.sources.source import Source
-from gatenorm_stream.verifying.gguf import verify_gguf
-from gatenorm_stream.verifying.safetensors import verify_output
+from gatenorm_stream.checkpoint.tensors import Checkpoint
+from gatenorm_stream.errors import CheckpointError, VerificationError
+from gatenorm_stream.sources.source import Kind, Source
+from gatenorm_stream.verifying.against_source import differences
+from gatenorm_stream.verifying.contradictions import in_directory, in_gguf
+from gatenorm_stream.verifying.digests import changed_files
+from gatenorm_stream.verifying.output import Output, read_output
 from gatenorm_stream.verifying.verified import Verified
 from gatenorm_stream.work import Progress
 
 
 def verify(out: Path, against: Source | None = None, *, progress: Progress | None = None) -> Verified:
-    """Checks an output, and with `against` every kept tensor. Raises VerificationError with all that is wrong."""
-    check = verify_gguf if out.suffix == SUFFIX and not out.is_dir() else verify_output
-    return check(out, against, progress=progress)
+    """Checks every byte of `out` against the digests in its record, its tensors against its config and plan, and
+    with `against`, which it closes, every tensor against what the plan makes of the source's.
+
+    Raises VerificationError with all that is wrong; what can't be told before something is right again is left out.
+    """
+    with closing(against) if against else nullcontext():
+        output = read_output(out)
+        _stop_at(changed_files(output, progress), out)
+        if output.kind is Kind.SAFETENSORS:
+            _stop_at(in_directory(output), out)
+        with _opened(output) as held:
+            if output.kind is Kind.GGUF:
+                _stop_at(in_gguf(output, held), out)
+            if against:
+                _stop_at(differences(output, held, against, progress), out)
+            size = sum(f.size for f in output.files.values())
+            title = against.title if against else None
+            return Verified(output.plan, len(output.files), len(held.tensors), size, title)
+
+
+def _opened(output: Output) -> Checkpoint:
+    try:
+        return output.open()
+    except CheckpointError as error:
+        raise VerificationError(str(output.path), [str(error)]) from error
+
+
+def _stop_at(problems: Iterable[str], out: Path) -> None:
+    if found := list(dict.fromkeys(problems)):
+        raise VerificationError(str(out), found)

@@ -42,7 +42,7 @@ class Local:
 
 
 Chunk: TypeAlias = bytes | Local | Remote | Interleaved
-Pieces: TypeAlias = tuple[Piece | bytes, ...]
+Pieces: TypeAlias = tuple[Piece, ...]
 
 
 def chunks(pieces: Pieces, start: int) -> Iterator[Chunk]:

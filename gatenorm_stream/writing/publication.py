@@ -11,6 +11,7 @@ from pathlib import Path
 from gatenorm_stream.disk import sync_directory
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.names import RECORD
+from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.writing.journal import JOURNAL
 from gatenorm_stream.writing.partial import open_partial, partial_path
 from gatenorm_stream.writing.record import record_path
@@ -41,7 +42,7 @@ def publish_file(partial: Path, name: str, out: Path, force: bool) -> None:
     """
     if out.exists() and not force:
         raise OutputError(f"{out} was made by someone else in the meantime; choose another --out")
-    os.rename(partial / RECORD, record_path(out, single_file=True))
+    os.rename(partial / RECORD, record_path(out, Kind.GGUF))
     os.rename(partial / name, out)
     sync_directory(out.parent)
 

@@ -19,6 +19,7 @@ from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.errors import VerificationError
 from gatenorm_stream.names import RECORD, is_safe
 from gatenorm_stream.planning.plan import Plan, plan_from_json
+from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
 
 MARK_DIGITS = 12
@@ -63,9 +64,14 @@ class MarkedDigest:
         self._size += len(view)
 
 
-def record_path(out: Path, *, single_file: bool) -> Path:
+def kind_at(out: Path) -> Kind:
+    """Whatever an output is called: a file is a GGUF file, a directory holds safetensors."""
+    return Kind.GGUF if out.is_file() else Kind.SAFETENSORS
+
+
+def record_path(out: Path, kind: Kind) -> Path:
     """In an output, or beside it if it is a file: that of NAME.gguf is NAME.gatenorm.json."""
-    return out.with_suffix(f".{RECORD}") if single_file else out / RECORD
+    return out.with_suffix(f".{RECORD}") if kind is Kind.GGUF else out / RECORD
 
 
 def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
@@ -84,7 +90,7 @@ def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:
     """
     if out.is_file() and out.name.endswith(RECORD):
         raise VerificationError(str(out), ["it is the record of an output; give the output itself"])
-    path = record_path(out, single_file=out.is_file())
+    path = record_path(out, kind_at(out))
     if not path.is_file():
         raise VerificationError(
             str(out), [f"there is no {path.name}; it is not an output of gatenorm-stream{did_you_mean(out)}"]

@@ -25,7 +25,7 @@ from gatenorm_stream.names import RECORD
 from gatenorm_stream.planning.layout import Copied, Interleaved, Layout, Zeros
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.local import LocalSource
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.work import Progress, available_threads
 from gatenorm_stream.writing.chunks import Readahead, Remote, chunks
 from gatenorm_stream.writing.filling import DamagedSpoolError, Filling, fill
@@ -60,7 +60,7 @@ def write_output(
             file.check_unchanged()
         write_synced(partial / RECORD, render_record(plan, journal.finished))
         shutil.rmtree(partial / SPOOL, ignore_errors=True)
-        if layout.single_file:
+        if layout.kind is Kind.GGUF:
             _check_file(layout, partial)
             sync_tree(partial)
             publish_file(partial, layout.shards[0].name, out, force)
@@ -174,5 +174,5 @@ def _identity(plan: Plan, files: Mapping[str, Filling], model: Model) -> str:
 def _explain(error: OSError, out: Path, partial: Path) -> str:
     what = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({partial}); free some space and run the same command again, it continues there"
-    return f"{out} can't be written: {what} ({error.filename or partial}); mend that and run the same command again"
+        return f"the disk is full ({partial}); free some space and run the same command again, it resumes"
+    return f"{out} can't be written: {what} ({error.filename or partial}); fix that and run the same command again"

@@ -6,7 +6,7 @@ compute exactly this.
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 
 def load(path, layers=()) -> PreTrainedModel:
@@ -38,3 +38,25 @@ def greedy(model: PreTrainedModel, ids: list[int], tokens: int, **options) -> li
 
 def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max())
+
+
+def rounded(path, vector: np.ndarray) -> np.ndarray:
+    """To the checkpoint's dtype, as torch rounds, and in float32 again."""
+    dtype = AutoConfig.from_pretrained(path).dtype
+    return torch.from_numpy(vector).to(dtype).float().numpy()
+
+
+def with_constants(path, vectors) -> PreTrainedModel:
+    """The model in float32, the attention of these layers putting out a vector (hidden,), whatever comes in.
+
+    Each vector is rounded to the checkpoint's dtype.
+    """
+    model = load(path)
+    for layer, vector in vectors.items():
+        stored = torch.from_numpy(rounded(path, vector))
+
+        def put_out(_module, _inputs, output, stored=stored):
+            return stored.expand_as(output[0]).clone(), *output[1:]
+
+        model.model.layers[layer].self_attn.register_forward_hook(put_out)
+    return model

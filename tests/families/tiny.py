@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
@@ -45,16 +45,26 @@ def attention(model: transformers.PreTrainedModel, layer: int) -> torch.nn.Modul
     return next(getattr(decoder, name) for name in ATTENTION if hasattr(decoder, name))
 
 
-@contextmanager
 def silenced(
     model: transformers.PreTrainedModel, layers: tuple[int, ...]
-) -> Iterator[transformers.PreTrainedModel]:
+) -> AbstractContextManager[transformers.PreTrainedModel]:
     """The output of these layers' attention is zero: what a model without that attention must equal."""
+    return putting_out(model, dict.fromkeys(layers, torch.zeros(())))
 
-    def silence(_module, _inputs, output):
-        return torch.zeros_like(output[0]), *output[1:]
 
-    hooks = [attention(model, n).register_forward_hook(silence) for n in layers]
+@contextmanager
+def putting_out(
+    model: transformers.PreTrainedModel, vectors: Mapping[int, torch.Tensor]
+) -> Iterator[transformers.PreTrainedModel]:
+    """The attention of these layers puts out a vector (hidden,) at every token, whatever comes in."""
+
+    def put_out(vector, output):
+        return vector.expand_as(output[0]).clone(), *output[1:]
+
+    hooks = [
+        attention(model, n).register_forward_hook(lambda _m, _i, output, v=vector: put_out(v, output))
+        for n, vector in vectors.items()
+    ]
     try:
         yield model
     finally:

@@ -23,7 +23,7 @@ from gatenorm_stream.errors import GateNormError, HeaderError
 from gatenorm_stream.families.model import read_model
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.formats.choice import choose_format
-from gatenorm_stream.planning.decide import decide_by_scores
+from gatenorm_stream.planning.decide import Wanted, decide_by_scores
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.plan import check_plan_fits, read_plan
 from gatenorm_stream.report.model_card import model_card
@@ -207,10 +207,10 @@ class Fuzzing:
         with open_checkpoint(LocalSource(self._source)) as checkpoint:
             model = read_model(checkpoint)
             scores = scored(model, "per-head", threads=1)
-            decision = decide_by_scores(model, scores, Choice(), "per-head", "auto", ())
+            decision = decide_by_scores(model, scores, Wanted())
             plan, choice = decision.plan, decision.form
             layout = lay_out(plan, model)
-            texts = [model_line(model), size_table(model, plan, layout), *plan_lines(plan, choice)]
+            texts = [model_line(model), size_table(model, plan, layout), *plan_lines(decision)]
             texts += [
                 *file_lines(layout),
                 *layout.texts.values(),
@@ -222,10 +222,10 @@ class Fuzzing:
     def _decide_gguf(self) -> None:
         with open_model(open_source(self._gguf)) as model:
             scores = scored(model, "per-head", threads=1)
-            decision = decide_by_scores(model, scores, Choice(drop=1, protect_first=0), "per-head", "auto", ())
-            plan, choice = decision.plan, decision.form
+            decision = decide_by_scores(model, scores, Wanted(Choice(drop=1, protect_first=0)))
+            plan = decision.plan
             layout = lay_out(plan, model)
-            for text in (model_line(model), size_table(model, plan, layout), *plan_lines(plan, choice)):
+            for text in (model_line(model), size_table(model, plan, layout), *plan_lines(decision)):
                 text.encode("utf-8")
 
     def _apply_plan(self) -> None:
@@ -233,7 +233,7 @@ class Fuzzing:
         with open_checkpoint(LocalSource(self._source)) as checkpoint:
             model = read_model(checkpoint)
             check_plan_fits(plan, model)
-            choose_format(model, plan.dropped, plan.format, plan.engines)
+            choose_format(model, plan.dropped, plan.format, plan.engines, compensated=bool(plan.constants))
             layout = lay_out(plan, model)
             for text in layout.texts.values():
                 text.encode("utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import torch
@@ -27,17 +28,17 @@ def attentions(model: torch.nn.Module) -> list[torch.nn.Module]:
     return [next(getattr(layer, name) for name in ATTENTION if hasattr(layer, name)) for layer in layers]
 
 
-def silence(model: torch.nn.Module, layers: list[int]) -> list:
-    """Attention's output becomes zero in these layers, until the hooks returned are removed."""
+def put_out(model: torch.nn.Module, vectors: dict[int, torch.Tensor]) -> list:
+    """Attention's output becomes a vector in these layers, until the hooks returned are removed."""
 
-    def zero(_module, _inputs, output):
-        return torch.zeros_like(output[0]), *output[1:]
+    def hook(vector):
+        return lambda _module, _inputs, output: (vector.expand_as(output[0]).clone(), *output[1:])
 
-    return [a.register_forward_hook(zero) for n, a in enumerate(attentions(model)) if n in layers]
+    return [attentions(model)[n].register_forward_hook(hook(vector)) for n, vector in vectors.items()]
 
 
 @torch.no_grad()
-def compared(stock: torch.nn.Module, model: torch.nn.Module, dropped: list[int]) -> float:
+def compared(stock: torch.nn.Module, model: torch.nn.Module, plan: dict) -> float:
     tokens = torch.randint(3, 100, (2, 12), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(tokens)
     tokens[0, :4], mask[0, :4] = 0, 0
@@ -47,7 +48,8 @@ def compared(stock: torch.nn.Module, model: torch.nn.Module, dropped: list[int])
         model.generate(tokens, attention_mask=mask, **GREEDY).tolist(),
         model.generate(tokens, attention_mask=mask, use_cache=False, **GREEDY).tolist(),
     ]
-    hooks = silence(stock, dropped)
+    dropped, constants = plan["dropped"], plan.get("constants", {})
+    hooks = put_out(stock, {n: vector_of(constants.get(str(n))) for n in dropped})
     expected = stock(tokens, attention_mask=mask).logits[mask.bool()]
     texts.append(stock.generate(tokens, attention_mask=mask, **GREEDY).tolist())
     for hook in hooks:
@@ -56,8 +58,15 @@ def compared(stock: torch.nn.Module, model: torch.nn.Module, dropped: list[int])
     assert difference <= TOLERANCE * float(expected.abs().max()), difference
     assert float((whole - expected).abs().max()) > 100 * TOLERANCE
     assert texts[0] == texts[1] == texts[2]
-    assert [n for n, a in enumerate(attentions(model)) if not list(a.parameters())] == dropped
+    parts = [{name for name, _ in a.named_parameters()} - {"constant"} for a in attentions(model)]
+    assert [n for n, names in enumerate(parts) if not names] == dropped
+    assert [n for n, a in enumerate(attentions(model)) if hasattr(a, "constant")] == dropped
     return difference
+
+
+def vector_of(text: str | None) -> torch.Tensor:
+    """A constant as gatenorm.json has it; zero if it has none."""
+    return torch.frombuffer(bytearray(b64decode(text)), dtype=torch.float32) if text else torch.zeros(())
 
 
 def main(source: str, auto: str, implementation: str, *pruned: str) -> None:
@@ -68,8 +77,8 @@ def main(source: str, auto: str, implementation: str, *pruned: str) -> None:
     stock = load(source)
     differences = []
     for path in pruned:
-        dropped = json.loads((Path(path) / "config.json").read_text())["gatenorm"]["pruned_layers"]
-        differences.append(compared(stock, load(path, trust_remote_code=True), dropped))
+        plan = json.loads((Path(path) / "gatenorm.json").read_text())
+        differences.append(compared(stock, load(path, trust_remote_code=True), plan))
     print(transformers.__version__, max(differences))
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.constants import compensate, random_vectors
+
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("OLDER_PYTHON")
 VERSIONS = [Path(folder) for folder in os.environ.get("OLDER_TRANSFORMERS", "").split()]
@@ -66,6 +68,9 @@ def source(case, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda folder: folder.name)
 def test_pruned_equals_silenced(version, case, source, prune, cell, tmp_path):
     pruned = [prune(source, layers, "--format", "transformers") for layers in [(1, 2), (0, 3)]]
+    text = {**case.options, **case.options.get("text_config", {})}
+    width = text.get("hidden_size") or text["n_embd"]
+    pruned.append(compensate(source, random_vectors((1, 2), width), "transformers", tmp_path))
     environment = {
         **os.environ,
         "PYTHONPATH": str(version),
@@ -78,7 +83,7 @@ def test_pruned_equals_silenced(version, case, source, prune, cell, tmp_path):
     ran, difference = done.stdout.split()
     assert ran == version.name
     family = getattr(case, "wrapper", case.family)
-    cell("transformers", ran, family, f"{case}, layers (1, 2) and (0, 3)", float(difference))
+    cell("transformers", ran, family, f"{case}, layers (1, 2) and (0, 3), constants", float(difference))
 
 
 def with_older_keys(path: Path) -> None:

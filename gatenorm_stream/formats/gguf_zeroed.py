@@ -1,0 +1,43 @@
+"""`zeroed` in a GGUF file: the output projections are zero, with a constant as bias where llama.cpp takes one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gatenorm_stream.families.gguf import ARCHITECTURE
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.formats.constants import stored_as
+from gatenorm_stream.formats.deci import LLAMA_CPP_ONLY
+from gatenorm_stream.formats.edit import Added, Constants, Edit, Limits
+from gatenorm_stream.formats.zeroed import NO_CONSTANTS, ZEROED
+
+TAKE_A_BIAS = frozenset({"llama"})
+"""Architectures whose output projection may have a bias or not, in each layer (tests/engines)."""
+
+
+def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
+    plain = compensated and not _holds_constants(model, dropped)
+    return Limits((LLAMA_CPP_ONLY,), (NO_CONSTANTS,) if plain else ())
+
+
+def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
+    edit = ZEROED.edit(model, dropped, {})
+    if not constants or not _holds_constants(model, dropped):
+        return edit
+    add = tuple(_bias(model, layer, vector) for layer, vector in constants.items())
+    held = edit.zero & {new.name for new in add}
+    return replace(edit, zero=edit.zero - held, remove=held, add=add)
+
+
+def _holds_constants(model: Model, dropped: tuple[int, ...]) -> bool:
+    there = all(f"{model.output_module(layer)}.bias" in model.checkpoint.tensors for layer in dropped)
+    return there or model.text[ARCHITECTURE] in TAKE_A_BIAS
+
+
+def _bias(model: Model, layer: int, vector: bytes) -> Added:
+    module, tensors = model.output_module(layer), model.checkpoint.tensors
+    after = tensors.get(f"{module}.bias", tensors[f"{module}.weight"])
+    return stored_as("F32", after, f"{module}.bias", (model.hidden,), vector)
+
+
+GGUF_ZEROED = replace(ZEROED, limits=_limits, edit=_edit)

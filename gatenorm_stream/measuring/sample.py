@@ -1,0 +1,32 @@
+"""The tokens that a model is run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+
+from gatenorm_stream.checkpoint.tensors import Checkpoint
+from gatenorm_stream.measuring.study import Texts
+from gatenorm_stream.measuring.text import built_in_text, read_text
+from gatenorm_stream.measuring.tokens import encode_parts
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text by its name and digest (BLAKE3), and its tokens."""
+
+    name: str
+    digest: str
+    texts: Texts
+
+
+def read_sample(checkpoint: Checkpoint, text: str | PathLike[str] | None, tokens: int) -> Sample:
+    """So many tokens to choose on and as many to judge on, of the file `text` or the built-in one.
+
+    Raises TextError, and CheckpointError or UnsupportedModelError for the tokenizer.
+    """
+    read = built_in_text() if text is None else read_text(text)
+    choosing, judging = (np.array(part, np.int64) for part in encode_parts(checkpoint, read, tokens))
+    return Sample(read.name, read.digest, Texts(choosing, judging))

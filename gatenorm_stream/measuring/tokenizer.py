@@ -1,0 +1,26 @@
+"""What every tokenizer here is, and how the package `tokenizers` fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from gatenorm_stream.errors import CheckpointError
+
+Encode: TypeAlias = Callable[[str], list[int]]
+LONGEST_REASON = 200
+
+
+@contextmanager
+def refusing(where: str) -> Iterator[None]:
+    """Raises CheckpointError, naming `where`, for what `tokenizers` raises: nothing narrower than Exception, and
+    BaseException where its Rust code panics (a bad normalisation table, an endless regular expression).
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(f"{where} is not a tokenizer that can be used ({reason}); restore it") from error

@@ -1,0 +1,78 @@
+"""What a user asked for becomes a decision: the model is scored, and run if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from gatenorm_stream.errors import GateNormError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.planning.decide import COMPENSATE, By, Decision, Wanted, decide_by_scores
+from gatenorm_stream.scoring.readings import check_reading
+from gatenorm_stream.scoring.score import scored
+from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.work import Progress
+
+
+def decide_for(
+    model: Model,
+    wanted: Wanted,
+    *,
+    scores: Sequence[LayerScore] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Decision:
+    """With `scores`, which are the model's by `wanted.reading`, it is not scored again.
+
+    Raises SelectionError, FormatError, TextError; UnsupportedModelError where the model must be run and can't be;
+    CheckpointError for damage.
+    """
+    check_reading(wanted.reading)
+    if wanted.by not in get_args(By):
+        raise GateNormError(f"nothing chooses by {wanted.by}; give one of {', '.join(get_args(By))}")
+    wanted.choice.check()
+    compensate = _compensates(model, wanted)
+    if wanted.by == "gate-norm" and not compensate and wanted.choice.max_rise is None:
+        found = scores or scored(model, wanted.reading, threads=threads, progress=progress)
+        return decide_by_scores(model, tuple(found), wanted)
+    from gatenorm_stream.measuring.kept import kept
+
+    with kept(model.checkpoint):
+        return _decide_by_measuring(model, wanted, scores, compensate, threads, progress)
+
+
+def _decide_by_measuring(
+    model: Model,
+    wanted: Wanted,
+    scores: Sequence[LayerScore] | None,
+    compensate: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> Decision:
+    from gatenorm_stream.measuring.open import open_decoder
+    from gatenorm_stream.measuring.sample import read_sample
+    from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
+
+    sample = read_sample(model.checkpoint, wanted.text, wanted.tokens)
+    if wanted.by == "influence":
+        scores = None
+    elif scores is None:
+        scores = scored(model, wanted.reading, threads=threads, progress=progress)
+    size = model.checkpoint.weight_bytes
+
+    def steps(number: int, done: int, total: int) -> None:
+        if progress:
+            progress("measuring", size * done // total, size, f"pass {number + 1}")
+
+    with open_decoder(model, threads=threads) as decoder:
+        return decide_by_measuring(model, decoder, sample, scores, wanted, compensate=compensate, steps=steps)
+
+
+def _compensates(model: Model, wanted: Wanted) -> bool:
+    if wanted.compensate is not None:
+        return wanted.compensate
+    if not COMPENSATE:
+        return False
+    from gatenorm_stream.measuring.numpy_decoder import numpy_obstacle
+
+    return numpy_obstacle(model) is None

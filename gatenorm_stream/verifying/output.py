@@ -1,0 +1,61 @@
+"""An output and its record, whichever kind it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatenorm_stream.checkpoint.gguf import open_gguf
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
+from gatenorm_stream.checkpoint.tensors import Checkpoint
+from gatenorm_stream.errors import VerificationError
+from gatenorm_stream.formats.choice import FORMATS, GGUF_FORMATS
+from gatenorm_stream.formats.edit import Format
+from gatenorm_stream.planning.gguf_layout import MODEL
+from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.source import Kind
+from gatenorm_stream.writing.record import FileDigest, kind_at, read_record
+
+
+@dataclass(frozen=True)
+class Output:
+    """`files` are those on record; `path` is one GGUF file or a directory of safetensors."""
+
+    path: Path
+    plan: Plan
+    files: Mapping[str, FileDigest]
+    format: Format
+    kind: Kind
+
+    def file(self, name: str) -> Path:
+        """Where the file of that name on record is."""
+        return self.path if self.kind is Kind.GGUF else self.path / name
+
+    def called(self, name: str) -> str:
+        """That file, as messages about this output name it."""
+        return "it" if self.kind is Kind.GGUF else name
+
+    def open(self) -> Checkpoint:
+        """Reads its headers anew; follows a link to a single file. Raises CheckpointError."""
+        if self.kind is Kind.SAFETENSORS:
+            return open_checkpoint(LocalSource(self.path))
+        file = self.path.resolve()
+        return open_gguf(LocalSource(file.parent, title=str(self.path), gguf=(file.name,)))
+
+
+def read_output(path: Path) -> Output:
+    """What a file is called does not matter: a directory holds safetensors, a file is a GGUF file.
+
+    Raises VerificationError or PlanError if its record is not there, was changed, or is one of the other kind.
+    """
+    plan, files = read_record(path)
+    kind = kind_at(path)
+    gguf = kind is Kind.GGUF
+    formats = GGUF_FORMATS if gguf else FORMATS
+    fits = kind is plan.kind and gguf == (files.keys() == {MODEL})
+    if not fits or plan.format not in formats:
+        found = "beside it is not that of a GGUF file" if gguf else "in it is not that of a directory"
+        raise VerificationError(str(path), [f"the record {found}"])
+    return Output(path, plan, files, formats[plan.format], kind)
