@@ -96,15 +96,33 @@ class LlamaCpp:
     def greedy(self, ids: list[int], tokens: int) -> list[int]:
         return ids + self._complete(ids, tokens, return_tokens=True, ignore_eos=True)["tokens"]
 
+    def loss(self, ids: list[int]) -> float:
+        """Nats a token, of all but the first: a request for each, which keeps what the ones before it computed.
+
+        The probabilities are those before the bias that makes the text go on as it does.
+        """
+        nats = 0.0
+        for position in range(1, len(ids)):
+            answer = self._complete(
+                ids[:position], 1, n_probs=1, logit_bias=[[ids[position], 1000.0]], cache_prompt=True
+            )
+            (token,) = answer["completion_probabilities"]
+            assert token["id"] == ids[position], token
+            nats -= token["logprob"]
+        return nats / (len(ids) - 1)
+
+    def goes_on(self, text: str, tokens: int) -> str:
+        """Greedy."""
+        return self._complete(self.tokenize(text), tokens)["content"]
+
     def speed(self, ids: list[int], tokens: int) -> tuple[float, float]:
         """Tokens a second of the prompt, and of what follows it."""
         timings = self._complete(ids, tokens, ignore_eos=True)["timings"]
         return timings["prompt_per_second"], timings["predicted_per_second"]
 
     def _complete(self, ids: list[int], tokens: int, **options) -> dict:
-        return self._post(
-            "/completion", prompt=ids, n_predict=tokens, temperature=0.0, cache_prompt=False, **options
-        )
+        asked = {"temperature": 0.0, "cache_prompt": False, **options}
+        return self._post("/completion", prompt=ids, n_predict=tokens, **asked)
 
     def _post(self, path: str, **body) -> dict:
         connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
