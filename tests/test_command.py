@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gatenorm_stream.cli import compare, explain, families, main, prune, push, score, verify
+from gatenorm_stream.cli import compare, explain, families, main, measure, prune, push, score, verify
 from gatenorm_stream.report import progress
 from tests.checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import COMMAND, FIXTURE, Run, golden
@@ -184,19 +184,20 @@ finally:
 
 
 @pytest.mark.slow
-def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
+def test_examples_in_help_run(tmp_path: Path) -> None:
     """As they stand there, but for the names: MODEL, A, B, DIR. Those on the Hub are run in tests/hub."""
     for name in ("MODEL", "A", "B"):
-        (tmp_path / name).symlink_to(llama)
+        (tmp_path / name).symlink_to(FIXTURE)
+    shutil.copy(FIXTURE.parent / "heldout.txt", tmp_path / "notes.txt")
     seen: set[str] = set()
     environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
-    commands = (prune, score, compare, verify, explain, push, families)
+    commands = (prune, score, measure, compare, verify, explain, push, families)
     for command, examples in ((None, main.EXAMPLES), *((c, c.EXAMPLES) for c in commands)):
         for line in examples.strip().splitlines():
             line = line.partition("  #")[0].strip()
             if "org/name" not in line and line not in seen:
                 seen.add(line)
-                line = line.replace("7,9-10", "1-2").replace("--drop 8", "--drop 2")
+                line = re.sub(r" measure \S+", r"\g<0> --tokens 32", line)
                 if " --out DIR" in line:
                     shutil.rmtree(tmp_path / "DIR", ignore_errors=True)
                 done = subprocess.run(
