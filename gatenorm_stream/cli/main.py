@@ -23,6 +23,7 @@ HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 EXAMPLES = """
 gatenorm-stream score MODEL                   # the scores; nothing is written
+gatenorm-stream measure MODEL                 # what each choice costs
 gatenorm-stream MODEL --dry-run               # what would go, and what it saves
 gatenorm-stream MODEL --out DIR               # prune
 gatenorm-stream verify DIR --against MODEL    # check every byte
