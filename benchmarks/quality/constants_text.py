@@ -123,7 +123,9 @@ def real_table() -> str:
         own = run["llama.cpp"]
         rises = [f"{own['loss'][name] - base['loss'][name]:+.3f}" for name in ("prose", "code")]
         whole = run.get("transformers")
-        in_whole = f"{whole['loss']['prose'] - told['runs'][0]['transformers']['loss']['prose']:+.3f}" if whole else ""
+        in_whole = (
+            f"{whole['loss']['prose'] - told['runs'][0]['transformers']['loss']['prose']:+.3f}" if whole else ""
+        )
         rows.append(
             (
                 run["count"] or "none",

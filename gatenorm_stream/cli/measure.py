@@ -32,10 +32,10 @@ DEFAULT_TOKENS = 256
 """Fewer than where one choice is made: some thirty are judged here."""
 
 EXAMPLES = """
-gatenorm-stream measure MODEL                        # what each choice would cost
-gatenorm-stream measure MODEL --text notes.txt       # on your own text
+gatenorm-stream measure MODEL                     # what choices would cost
+gatenorm-stream measure MODEL --text notes.txt    # on your own text
 gatenorm-stream measure MODEL --plot losses.svg
-gatenorm-stream measure DIR --against MODEL          # what an output costs
+gatenorm-stream measure DIR --against MODEL       # what an output costs
 """
 
 

@@ -51,6 +51,8 @@ EXAMPLES = """
 gatenorm-stream MODEL --out DIR                      # a fifth of the layers
 gatenorm-stream MODEL --out DIR --drop 8             # the 8 least coupled
 gatenorm-stream MODEL --out DIR --layers 7,9-10      # exactly these layers
+gatenorm-stream MODEL --out DIR --by influence       # chosen by a run of it
+gatenorm-stream MODEL --out DIR --compensate         # a constant instead
 gatenorm-stream MODEL --out DIR --engine llama.cpp   # for llama.cpp
 gatenorm-stream MODEL --dry-run --json > plan.json   # the plan alone,
 gatenorm-stream MODEL --out DIR --plan plan.json     # and carried out later

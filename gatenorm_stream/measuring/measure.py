@@ -42,14 +42,14 @@ def measure_model(
     check_reading(reading)
     with kept(model.checkpoint):
         sample = read_sample(model.checkpoint, text, tokens)
-        scores = scored(model, reading, threads=threads, progress=progress)
         size = model.checkpoint.weight_bytes
 
         def steps(number: int, done: int, total: int) -> None:
             if progress:
                 progress(f"pass {number + 1}", size * done // total, size, "")
 
-        with open_decoder(model, threads=threads) as decoder:
+        with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
+            scores = scored(model, reading, threads=threads, progress=progress)
             found = study(decoder, sample.texts, scores, hidden=model.hidden, draws=draws, steps=steps)
     by_layer = {s.layer: s for s in found.sublayers}
     layers = (

@@ -54,17 +54,17 @@ def _decide_by_measuring(
     from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
 
     sample = read_sample(model.checkpoint, wanted.text, wanted.tokens)
-    if wanted.by == "influence":
-        scores = None
-    elif scores is None:
-        scores = scored(model, wanted.reading, threads=threads, progress=progress)
     size = model.checkpoint.weight_bytes
 
     def steps(number: int, done: int, total: int) -> None:
         if progress:
             progress("measuring", size * done // total, size, f"pass {number + 1}")
 
-    with open_decoder(model, threads=threads) as decoder:
+    with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
+        if wanted.by == "influence":
+            scores = None
+        elif scores is None:
+            scores = scored(model, wanted.reading, threads=threads, progress=progress)
         return decide_by_measuring(model, decoder, sample, scores, wanted, compensate=compensate, steps=steps)
 
 
