@@ -29,8 +29,8 @@ from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.sources.open import open_source
 
 CODE = (  # noqa: SIM905
-    "argparse ast calendar configparser csv dataclasses difflib heapq inspect ipaddress json/decoder random statistics "
-    "textwrap zipfile/__init__"
+    "argparse ast calendar configparser csv dataclasses difflib heapq inspect ipaddress json/decoder random "
+    "statistics textwrap zipfile/__init__"
 ).split()
 CODE_TOKENS = 32_768
 TASKS = 2_000
