@@ -77,7 +77,8 @@ def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
     A line that writes to an output finds nothing there, as a reader would; the next ones find what it wrote. The
     GGUF file that is named is there, if not of that type.
     """
-    content = tensors(shapes() | {"token_embd.weight": (len(BYTES), HIDDEN)}, "Q4_0")
+    table = (len(BYTES), HIDDEN)
+    content = tensors(shapes() | {"token_embd.weight": table, "output.weight": table}, "Q4_0")
     gguf = write_gguf(tmp_path / "model-Q4_K_M.gguf", content, tokens=BYTES)
     shutil.copytree(FIXTURE, tmp_path / "hub")
     shutil.copy(gguf, tmp_path / "hub")

@@ -236,6 +236,16 @@ def test_a_token_that_the_model_does_not_know(model: tuple[Path, DenseLlama]) ->
         run(model[0], choosing, np.array([1, 2, 40, 3]))
 
 
+def test_a_token_that_the_head_does_not_know(tmp_path: Path) -> None:
+    """The embedding knows it; its loss would be whatever the memory held."""
+    tensors = numbers(CONFIG)
+    tensors["lm_head.weight"] = tensors["lm_head.weight"][:20]
+    path = write_checkpoint(tmp_path / "model", tensors, CONFIG, dtype="F32")
+    choosing, _ = tokens(CONFIG, 4)
+    with pytest.raises(CheckpointError, match=r"lm_head.weight in .* has 20 rows, but the text has token 39"):
+        run(path, choosing, np.array([1, 2, 39, 3]))
+
+
 def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
     tensors = numbers(CONFIG)
     tensors["model.layers.2.mlp.up_proj.weight"][3, 4] = np.nan

@@ -106,8 +106,14 @@ class NumpyDecoder:
         return attention
 
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
-        """Raises CheckpointError if one is not finite."""
+        """Raises CheckpointError if one is not finite, or the head has no row for a token."""
         rows, length = tokens.shape
+        table = self._llama.head.tensor
+        if length > 1 and (largest := tokens[:, 1:].max()) >= table.shape[0]:
+            raise CheckpointError(
+                f"{table.name} in {self._llama.source.title} has {table.shape[0]} rows, but the text has token "
+                f"{largest}; it has another model's tokenizer, restore it"
+            )
         x = np.empty((rows, length - 1, self._llama.hidden), np.float32)
         for normed, row in zip(x, stream, strict=True):
             normed[:] = self._normed(row[:-1], self._llama.norm)
