@@ -1,4 +1,4 @@
-"""Remove the attention sublayers that matter least from an LLM checkpoint, from its weights alone.
+"""Remove attention sublayers from an LLM checkpoint, and measure what that costs, without loading it.
 
     import gatenorm_stream
 

@@ -1,4 +1,4 @@
-"""The same as the command, as functions. Nothing is printed, and no state is kept between calls.
+"""What the command does, as functions. They print nothing and keep no state between calls.
 
 `progress` is called as progress(what, bytes done, bytes in all, file), from the calling thread for scoring and from
 worker threads for writing and verifying:
@@ -155,7 +155,7 @@ def prune(
 ) -> None:
     """Carries out `plan` on its own source at its own revision, or on `source` if that is given.
 
-    `out` appears whole or not at all; a run that was cut off goes on where it was. Raises OutputError if `out`
+    `out` appears whole or not at all; an interrupted run resumes. Raises OutputError if `out`
     can't be written, PlanError if the plan does not fit the source.
 
     Examples:

@@ -42,7 +42,7 @@ hybrid layers; on the GPU by eager and sdpa attention, 8 families by sdpa's flas
   the source does.
 - **no²**: transformers has no class for it. What the other engines compute is compared with what they compute of
   the same model silenced or zeroed.
-- **no**: vLLM does not run it pruned, for the reason told [below](#not-in-vllm).
+- **no**: vLLM does not run it pruned, for the reason given [below](#not-in-vllm).
 - A single model of a family may meet a limit of the format `no-op` ([engines](engines.md)); a plan says which.
 """
 WRAPPED = """

@@ -110,7 +110,8 @@ def test_a_run_that_was_started_before_is_like_one_from_nothing(
     run: Run, tmp_path: Path, arguments: list[str]
 ) -> None:
     ours = run(*arguments)
-    done = subprocess.run(ours.args, cwd=tmp_path, capture_output=True, text=True)
+    variables = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(ours.args, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (ours.returncode, ours.stdout, ours.stderr)
 
 

@@ -44,6 +44,7 @@ LONG_LINE = 25  # characters; shorter lines say nothing about copying
 SEEN_BEFORE = {"heldout": 0.3, "validation": 0.3, "train": 0.3}
 SEEN_IN_HELD_OUT = 0.1  # share of a training document's long lines that may stand in held-out or validation text
 TOKENIZER_SAMPLE = 40_000_000  # bytes
+PRESET = 9  # of xz
 FILES = 12  # the training tokens, so that they unpack in parallel
 WANTED = (
     (r"_sources/.*\.(txt|rst|gz)$", r"\.rst(\.gz)?$"),
@@ -245,7 +246,7 @@ def token_ids(tokenizer: Tokenizer, documents: list[Document]) -> np.ndarray:
 
 
 def write(out: Path, name: str, ids: np.ndarray) -> dict[str, object]:
-    packed = lzma.compress(ids.tobytes(), preset=9)
+    packed = lzma.compress(ids.tobytes(), preset=PRESET)
     (out / f"{name}.xz").write_bytes(packed)
     return {
         "file": f"{name}.xz",
@@ -262,6 +263,11 @@ def make(fetched: Path, out: Path) -> None:
     paths = [fetch(source, fetched) for source in listed]
     with ProcessPoolExecutor(2) as pool:
         found = list(pool.map(documents, listed, paths))
+    tokenise(listed, found, out)
+
+
+def tokenise(listed: list[Source], found: list[list[Document]], out: Path) -> None:
+    """`found`: the documents of each source."""
     splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for source, texts in zip(listed, found, strict=True):
         splits[source.split] += texts

@@ -114,7 +114,7 @@ def chosen(
 def check_plan_alone(**beside: object) -> None:
     """Raises UsageProblem if one of these options, which a saved plan answers itself, is given beside it."""
     if given := [f"--{name.replace('_', '-')}" for name, value in beside.items() if value not in (None, [])]:
-        raise UsageProblem(f"--plan says itself what {' and '.join(given)} would; leave that out")
+        raise UsageProblem(f"--plan already settles {' and '.join(given)}; leave that out")
 
 
 def _layers(text: str | None) -> tuple[int, ...] | None:

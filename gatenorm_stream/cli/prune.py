@@ -82,7 +82,7 @@ Compensate = Annotated[
     bool | None,
     typer.Option(
         "--compensate/--no-compensate",
-        help="Put the mean of what each attention put out in its place, or nothing.",
+        help="Replace each attention that goes by the mean of its output, or by nothing.",
         rich_help_panel=MEASURE,
     ),
 ]

@@ -60,7 +60,7 @@ def why(plan: Plan) -> Iterator[str]:
     if plan.choice and plan.choice.layers is None:
         yield from _passed_over(plan, plan.choice, ranks)
     if plan.constants:
-        yield "In the place of each removed attention stands the mean of what it put out on the text."
+        yield "The mean of its output on the text takes the place of each attention that went."
     yield f"{_sentence(measured_line(plan.measured, plan.choice))}." if plan.measured else CAUTION
 
 

@@ -78,7 +78,7 @@ def _cell(measured: Measurement, by: By, count: int, compensated: bool) -> str:
 
 def _notes(measured: Measurement, seconds: float) -> Iterator[str]:
     error = max((c.error for c in measured.choices), default=0.0)
-    yield "const.: the mean of what it put out stands in the place of what is gone (--compensate)"
+    yield "const.: the mean of its output takes the place of what is gone (--compensate)"
     if draws := measured.of("random", default_number(len(measured.layers)), compensated=True):
         rises = sorted(c.rise for c in draws)
         span = f" draws, with constants from {rises[0]:+.3f} to {rises[-1]:+.3f}" if len(rises) > 1 else " draw"

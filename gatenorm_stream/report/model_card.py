@@ -42,8 +42,8 @@ The loss on {tokens} tokens of {text} is {before:.3f} nats a token before and
 NOT_MEASURED = "Nobody has measured this output."
 
 CONSTANTS = """\
-In the place of each stands a constant vector, the mean of what it put out on a text, in tensors that were added;
-`gatenorm.json` has them too."""
+A constant vector takes the place of each: the mean of its output on a text. It is in tensors that were added, and
+in `gatenorm.json`."""
 
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time

@@ -57,7 +57,7 @@ def plan_lines(decision: Decision) -> Iterator[str]:
     verb = "attention removed from" if choice.format.removes else "attention zeroed in"
     yield f"{verb} {len(plan.dropped)} of {len(plan.scores)} layers: {layer_list(plan.dropped)}"
     if plan.constants and choice.holds_constants:
-        yield "a constant stands in its place: the mean of what it put out on the text"
+        yield "a constant takes its place: the mean of its output on the text"
     if plan.measured:
         yield measured_line(plan.measured, plan.choice)
     if decision.following is not None:

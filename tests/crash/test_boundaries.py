@@ -97,7 +97,7 @@ def test_interrupted(crashing: Crashing, number: int, code: int, word: str, read
         assert ended.code == code, (nth, ended)
         assert ended.stderr.startswith(word)
         assert ended.stderr.count("\n") == 1
-        assert not crashing.out.with_name("out.partial").exists() or "the same command goes on" in ended.stderr
+        assert not crashing.out.with_name("out.partial").exists() or "the same command resumes" in ended.stderr
         crashing.check()
         crashing.finish()
 

@@ -50,16 +50,13 @@ class CacheSize:
 
 
 class LlamaCpp:
-    """A GGUF file, served: without flash attention and with K and V in float32, or else by llama.cpp's defaults.
+    """A GGUF file, served: without flash attention and with K and V in float32, or else by llama.cpp's defaults."""
 
-    `parallel` requests are answered at once, each with its own `context`.
-    """
-
-    def __init__(self, gguf: Path, *, exact: bool = True, context: int = 256, parallel: int = 1, threads: int = 2):
+    def __init__(self, gguf: Path, *, exact: bool = True, context: int = 256, threads: int = 2):
         params = xllamacpp.CommonParams()
         params.model.path = str(gguf)
-        params.n_ctx = context * parallel
-        params.n_parallel = parallel
+        params.n_ctx = context
+        params.n_parallel = 1
         params.cpuparams.n_threads = threads
         params.warmup = False
         if exact:
@@ -96,22 +93,27 @@ class LlamaCpp:
                 rows[position, token["id"]] = token["logprob"]
         return rows
 
-    def losses(self, ids: list[int], slot: int = 0) -> np.ndarray:
-        """(tokens - 1,): nats of each token but the first; nan where a token is not whole characters.
-
-        A request for each, which goes on from the one before in `slot`: it is made to generate that very token.
-        """
-        found = np.full(len(ids) - 1, np.nan)
-        for place, token in enumerate(ids[1:]):
-            options = {"logit_bias": [[token, 1000.0]], "n_probs": 1, "id_slot": slot, "cache_prompt": True}
-            answer = self._complete(ids[: place + 1], 1, **options)
-            for said in answer.get("completion_probabilities", []):
-                if said["id"] == token:
-                    found[place] = -said["logprob"]
-        return found
-
     def greedy(self, ids: list[int], tokens: int) -> list[int]:
         return ids + self._complete(ids, tokens, return_tokens=True, ignore_eos=True)["tokens"]
+
+    def loss(self, ids: list[int]) -> float:
+        """Nats a token, of all but the first: a request for each, which keeps what the ones before it computed.
+
+        The probabilities are those before the bias that makes the text go on as it does.
+        """
+        nats = 0.0
+        for position in range(1, len(ids)):
+            answer = self._complete(
+                ids[:position], 1, n_probs=1, logit_bias=[[ids[position], 1000.0]], cache_prompt=True
+            )
+            (token,) = answer["completion_probabilities"]
+            assert token["id"] == ids[position], token
+            nats -= token["logprob"]
+        return nats / (len(ids) - 1)
+
+    def goes_on(self, text: str, tokens: int) -> str:
+        """Greedy."""
+        return self._complete(self.tokenize(text), tokens)["content"]
 
     def speed(self, ids: list[int], tokens: int) -> tuple[float, float]:
         """Tokens a second of the prompt, and of what follows it."""
@@ -119,8 +121,8 @@ class LlamaCpp:
         return timings["prompt_per_second"], timings["predicted_per_second"]
 
     def _complete(self, ids: list[int], tokens: int, **options) -> dict:
-        defaults = {"temperature": 0.0, "cache_prompt": False}
-        return self._post("/completion", prompt=ids, n_predict=tokens, **defaults | options)
+        asked = {"temperature": 0.0, "cache_prompt": False, **options}
+        return self._post("/completion", prompt=ids, n_predict=tokens, **asked)
 
     def _post(self, path: str, **body) -> dict:
         connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
