@@ -56,7 +56,11 @@ def test_in_ascii_in_60_columns(run: Run, model: str) -> None:
         (["--reading", "stored", "--protect-first", "0"], ["(reading stored)", "as they are stored"]),
         (
             ["--compensate", "--tokens", "16"],
-            ["stands the mean of what it put out on the text", "Measured: loss", "16 tokens of the built-in text"],
+            [
+                "The mean of its output on the text takes the place",
+                "Measured: loss",
+                "16 tokens of the built-in text",
+            ],
         ),
         (
             ["--by", "influence", "--drop", "3", "--text", "text.txt", "--tokens", "16"],
@@ -66,7 +70,7 @@ def test_in_ascii_in_60_columns(run: Run, model: str) -> None:
             ["--max-rise", "0.9", "--protect-last", "2", "--tokens", "32", "--format", "transformers"],
             [
                 "as many as a rise of 0.9 nats a token (--max-rise 0.9) allows, which is",
-                "say how many go, and nothing",
+                "decided how many go, and nothing",
             ],
         ),
         (["--reading", "joint", "--engine", "vllm", "--format", "zeroed"], ["zeroed in 2", "to run in vllm"]),
