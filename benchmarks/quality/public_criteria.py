@@ -20,18 +20,31 @@ import numpy as np
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring.forward import Sublayer, run
+from gatenorm_stream.measuring.gguf_tokens import read_gguf_tokenizer
 from gatenorm_stream.measuring.numpy_decoder import numpy_decoder
 from gatenorm_stream.measuring.text import built_in_text
-from gatenorm_stream.measuring.gguf_tokens import read_gguf_tokenizer
 from gatenorm_stream.measuring.tokenizer import Encode
 from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.sources.open import open_source
 
-CODE = (
-    "argparse ast calendar configparser csv dataclasses difflib heapq inspect ipaddress json/decoder random statistics "
-    "textwrap zipfile/__init__"
-).split()
+CODE = [
+    "argparse",
+    "ast",
+    "calendar",
+    "configparser",
+    "csv",
+    "dataclasses",
+    "difflib",
+    "heapq",
+    "inspect",
+    "ipaddress",
+    "json/decoder",
+    "random",
+    "statistics",
+    "textwrap",
+    "zipfile/__init__",
+]
 CODE_TOKENS = 32_768
 TASKS = 2_000
 LENGTHS = {"influence 128": 128, "influence": 512, "influence 2048": 2048}
