@@ -5,7 +5,7 @@ on what our command makes of it; GGUF also on the fixture model, for its loss on
 take turns, each sample in a process and on one thread. The result fills the tables of docs/deploy.md
 (`python -m benchmarks.deploy_tables`); speed is shown if the machine had nothing else to do.
 
-    make .venv-deploy/.run
+    .venv/bin/nox -s deploy                       # sets up the environment
     .venv-deploy/bin/python -m benchmarks.deploy
 """
 

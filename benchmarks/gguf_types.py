@@ -5,7 +5,7 @@ scaled), since K-quants need rows of 256. Converted by llama.cpp's converter, qu
 pruned by our command; held-out perplexity by its llama-perplexity, over the same windows for all. The table in
 docs/gguf.md is written from the result.
 
-    make test-deploy                              # sets up the environment
+    .venv/bin/nox -s deploy                              # sets up the environment
     .venv-deploy/bin/python -m benchmarks.gguf_types    # 5 minutes
 """
 

@@ -5,9 +5,8 @@ with constants and by influence with constants at several counts, and asks llama
 it goes on from ten beginnings, its KV cache and its tokens a second; transformers reads a dequantised copy of the
 model, pruned the same. `--short` does the default count alone, three beginnings, and no transformers.
 
-    make .venv-engines/.run
-    .venv-engines/bin/python -m benchmarks.real_model --text wikitext2_test.txt
-    .venv-engines/bin/python -m benchmarks.real_model --short
+    nox -s real_model -- --text wikitext2_test.txt
+    nox -s real_model -- --short                        # or: make demo-real
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Remove the attention sublayers that matter least from an LLM checkpoint, from its weights alone.
+"""Remove attention sublayers from an LLM checkpoint, and measure what that costs, without loading it.
 
     import gatenorm_stream
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from gatenorm_stream.api import (
         GateNormError,
         LayerScore,
+        Measurement,
         Plan,
         Progress,
         Reading,
         VerificationError,
         Verified,
+        measure,
         plan,
         prune,
         read_plan,
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
 __all__ = [
     "GateNormError",
     "LayerScore",
+    "Measurement",
     "Plan",
     "Progress",
     "Reading",
     "VerificationError",
     "Verified",
+    "measure",
     "plan",
     "prune",
     "read_plan",

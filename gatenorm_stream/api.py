@@ -1,4 +1,4 @@
-"""The same as the command, as functions. Nothing is printed, and no state is kept between calls.
+"""What the command does, as functions. They print nothing and keep no state between calls.
 
 `progress` is called as progress(what, bytes done, bytes in all, file), from the calling thread for scoring and from
 worker threads for writing and verifying:
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
 from gatenorm_stream.families.open import open_model
+from gatenorm_stream.measuring.measurement import Measurement
 from gatenorm_stream.planning.decide import DEFAULT_TOKENS, By, Wanted, decide_again
 from gatenorm_stream.planning.decide_for import decide_for
 from gatenorm_stream.planning.plan import Plan, read_plan
@@ -38,11 +39,13 @@ from gatenorm_stream.work import Progress
 __all__ = [
     "GateNormError",
     "LayerScore",
+    "Measurement",
     "Plan",
     "Progress",
     "Reading",
     "VerificationError",
     "Verified",
+    "measure",
     "plan",
     "prune",
     "read_plan",
@@ -100,14 +103,14 @@ def plan(
 ) -> Plan:
     """Scores `source` and decides what goes; writes nothing.
 
-    Give at most one of `drop` (a number), `share` (of all layers) and `layers`; without them a fifth of the
-    attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is not
-    scored again. Raises SelectionError or FormatError beside the errors of `score`.
+    Give at most one of `drop` (a number), `share` (of all layers), `layers` and `max_rise`; without them a fifth of
+    the attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is
+    not scored again. Raises SelectionError or FormatError beside the errors of `score`.
 
     The model is run, a layer at a time, if `by` is "influence", with `compensate` (a constant stands in the place
-    of each attention that goes), or with `max_rise` (as many go as keep the rise of the loss below that, in nats a
-    token): on `tokens` of `text`, a file or the built-in one, and as many others to judge on. Then `Plan.measured`
-    has the losses, and TextError may be raised too.
+    of each attention that goes), or with `max_rise` (as many go as keep the rise of the loss at that or below, in
+    nats a token): on `tokens` of `text`, a file or the built-in one, and as many others to judge on. Then
+    `Plan.measured` has the losses, and TextError may be raised too.
 
     Examples:
         >>> scores = score("fixtures/sotu-5m")
@@ -129,8 +132,10 @@ def plan(
         (9, 10)
     """
     check_reading(reading)
-    choice = Choice(drop, share, None if layers is None else tuple(layers), protect_first, protect_last)
-    wanted = Wanted(choice, by, reading, compensate, max_rise, text, tokens, format, tuple(engines))
+    named = None if layers is None else tuple(layers)
+    rise = None if max_rise is None else float(max_rise)
+    choice = Choice(drop, share, named, protect_first, protect_last, rise)
+    wanted = Wanted(choice, by, reading, compensate, text, tokens, format, tuple(engines))
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
         if scores is not None and [s.layer for s in scores] != [a.layer for a in model.attention]:
             raise SelectionError(f"the scores are not those of {source}: other layers; score it")
@@ -150,7 +155,7 @@ def prune(
 ) -> None:
     """Carries out `plan` on its own source at its own revision, or on `source` if that is given.
 
-    `out` appears whole or not at all; a run that was cut off goes on where it was. Raises OutputError if `out`
+    `out` appears whole or not at all; an interrupted run resumes. Raises OutputError if `out`
     can't be written, PlanError if the plan does not fit the source.
 
     Examples:
@@ -162,6 +167,39 @@ def prune(
     opened = open_source(source or plan.source, revision=revision, connections=connections)
     with prepare(opened, partial(decide_again, plan), Path(out), force=force, restart=restart) as prepared:
         carry_out(prepared, Path(out), force=force, restart=restart, threads=threads, progress=progress)
+
+
+def measure(
+    source: str | PathLike[str],
+    *,
+    text: str | PathLike[str] | None = None,
+    tokens: int = DEFAULT_TOKENS,
+    random: int = 5,
+    reading: Reading = "per-head",
+    revision: str | None = None,
+    threads: int | None = None,
+    connections: int | None = None,
+    progress: Progress | None = None,
+) -> Measurement:
+    """Runs the model, a layer at a time, and says what the loss would be without some of its attention.
+
+    On `tokens` of `text` (a file, or the built-in one) choices are made, on as many others they are judged. At the
+    default number of sublayers, `random` random choices stand beside them. Raises UnsupportedModelError if the
+    model can't be run here, TextError, and the errors of `score`.
+
+    Examples:
+        >>> measured = measure("fixtures/sotu-5m", tokens=32, random=1)
+        >>> measured.tokens, measured.passes, measured.counts
+        (32, 2, (1, 2, 3, 4))
+        >>> best = min(measured.of("influence", 2, compensated=True), key=lambda choice: choice.rise)
+        >>> best.dropped == tuple(sorted(best.dropped)), len(best.dropped)
+        (True, 2)
+    """
+    from gatenorm_stream.measuring.measure import measure_model
+
+    with open_model(open_source(source, revision=revision, connections=connections)) as model:
+        found, _ = measure_model(model, reading, text, tokens, random, threads=threads, progress=progress)
+        return found
 
 
 def verify(

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
+from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.layout import Layout
@@ -21,7 +22,7 @@ from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 from gatenorm_stream.writing.partial import SPOOL, open_partial
 from gatenorm_stream.writing.publication import remove_emptied
-from gatenorm_stream.writing.target import check_place, check_space
+from gatenorm_stream.writing.target import check_place, check_space, check_space_to_run
 from gatenorm_stream.writing.write import write_output
 
 Decide: TypeAlias = Callable[[Model], Decision]
@@ -44,6 +45,7 @@ def prepare(
     decide: Decide,
     out: Path | None = None,
     *,
+    runs: bool = False,
     dry_run: bool = False,
     force: bool = False,
     restart: bool = False,
@@ -51,8 +53,8 @@ def prepare(
     """Opens the model in `source`, decides, and checks that `out`, if there is one, can be written.
 
     What is fetched from a remote source in order to decide is kept in the `.partial` of `out`, where `carry_out`
-    finds it again. With `dry_run`, no `.partial` is made. Raises OutputError, and the errors of reading, deciding
-    and laying out.
+    finds it again: all of the weights if deciding `runs` the model. With `dry_run`, no `.partial` is made. Raises
+    OutputError, and the errors of reading, deciding and laying out.
     """
     with ExitStack() as stack:
         model = stack.enter_context(open_model(source))
@@ -65,6 +67,10 @@ def prepare(
         if target and source.remote:
             partial = stack.enter_context(open_partial(target, restart=restart))
             source.keep_in(partial / SPOOL)
+            if runs:
+                check_space_to_run(model.checkpoint, target)
+        elif runs:
+            stack.enter_context(kept(model.checkpoint))
         decision = decide(model)
         layout = lay_out(decision.plan, model)
         if out:

@@ -1,4 +1,4 @@
-"""Long work: how its progress is told, and on how many threads it runs."""
+"""Long work: how it reports progress, and on how many threads it runs."""
 
 from __future__ import annotations
 

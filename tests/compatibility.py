@@ -1,6 +1,6 @@
 """Writes docs/compatibility.md from tests/results, which the tests write where GATENORM_RESULTS names that folder.
 
-GATENORM_RESULTS=tests/results make test-families test-engines test-oldest test-vllm test-sglang
+GATENORM_RESULTS=tests/results nox -s families engines oldest vllm sglang
 python -m tests.compatibility
 """
 
@@ -42,7 +42,7 @@ hybrid layers; on the GPU by eager and sdpa attention, 8 families by sdpa's flas
   the source does.
 - **no²**: transformers has no class for it. What the other engines compute is compared with what they compute of
   the same model silenced or zeroed.
-- **no**: vLLM does not run it pruned, for the reason told [below](#not-in-vllm).
+- **no**: vLLM does not run it pruned, for the reason given [below](#not-in-vllm).
 - A single model of a family may meet a limit of the format `no-op` ([engines](engines.md)); a plan says which.
 """
 WRAPPED = """

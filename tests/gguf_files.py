@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
+from tokenizers.pre_tokenizers import ByteLevel
 
 LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCAB = 4, 256, 4, 2, 64, 256, 48
 SPREAD = 0.05
+BYTES = [*sorted(ByteLevel.alphabet()), "th"]
+"""A vocabulary that cuts any text, with the merge `t h`."""
 
 Tensors = Mapping[str, tuple[np.ndarray, str]]
 """Raw rows and the name of their type."""
@@ -74,10 +77,12 @@ def write_gguf(
     *,
     split: int | None = None,
     alignment: int | None = None,
+    tokens: Sequence[str] = (),
     **metadata: Any,
 ) -> Path:
     """`metadata` adds to the architecture's own keys, or replaces them; None leaves one out. Of `split`, so many
-    tensors go into each file, and `path` is the common beginning of their names. Gives the (first) file.
+    tensors go into each file, and `path` is the common beginning of their names. Its vocabulary cuts no text
+    unless `tokens` are `BYTES`. Gives the (first) file.
     """
     most = split or len(content)
     writer = GGUFWriter(path, architecture, split_max_tensors=split or 0)
@@ -100,9 +105,9 @@ def write_gguf(
     writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-5)
     writer.add_string("general.name", "a naïve ☃ model")
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list([f"t{n}" for n in range(VOCAB)])
-    writer.add_token_merges([f"t {n}" for n in range(VOCAB)])
-    writer.add_token_types([1] * VOCAB)
+    writer.add_token_list(tokens or [f"t{n}" for n in range(VOCAB)])
+    writer.add_token_merges(["t h"] if tokens else [f"t {n}" for n in range(VOCAB)])
+    writer.add_token_types([1] * (len(tokens) or VOCAB))
     writer.add_chat_template("{% for m in messages %}{{ m }}{% endfor %}")
     for name, (raw, dtype) in content.items():
         plain = dtype in ("F32", "F16", "F64") and raw.dtype != np.uint8

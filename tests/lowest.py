@@ -1,4 +1,4 @@
-"""Prints the lower bounds of pyproject.toml, those for pictures too, as constraints for `make test-lowest`."""
+"""Prints the lower bounds of pyproject.toml, those for pictures too, as constraints for `nox -s lowest`."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_help_shows_the_functions() -> None:
         ({"reading": "perhead"}, "there is no reading perhead; give one of per-head, joint"),
         ({"format": "noop"}, "there is no format noop; give auto, no-op"),
         ({"engines": ["lama.cpp"]}, "there is no engine lama.cpp; give some of transformers, llama.cpp"),
-        ({"drop": 2, "share": 0.2}, "drop, share and layers exclude each other"),
+        ({"drop": 2, "share": 0.2}, "drop, share, layers and max_rise exclude each other"),
     ],
 )
 def test_a_word_that_means_nothing(mistake: dict[str, Any], says: str) -> None:

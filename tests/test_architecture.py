@@ -16,6 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 APART = {"runtime": "runs inside engines", "__main__": "starts the command", "__init__": "the public names"}
 """Rooms that stand outside the order."""
 MOST_AT_THE_TOP = 14
+LONGEST = 40
 
 
 def rows(page: str) -> list[set[str]]:
@@ -90,3 +91,16 @@ def test_a_room_says_in_one_sentence_what_it_is_for(room: Path) -> None:
     said = ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8")))
     assert said
     assert len(re.findall(r"\.(\s|$)", said.partition("\n\n")[0])) == 1
+
+
+def own_lines(function: ast.FunctionDef) -> int:
+    """Of its body: what it is called with and what its docstring says are not counted."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.stem)
+def test_no_function_of_the_command_is_long(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert {f.name: own_lines(f) for f in functions if own_lines(f) > LONGEST} == {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gatenorm_stream.cli import compare, explain, families, main, prune, push, score, verify
+from gatenorm_stream.cli import compare, explain, families, main, measure, prune, push, score, verify
 from gatenorm_stream.report import progress
 from tests.checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import COMMAND, FIXTURE, Run, golden
@@ -110,7 +110,8 @@ def test_a_run_that_was_started_before_is_like_one_from_nothing(
     run: Run, tmp_path: Path, arguments: list[str]
 ) -> None:
     ours = run(*arguments)
-    done = subprocess.run(ours.args, cwd=tmp_path, capture_output=True, text=True)
+    variables = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(ours.args, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (ours.returncode, ours.stdout, ours.stderr)
 
 
@@ -183,19 +184,22 @@ finally:
 
 
 @pytest.mark.slow
-def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
+def test_examples_in_help_run(tmp_path: Path) -> None:
     """As they stand there, but for the names: MODEL, A, B, DIR. Those on the Hub are run in tests/hub."""
     for name in ("MODEL", "A", "B"):
-        (tmp_path / name).symlink_to(llama)
+        (tmp_path / name).symlink_to(FIXTURE)
+    (tmp_path / "notes.txt").write_text("The state of the union is strong, and getting stronger. " * 99)
     seen: set[str] = set()
     environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
-    commands = (prune, score, compare, verify, explain, push, families)
+    commands = (prune, score, measure, compare, verify, explain, push, families)
     for command, examples in ((None, main.EXAMPLES), *((c, c.EXAMPLES) for c in commands)):
         for line in examples.strip().splitlines():
             line = line.partition("  #")[0].strip()
             if "org/name" not in line and line not in seen:
                 seen.add(line)
                 line = line.replace("7,9-10", "1-2").replace("--drop 8", "--drop 2")
+                if re.search(r"measure|--by|--compensate", line):
+                    line += " --tokens 16"
                 if " --out DIR" in line:
                     shutil.rmtree(tmp_path / "DIR", ignore_errors=True)
                 done = subprocess.run(
@@ -206,9 +210,9 @@ def test_examples_in_help_run(llama: Path, tmp_path: Path) -> None:
 
 def test_every_option_says_what_it_takes(run: Run) -> None:
     """In words of ours, not in the names of Python's types."""
-    for command in ("prune", "score", "compare", "verify", "explain", "push", "families"):
+    for command in ("prune", "score", "measure", "compare", "verify", "explain", "push", "families"):
         for line in run(command, "--help").stdout.splitlines():
-            if match := re.match(r"  (-[hoq], )?(--[a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
+            if match := re.match(r"  (-[hoq], )?(--[][a-z-]+)( [A-Z]+)?(  +\S.*)?$", line):
                 assert match[4] or len(line) < 30, line
             else:
                 assert not line.startswith("  -"), line

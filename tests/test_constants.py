@@ -79,7 +79,7 @@ def test_no_op_writes_biases_of_the_mlp_before(dtype: str, layers: tuple[int, ..
     assert config["mlp_bias"] is True
     assert config["gatenorm"]["pruned_layers"] == list(layers)
     assert "constants" not in config["gatenorm"]
-    assert "In the place of each stands a constant vector" in (out / "README.md").read_text("utf-8")
+    assert "A constant vector takes the place of each" in (out / "README.md").read_text("utf-8")
     index = json.loads((out / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(len(data) for _, _, data in (*after.values(), *biases.values()))
 
@@ -221,7 +221,7 @@ def test_sglang_is_named(llama: Path, tmp_path: Path, run: Run) -> None:
     done = run(llama, "--dry-run", "--plan", tmp_path / "plan.json")
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stdout.split())
-    assert "not in sglang: the constants: its MLP of this form has no bias and would drop them silently" in told
+    assert "not in sglang: the constant: its MLP of this form has no bias and would drop it silently" in told
     assert "runs in transformers, llama.cpp, mlx-lm, vllm" in told
 
 

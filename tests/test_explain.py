@@ -54,6 +54,25 @@ def test_in_ascii_in_60_columns(run: Run, model: str) -> None:
             ],
         ),
         (["--reading", "stored", "--protect-first", "0"], ["(reading stored)", "as they are stored"]),
+        (
+            ["--compensate", "--tokens", "16"],
+            [
+                "The mean of its output on the text takes the place",
+                "Measured: loss",
+                "16 tokens of the built-in text",
+            ],
+        ),
+        (
+            ["--by", "influence", "--drop", "3", "--text", "text.txt", "--tokens", "16"],
+            ["Block influence is how far attention turns the stream", "16 tokens of text.txt that had no part"],
+        ),
+        (
+            ["--max-rise", "0.9", "--protect-last", "2", "--tokens", "32", "--format", "transformers"],
+            [
+                "as many as a rise of 0.9 nats a token (--max-rise 0.9) allows, which is",
+                "decided how many go, and nothing",
+            ],
+        ),
         (["--reading", "joint", "--engine", "vllm", "--format", "zeroed"], ["zeroed in 2", "to run in vllm"]),
     ],
     ids=lambda p: " ".join(p) if p[0].startswith("--") else "",
@@ -61,7 +80,9 @@ def test_in_ascii_in_60_columns(run: Run, model: str) -> None:
 def test_what_was_asked_for_and_the_commands_that_repeat_it(
     run: Run, model: str, tmp_path: Path, options: list[str], says: list[str]
 ) -> None:
-    assert run(model, "--out", "out", *options).returncode == 0
+    (tmp_path / "text.txt").write_text("The state of the union is strong, and getting stronger. " * 20)
+    done = run(model, "--out", "out", *options)
+    assert done.returncode == 0, done.stderr
     told = explained(run, "out")
     for part in says:
         assert part in " ".join(told.split()), part

@@ -74,7 +74,7 @@ def test_ctrl_c_and_sigterm(large: Path, tmp_path: Path, number: int, code: int,
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == code
     assert stderr.startswith(word)
-    assert "the same command goes on" in stderr
+    assert "the same command resumes" in stderr
     assert stderr.count("\n") == 1
     assert not out.exists()
     again = start(large, out)

@@ -168,7 +168,7 @@ def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
     class Watched:
         def __init__(self, decoder: NumpyDecoder) -> None:
             self.layers, self.embed, self.losses = decoder.layers, decoder.embed, decoder.losses
-            self._layer = decoder.layer
+            self._layer, self.added = decoder.layer, decoder.added
 
         def layer(self, number: int, stream: Any, idle: Any, settle: Any) -> Any:
             rows.append(len(stream))
@@ -386,7 +386,7 @@ def renamed(content: gguf_files.Tensors) -> dict[str, np.ndarray]:
     ],
 )
 @pytest.mark.parametrize("extra", ["biased", "slowed"])
-def test_gguf(architecture: str, dtype: str, metadata: dict[str, int], extra: str, tmp_path: Path) -> None:
+def test_gguf(architecture: str, dtype: str, metadata: Any, extra: str, tmp_path: Path) -> None:
     content = gguf_files.tensors(gguf_files.shapes(2, bias=extra == "biased"), dtype)
     divisors: np.ndarray | float = 1.0
     if extra == "slowed":
@@ -422,7 +422,7 @@ def test_gguf(architecture: str, dtype: str, metadata: dict[str, int], extra: st
     ],
 )
 def test_gguf_that_numpy_does_not_run(
-    architecture: str, metadata: dict[str, int], tensor: str | None, said: str, tmp_path: Path
+    architecture: str, metadata: Any, tensor: str | None, said: str, tmp_path: Path
 ) -> None:
     content = gguf_files.tensors(gguf_files.shapes())
     if tensor:

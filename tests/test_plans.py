@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from base64 import b64encode
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from gatenorm_stream.errors import GateNormError, PlanError
 from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.names import is_safe
+from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan, plan_from_json
 from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.scoring.scores import LayerScore
@@ -33,6 +35,7 @@ choices = st.builds(
         st.fixed_dictionaries({"drop": some}),
         st.fixed_dictionaries({"share": st.floats(0, 1, exclude_min=True, exclude_max=True)}),
         st.fixed_dictionaries({"layers": st.lists(some, min_size=1).map(tuple)}),
+        st.fixed_dictionaries({"max_rise": st.floats(0, 1e300)}),
     ),
     st.none() | some,
     some,
@@ -48,7 +51,7 @@ def plans(draw: st.DrawFn) -> Plan:
         source=draw(st.text()),
         revision=draw(st.none() | st.text()),
         family=draw(st.sampled_from(["llama", "mistral"])),
-        reading=draw(st.sampled_from(READINGS)),
+        reading=draw(st.none() | st.sampled_from(READINGS)),
         scores=tuple(LayerScore(n, draw(norms), draw(heads)) for n in range(count)),
         dropped=dropped,
         format=draw(st.sampled_from(["no-op", "zeroed"])),
@@ -56,7 +59,14 @@ def plans(draw: st.DrawFn) -> Plan:
         tool_version=draw(st.text()),
         choice=draw(st.none() | choices),
         constants=draw(st.just({}) | constants(dropped)),
+        measured=draw(st.none() | measured(count)),
     )
+
+
+def measured(layers: int) -> st.SearchStrategy[Measured]:
+    losses = st.floats(allow_nan=False, allow_infinity=False)
+    influence = st.lists(losses, min_size=layers, max_size=layers).map(tuple)
+    return st.builds(Measured, st.text(), st.text(), st.integers(), losses, losses, losses, influence)
 
 
 def constants(layers: tuple[int, ...]) -> st.SearchStrategy[dict[int, bytes]]:
@@ -164,6 +174,33 @@ def test_hostile_constants_are_what_was_written_or_a_plan_error(data: st.DataObj
 
 def test_a_plan_without_constants_says_nothing_of_them() -> None:
     assert "constants" not in PLAN.to_json()
+
+
+MEASURED = Measured("a text", "d1", 16, 2.5, 3.0, 0.1, (0.1, 0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": 3},
+        {"loss": math.nan},
+        {"error": math.inf},
+        {"pruned": "3.0"},
+        {"tokens": True},
+        {"tokens": 16.0},
+        {"influence": [0.1, 0.2, 0.3]},
+        {"influence": [0.1, 0.2, 0.3, None]},
+        {"text": None},
+        {"more": 1},
+    ],
+    ids=repr,
+)
+def test_what_was_measured_in_another_form(change: dict[str, Any]) -> None:
+    written = replace(PLAN, measured=MEASURED).to_json()
+    assert plan_from_json(written, "here").measured == MEASURED
+    with pytest.raises(PlanError, match="measured must be what was measured") as caught:
+        plan_from_json(written | {"measured": MEASURED.to_json() | change}, "here")
+    assert "\n" not in str(caught.value)
 
 
 @given(json_values)

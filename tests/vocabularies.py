@@ -38,12 +38,11 @@ def write_vocabulary(
     add_bos: bool | None = None,
     prefix: bool | None = None,
     rows: int | None = None,
+    layers: int = 1,
 ) -> Path:
-    """A Llama of one layer with random weights, of `rows` embeddings or one a token. What is None is left out of
-    the metadata.
-    """
+    """A Llama with random weights, of `rows` embeddings or one a token. What is None is left out of metadata."""
     writer = GGUFWriter(path, "llama")
-    writer.add_block_count(1)
+    writer.add_block_count(layers)
     writer.add_context_length(128)
     writer.add_embedding_length(HIDDEN)
     writer.add_feed_forward_length(HIDDEN)
@@ -69,8 +68,9 @@ def write_vocabulary(
     rng = np.random.default_rng(0)
     shapes = {"token_embd.weight": (rows or len(tokens), HIDDEN), "output_norm.weight": (HIDDEN,)}
     square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    shapes |= {f"blk.0.{name}.weight": (HIDDEN, HIDDEN) for name in square}
-    shapes |= {f"blk.0.{name}.weight": (HIDDEN,) for name in ("attn_norm", "ffn_norm")}
+    for n in range(layers):
+        shapes |= {f"blk.{n}.{name}.weight": (HIDDEN, HIDDEN) for name in square}
+        shapes |= {f"blk.{n}.{name}.weight": (HIDDEN,) for name in ("attn_norm", "ffn_norm")}
     for name, shape in shapes.items():
         writer.add_tensor(name, rng.normal(0, 0.1, shape).astype(np.float32))
     writer.write_header_to_file()

@@ -1,12 +1,14 @@
-"""Draws the pictures of docs/: the fixture model's scores, and a large model's whose norms are made up."""
+"""Draws the pictures of docs/: the fixture model's scores and losses, and the scores of a large model, made up."""
 
 from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import gatenorm_stream
+from gatenorm_stream.report.loss_picture import loss_picture
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.svg import svg
 from gatenorm_stream.scoring.scores import LayerScore
@@ -33,4 +35,7 @@ def draw(name: str, title: str, scores: tuple[LayerScore, ...]) -> None:
 
 
 draw("fixture.svg", "fixtures/sotu-5m", gatenorm_stream.score(FIXTURE))
+measured = gatenorm_stream.measure(FIXTURE, text=FIXTURE.parent / "heldout.txt", tokens=256)
+losses = loss_picture(replace(measured, model="fixtures/sotu-5m", text="fixtures/heldout.txt"))
+(HERE / "losses.svg").write_text(svg(losses), encoding="utf-8")
 draw("large.svg", "126 layers of 128 heads, made up", made_up(126, 128))

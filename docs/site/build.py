@@ -26,9 +26,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
-GUIDE = ("choosing", "scoring", "engines", "deploy", "gguf", "hub")
-REFERENCE = ("cli", "api", "compatibility")
-BEHIND = ("architecture", "performance", "reliability", "evidence", "evidence-decoders")
+GUIDE = ("measure", "choosing", "gguf", "engines", "deploy", "hub")
+REFERENCE = ("cli", "api", "scoring", "compatibility")
+BEHIND = ("evidence", "evidence-decoders", "performance", "reliability", "architecture")
 
 
 def main(folder: Path) -> int:

@@ -15,7 +15,7 @@ from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Source
 
 SPLIT_PREFIX = "split."
-"""Keys of the metadata that speak of the splitting."""
+"""Keys of the metadata that describe the splitting."""
 FIRST_BYTES = 1 << 20
 """Of a file, read at first; more if its header is longer."""
 

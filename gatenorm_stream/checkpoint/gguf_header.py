@@ -31,7 +31,7 @@ MOST_ALIGNMENT = 1 << 16
 
 
 class IncompleteError(Exception):
-    """The header goes on behind the bytes that were given."""
+    """The header continues beyond the bytes that were given."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,12 @@ class Checkpoint:
     def weight_bytes(self) -> int:
         return sum(len(t.info.data) for t in self.tensors.values())
 
+    @property
+    def unfetched_bytes(self) -> int:
+        """Of the shards, what is not on this machine yet."""
+        parts = (part for s in self.shards for part in s.file.segments(ByteRange(0, s.file.size)))
+        return sum(len(where) for where, descriptor in parts if descriptor is None)
+
     def __enter__(self) -> Self:
         return self
 

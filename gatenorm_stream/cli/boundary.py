@@ -72,7 +72,7 @@ def _line(error: Exception) -> str:
 def _how_to_go_on(kwargs: dict[str, Any]) -> str:
     out = kwargs.get("out")
     partial = out and out.with_name(out.name + ".partial")
-    return f"; {out} is untouched, the same command goes on from {partial}" if partial and partial.exists() else ""
+    return f"; {out} is untouched, the same command resumes from {partial}" if partial and partial.exists() else ""
 
 
 def _say(line: str) -> None:

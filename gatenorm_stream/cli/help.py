@@ -100,6 +100,8 @@ def _name(param: Any) -> str:
     if param.param_type_name == "argument":
         return str(param.metavar or param.name.upper())
     names = ", ".join(sorted(param.opts, key=len))
+    if param.secondary_opts:
+        names = names.replace("--", "--[no-]")
     return names if param.is_flag or param.count else f"{names} {param.metavar or param.name.upper()}"
 
 

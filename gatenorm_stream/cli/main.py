@@ -22,7 +22,7 @@ BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "V
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 EXAMPLES = """
-gatenorm-stream score MODEL                   # the scores; nothing is written
+gatenorm-stream measure MODEL                 # what each choice would cost
 gatenorm-stream MODEL --dry-run               # what would go, and what it saves
 gatenorm-stream MODEL --out DIR               # prune
 gatenorm-stream verify DIR --against MODEL    # check every byte
@@ -57,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     epilog=EXAMPLES,
-    help="Remove the attention sublayers that matter least from an LLM checkpoint: no data, no GPU, no loading of "
+    help="Remove attention sublayers from an LLM checkpoint, and measure what that costs: no GPU, no loading of "
     "the model.\n\nMODEL is a directory of safetensors, a GGUF file, or org/name[@revision] on the Hugging "
     "Face Hub.",
     context_settings=HELP_OPTIONS,

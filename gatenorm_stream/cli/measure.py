@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.fold import table_width
+from gatenorm_stream.cli.fold import folded, table_width
 from gatenorm_stream.cli.options import (
+    TOKENS,
     ConnectionsOption,
     DebugOption,
     ModelName,
@@ -20,17 +21,21 @@ from gatenorm_stream.cli.options import (
     RevisionOption,
     TextOption,
     ThreadsOption,
-    TokensOption,
 )
+from gatenorm_stream.cli.usage import UsageProblem
+
+if TYPE_CHECKING:
+    from gatenorm_stream.measuring.measured_output import MeasuredOutput
+    from gatenorm_stream.measuring.measurement import Measurement
 
 DEFAULT_TOKENS = 256
 """Fewer than where one choice is made: some thirty are judged here."""
 
 EXAMPLES = """
-gatenorm-stream measure MODEL                        # what each choice would cost
-gatenorm-stream measure MODEL --text notes.txt       # on your own text
+gatenorm-stream measure MODEL                     # what choices would cost
+gatenorm-stream measure MODEL --text notes.txt    # on your own text
 gatenorm-stream measure MODEL --plot losses.svg
-gatenorm-stream measure DIR --against MODEL          # what an output costs
+gatenorm-stream measure DIR --against MODEL       # what an output costs
 """
 
 
@@ -41,7 +46,7 @@ def measure(
         str | None, typer.Option(metavar="MODEL", help="Of an output: its source, measured beside it.")
     ] = None,
     text: TextOption = None,
-    tokens: TokensOption = None,
+    tokens: Annotated[int | None, TOKENS(show_default=str(DEFAULT_TOKENS))] = None,
     random: Annotated[
         int, typer.Option(metavar="N", min=0, max=100, help="Random choices beside them; 5 by default.")
     ] = 5,
@@ -58,8 +63,8 @@ def measure(
     debug: DebugOption = False,
 ) -> None:
     """Run MODEL, and show what the loss would be without some of its attention."""
-    from gatenorm_stream.measuring.measure import measure_model
-    from gatenorm_stream.report.measurement_table import measurement_lines
+    from gatenorm_stream.families.open import open_model
+    from gatenorm_stream.report.measurement_table import measurement_lines, output_lines
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
 
@@ -67,27 +72,42 @@ def measure(
         from gatenorm_stream.report.plot import check_plot
 
         check_plot(plot)
-    begun = time.monotonic()
+    begun, count = time.monotonic(), tokens or DEFAULT_TOKENS
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
-        measured, sizes = measure_model(
-            source,
-            reading,
-            text,
-            tokens or DEFAULT_TOKENS,
-            random,
-            threads=threads,
-            progress=meter.report,
-        )
-    if plot:
-        from gatenorm_stream.report.loss_picture import loss_picture
-        from gatenorm_stream.report.plot import plot as draw
+        with open_model(source, pruned=True) as read:
+            found: Measurement | MeasuredOutput
+            if against or read.pruned:
+                if plot:
+                    raise UsageProblem(
+                        "--plot draws what choices cost, and this is the output of one; leave it out"
+                    )
+                from gatenorm_stream.measuring.measured_output import measure_output
 
-        draw(loss_picture(measured), plot)
+                other = open_source(against, connections=connections, note=meter.note) if against else None
+                found = measure_output(read, other, text, count, threads=threads, progress=meter.report)
+                lines = [folded(line) for line in output_lines(found)]
+            else:
+                from gatenorm_stream.measuring.measure import measure_model
+
+                found, saved = measure_model(
+                    read, reading, text, count, random, threads=threads, progress=meter.report
+                )
+                seconds = time.monotonic() - begun
+                lines = [folded(n) for n in measurement_lines(found, saved, table_width(), seconds)]
+    if plot:
+        _draw(found, plot)
+        lines += ["", f"wrote {plot}"]
     if json_:
-        typer.echo(json.dumps(measured.to_json(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     elif not quiet:
-        for line in measurement_lines(measured, sizes, table_width(), time.monotonic() - begun):
-            typer.echo(line)
-        if plot:
-            typer.echo(f"\nwrote {plot}")
+        typer.echo("\n".join(lines))
+
+
+def _draw(found: Measurement | MeasuredOutput, plot: Path) -> None:
+    from gatenorm_stream.measuring.measurement import Measurement
+    from gatenorm_stream.report.loss_picture import loss_picture
+    from gatenorm_stream.report.plot import plot as draw
+
+    assert isinstance(found, Measurement)
+    draw(loss_picture(found), plot)

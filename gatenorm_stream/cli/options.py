@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,15 +48,13 @@ TextOption = Annotated[
         metavar="FILE", help="Plain text to run the model on; a built-in one by default.", rich_help_panel=MEASURE
     ),
 ]
-TokensOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=16,
-        help="Tokens of it to choose on, and as many others to judge on; 512 by default.",
-        rich_help_panel=MEASURE,
-    ),
-]
+TOKENS = partial(
+    typer.Option,
+    metavar="N",
+    min=16,
+    help="Tokens of it to choose on, and as many others to judge on.",
+    rich_help_panel=MEASURE,
+)
 ThreadsOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads to use; all processors by default.")
 ]
@@ -100,21 +99,22 @@ def chosen(
     plan: Path | None,
     protect_first: int | None,
     protect_last: int,
+    max_rise: float | None = None,
 ) -> Choice:
     """Raises UsageProblem if more than one of the ways to choose is used."""
     from gatenorm_stream.scoring.selection import Choice
 
-    given = {"--drop": drop, "--share": share, "--layers": layers, "--plan": plan}
+    given = {"--drop": drop, "--share": share, "--layers": layers, "--max-rise": max_rise, "--plan": plan}
     used = [name for name, value in given.items() if value is not None]
     if len(used) > 1:
         raise UsageProblem(f"{' and '.join(used)} exclude each other; give one")
-    return Choice(drop, share, _layers(layers), protect_first, protect_last)
+    return Choice(drop, share, _layers(layers), protect_first, protect_last, max_rise)
 
 
 def check_plan_alone(**beside: object) -> None:
     """Raises UsageProblem if one of these options, which a saved plan answers itself, is given beside it."""
-    if given := [f"--{name.replace('_', '-')}" for name, value in beside.items() if value]:
-        raise UsageProblem(f"--plan says itself what {' and '.join(given)} would; leave that out")
+    if given := [f"--{name.replace('_', '-')}" for name, value in beside.items() if value not in (None, [])]:
+        raise UsageProblem(f"--plan already settles {' and '.join(given)}; leave that out")
 
 
 def _layers(text: str | None) -> tuple[int, ...] | None:

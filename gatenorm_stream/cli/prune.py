@@ -17,6 +17,7 @@ from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
     MEASURE,
     READING,
+    TOKENS,
     WHAT_GOES,
     ConnectionsOption,
     DebugOption,
@@ -29,7 +30,6 @@ from gatenorm_stream.cli.options import (
     ShareOption,
     TextOption,
     ThreadsOption,
-    TokensOption,
     check_plan_alone,
     chosen,
 )
@@ -41,8 +41,9 @@ from gatenorm_stream.scoring.readings import Reading, describe_reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
-    from gatenorm_stream.planning.decide import Decision, Wanted
+    from gatenorm_stream.planning.decide import By, Decision, Wanted
     from gatenorm_stream.pruning import Prepared
+    from gatenorm_stream.scoring.selection import Choice
     from gatenorm_stream.work import Progress
 
 OUTPUT = "Output"
@@ -50,6 +51,8 @@ EXAMPLES = """
 gatenorm-stream MODEL --out DIR                      # a fifth of the layers
 gatenorm-stream MODEL --out DIR --drop 8             # the 8 least coupled
 gatenorm-stream MODEL --out DIR --layers 7,9-10      # exactly these layers
+gatenorm-stream MODEL --out DIR --by influence       # chosen by a run of it
+gatenorm-stream MODEL --out DIR --compensate         # a constant instead
 gatenorm-stream MODEL --out DIR --engine llama.cpp   # for llama.cpp
 gatenorm-stream MODEL --dry-run --json > plan.json   # the plan alone,
 gatenorm-stream MODEL --out DIR --plan plan.json     # and carried out later
@@ -66,19 +69,20 @@ ByOption = Annotated[
         show_default="gate-norm",
     ),
 ]
+Tokens = Annotated[int | None, TOKENS(show_default="512")]
 MaxRise = Annotated[
     float | None,
     typer.Option(
         metavar="NATS",
-        help="As many as leave the measured loss below this rise, in nats a token.",
-        rich_help_panel=MEASURE,
+        help="As many as keep the measured rise of the loss at this or below, in nats a token.",
+        rich_help_panel=WHAT_GOES,
     ),
 ]
 Compensate = Annotated[
     bool | None,
     typer.Option(
         "--compensate/--no-compensate",
-        help="Put the mean of what each attention put out in its place, or nothing.",
+        help="Replace each attention that goes by the mean of its output, or by nothing.",
         rich_help_panel=MEASURE,
     ),
 ]
@@ -150,7 +154,7 @@ def prune(
     max_rise: MaxRise = None,
     compensate: Compensate = None,
     text: TextOption = None,
-    tokens: TokensOption = None,
+    tokens: Tokens = None,
     reading: ReadingIfGiven = None,
     format: Format = None,
     engine: Engines = None,
@@ -170,49 +174,70 @@ def prune(
         raise UsageProblem("give --out DIR, or --dry-run to only see the plan")
     if push_to and dry_run:
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
-    choice = chosen(drop, share, layers, plan, protect_first, protect_last)
-    if plan:
-        check_plan_alone(
-            by=by,
-            max_rise=max_rise,
-            compensate=compensate,
-            text=text,
-            tokens=tokens,
-            reading=reading,
-            format=format,
-            engine=engine,
-            protect_first=protect_first,
-        )
-    from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
+    choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
+    wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine)
     from gatenorm_stream.pruning import carry_out, prepare
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
 
-    wanted = Wanted(
-        choice,
-        by or "gate-norm",
-        reading or "per-head",
-        compensate,
-        max_rise,
-        text,
-        tokens or DEFAULT_TOKENS,
-        format or "auto",
-        tuple(engine or ()),
-    )
     begun = time.monotonic()
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         decide = partial(_again, plan) if plan else partial(_decide, wanted, threads, meter.report)
-        with prepare(source, decide, out, dry_run=dry_run, force=force, restart=restart) as prepared:
+        runs = plan is None and wanted.may_run
+        with prepare(source, decide, out, runs=runs, dry_run=dry_run, force=force, restart=restart) as prepared:
             repository = repository_for(push_to, prepared.layout) if push_to else None
             with meter.pause():
                 _show_plan(prepared, json_, quiet)
             if out and not dry_run:
                 carry_out(prepared, out, force=force, restart=restart, threads=threads, progress=meter.report)
     if not (quiet or json_):
-        _show_end(model, None if dry_run else out, time.monotonic() - begun)
+        measured = prepared.decision.plan.measured is not None
+        _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)
     if out and repository:
         upload(out, repository, quiet=quiet or json_)
+
+
+def _wanted(
+    choice: Choice,
+    plan: Path | None,
+    by: By | None,
+    reading: Reading | None,
+    compensate: bool | None,
+    text: Path | None,
+    tokens: int | None,
+    format: str | None,
+    engine: list[Engine] | None,
+) -> Wanted:
+    """Raises UsageProblem for an option that another one makes pointless."""
+    from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
+
+    if plan:
+        check_plan_alone(
+            by=by,
+            compensate=compensate,
+            text=text,
+            tokens=tokens,
+            reading=reading,
+            format=format,
+            engine=engine,
+            protect_first=choice.protect_first,
+        )
+    if reading and by == "influence":
+        raise UsageProblem("--reading is Gate-Norm's; leave it out beside --by influence")
+    wanted = Wanted(
+        choice,
+        by or "gate-norm",
+        reading or "per-head",
+        compensate,
+        text,
+        tokens or DEFAULT_TOKENS,
+        format or "auto",
+        tuple(engine or ()),
+    )
+    if (text or tokens) and not wanted.may_run:
+        raise UsageProblem("--text and --tokens are for --by influence, --compensate or --max-rise; give one too")
+    return wanted
 
 
 def _decide(wanted: Wanted, threads: int | None, progress: Progress, model: Model) -> Decision:
@@ -248,9 +273,12 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 
 
-def _show_end(model: str, out: Path | None, seconds: float) -> None:
+def _show_end(model: str, out: Path | None, seconds: float, *, measured: bool) -> None:
     if out is None:
         typer.echo("dry run: nothing was written")
         return
     typer.echo(f"wrote {out} in {seconds:.1f} s")
-    typer.echo(f"next: gatenorm-stream verify {shlex.quote(str(out))} --against {shlex.quote(model)}")
+    both = f"{shlex.quote(str(out))} --against {shlex.quote(model)}"
+    typer.echo(f"next: gatenorm-stream verify {both}")
+    if not measured:
+        typer.echo(f"not measured: gatenorm-stream measure {both}")

@@ -29,7 +29,7 @@ def push(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Upload an output to a private repository on the Hub; the same command goes on after a failure."""
+    """Upload an output to a private repository on the Hub; after a failure the same command resumes."""
     from gatenorm_stream.errors import OutputError
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.verifying.verify import verify
@@ -43,7 +43,7 @@ def push(
 
 
 def repository_for(name: str, layout: Layout) -> Target:
-    """Made before anything is written, so that a name or token that won't do is told first."""
+    """Made before anything is written, so that a bad name or token is reported first."""
     from gatenorm_stream.sources.source import Kind
     from gatenorm_stream.writing.upload import prepare
 
@@ -72,6 +72,6 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
         page = push_files(out, [*read_record(out)[1], RECORD], target)
     except HubError as error:
         again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
-        raise HubError(f"{error} ({out} is whole; `{again}` goes on)") from error
+        raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error
     if not quiet:
         typer.echo(f"uploaded {out} to {page} (private)")

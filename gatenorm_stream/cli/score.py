@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,11 @@ from gatenorm_stream.cli.options import (
     chosen,
 )
 from gatenorm_stream.cli.shown_scores import show_scores
+
+if TYPE_CHECKING:
+    from gatenorm_stream.families.model import Model
+    from gatenorm_stream.scoring.readings import Reading
+    from gatenorm_stream.scoring.scores import LayerScore
 
 EXAMPLES = """
 gatenorm-stream score MODEL
@@ -85,15 +90,7 @@ def score(
 
         draw(score_picture(source.title, reading, scores, dropped), plot)
     if json_:
-        report = {
-            "model": source.title,
-            "revision": source.revision,
-            "reading": reading,
-            "family": read.family.model_type,
-            "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in scores],
-            "dropped": list(dropped),
-        }
-        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        _print_json(read, reading, scores, dropped)
     elif not quiet:
         from gatenorm_stream.report.summary import model_line
         from gatenorm_stream.scoring.readings import describe_reading
@@ -103,3 +100,16 @@ def score(
         show_scores(scores, dropped, choice)
         if plot:
             typer.echo(f"\nwrote {plot}")
+
+
+def _print_json(model: Model, reading: Reading, scores: tuple[LayerScore, ...], dropped: tuple[int, ...]) -> None:
+    source = model.checkpoint.source
+    report = {
+        "model": source.title,
+        "revision": source.revision,
+        "reading": reading,
+        "family": model.family.model_type,
+        "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in scores],
+        "dropped": list(dropped),
+    }
+    typer.echo(json.dumps(report, indent=1, ensure_ascii=False))

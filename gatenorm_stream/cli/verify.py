@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -43,3 +44,5 @@ def verify(
         compared = f", each the same as in {against}" if against else ""
         counted = f"{verified.files} files, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
         typer.echo(folded(f"verified {out}: {counted}{compared}"))
+        measure = f"gatenorm-stream measure {shlex.quote(str(out))} --against {shlex.quote(against or 'MODEL')}"
+        typer.echo(folded(f"that is its bytes; its quality: {measure}"))

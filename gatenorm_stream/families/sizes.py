@@ -30,7 +30,7 @@ def size(config: Config, key: str, where: str, default: int | None = None) -> in
 
 
 def optional_size(config: Config, key: str, where: str) -> int | None:
-    """None if the config does not tell. Raises CheckpointError if it tells something else than a size."""
+    """None if the config does not say. Raises CheckpointError if it gives something other than a size."""
     if all(config.get(k) is None for k in (key, *SYNONYMS.get(key, ()))):
         return None
     return size(config, key, where)

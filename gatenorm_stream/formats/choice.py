@@ -14,7 +14,7 @@ from gatenorm_stream.formats.engines import ENGINES
 from gatenorm_stream.formats.gguf_zeroed import GGUF_ZEROED
 from gatenorm_stream.formats.no_op import NO_OP
 from gatenorm_stream.formats.transformers import TRANSFORMERS
-from gatenorm_stream.formats.zeroed import ZEROED
+from gatenorm_stream.formats.zeroed import NO_CONSTANTS, ZEROED
 from gatenorm_stream.sources.source import Kind
 
 FORMATS = {f.name: f for f in (NO_OP, TRANSFORMERS, ZEROED)}
@@ -31,6 +31,11 @@ class FormatChoice:
     limits: tuple[Obstacle, ...]
     passed_over: tuple[tuple[Format, Obstacle], ...] = ()
     cautions: tuple[str, ...] = ()
+
+    @property
+    def holds_constants(self) -> bool:
+        """Whether constants that stand in the place of attention are written."""
+        return NO_CONSTANTS not in self.cautions
 
     @property
     def engines(self) -> tuple[str, ...]:

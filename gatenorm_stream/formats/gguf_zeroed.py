@@ -9,7 +9,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.constants import stored_as
 from gatenorm_stream.formats.deci import LLAMA_CPP_ONLY
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Limits
-from gatenorm_stream.formats.zeroed import PLAIN, ZEROED
+from gatenorm_stream.formats.zeroed import NO_CONSTANTS, ZEROED
 
 TAKE_A_BIAS = frozenset({"llama"})
 """Architectures whose output projection may have a bias or not, in each layer (tests/engines)."""
@@ -17,7 +17,7 @@ TAKE_A_BIAS = frozenset({"llama"})
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     plain = compensated and not _holds_constants(model, dropped)
-    return Limits((LLAMA_CPP_ONLY,), (PLAIN,) if plain else ())
+    return Limits((LLAMA_CPP_ONLY,), (NO_CONSTANTS,) if plain else ())
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:

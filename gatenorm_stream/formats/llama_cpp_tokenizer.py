@@ -16,7 +16,7 @@ from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.formats.edit import Limits, Obstacle
 
 LLAMA_3_VOCABULARY = 128256
-CAUTION = "llama.cpp cuts text into other tokens (its converter loses the merge order): docs/engines.md mends it"
+CAUTION = "llama.cpp cuts text into other tokens (its converter loses the merge order): docs/engines.md has the fix"
 
 
 def tokenizer_limits(checkpoint: Checkpoint) -> Limits:

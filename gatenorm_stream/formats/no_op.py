@@ -2,7 +2,7 @@
 
 Each layer's `block_configs` entry says whether it has attention. llama.cpp, mlx-lm, vLLM and SGLang read that;
 transformers, which does not, runs the file that travels along (`runtime/modeling_gatenorm.py`). The form is that of
-Llama: docs/engines.md tells what each engine demands and where in its sources it does.
+Llama: docs/engines.md says what each engine demands and why.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         reason = "the constants would be the biases of its MLP, which has some already"
         found.append(Obstacle(EVERY_ENGINE, "mlp_bias=true", reason, way_out=OTHER_PLACE))
     elif compensated or config.get("mlp_bias"):
-        field = "the constants" if compensated else "mlp_bias=true"
-        notice = f"its MLP of this form has no bias and would drop {'them' if compensated else 'it'} silently"
+        field = "the constant" if compensated else "mlp_bias=true"
+        notice = "its MLP of this form has no bias and would drop it silently"
         found.append(Obstacle(frozenset({"sglang"}), field, notice, notice=True))
     if compensated and 0 in dropped:
         reason = "its constant would be the bias of a layer before it, and there is none"

@@ -10,11 +10,13 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.constants import beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits
 
-PLAIN = "zeroed holds no constants in this model, whose output projections have no bias: it is written without them"
+NO_CONSTANTS = (
+    "zeroed holds no constants in this model, whose output projections have no bias: it is written without them"
+)
 
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
-    return Limits(cautions=(PLAIN,) if compensated and not _biases(model, dropped) else ())
+    return Limits(cautions=(NO_CONSTANTS,) if compensated and not _biases(model, dropped) else ())
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:

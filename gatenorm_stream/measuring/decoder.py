@@ -29,5 +29,11 @@ class Decoder(Protocol):
         Attention of rows in `idle`, (rows,), need not be computed: it is given to `settle` as zeros.
         """
 
+    def added(self, number: int, attention: Stream) -> Stream:
+        """What the stream gets when the attention of layer `number` puts out `attention`; both of a stream's shape.
+
+        In most families the same; some have a norm or a factor in between. Only from within `settle`.
+        """
+
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
         """Nats of each predicted token, (rows, length - 1): final norm, head a block of rows at a time."""

@@ -131,7 +131,7 @@ def run(
         rows = _rows(variants, layer)
         if rows != tuple(sources):
             stream = stream[[sources[row.before(layer)] for row in rows]]
-        attention = _Attention(layer, rows, means)
+        attention = _Attention(layer, rows, means, decoder)
         stream = decoder.layer(layer, stream, attention.idle, attention.settle)
         sublayers += attention.seen
         if not attention.seen and any(layer in v.dropped for v in variants):
@@ -176,8 +176,9 @@ def _rows(variants: Sequence[Variant], layer: int) -> tuple[_Row, ...]:
 class _Attention:
     """One layer's: looks at the whole model's, and replaces those of variants that drop it."""
 
-    def __init__(self, layer: int, rows: Sequence[_Row], means: dict[Path, Constant]) -> None:
+    def __init__(self, layer: int, rows: Sequence[_Row], means: dict[Path, Constant], decoder: Decoder) -> None:
         self._layer = layer
+        self._added = decoder.added
         self._replaced = {place: row for place, row in enumerate(rows) if row.replaced(layer) is not None}
         self._means = means
         self.seen: list[Sublayer] = []
@@ -190,7 +191,8 @@ class _Attention:
 
     def settle(self, stream: Stream, attention: Stream) -> None:
         own = attention[0]
-        self.seen.append(Sublayer(self._layer, influence(stream[0], own), constant_share(own), mean_output(own)))
+        turned = influence(stream[0], self._added(self._layer, attention[:1])[0])
+        self.seen.append(Sublayer(self._layer, turned, constant_share(own), mean_output(own)))
         for place, row in self._replaced.items():
             if row.choosing and row.replaced(self._layer) == MEAN:
                 self._means[row.path] = mean_output(attention[place])

@@ -1,23 +1,18 @@
-"""A model in a source is measured: scored, run, and judged with some of its attention gone."""
+"""A model is measured: scored, run, and judged with some of its attention gone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.open import open_model
+from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import read_sample
 from gatenorm_stream.measuring.study import study
 from gatenorm_stream.scoring.readings import Reading, check_reading
 from gatenorm_stream.scoring.score import scored
-from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 
 
@@ -31,7 +26,7 @@ class Saved:
 
 
 def measure_model(
-    source: Source,
+    model: Model,
     reading: Reading,
     text: str | PathLike[str] | None,
     tokens: int,
@@ -40,49 +35,38 @@ def measure_model(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Measurement, Saved]:
-    """Reads all weights of the model a few times, never loads it, and closes `source`.
+    """Reads all its weights a few times, and never loads them.
 
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
     check_reading(reading)
-    with open_model(source) as model, _kept(source):
+    with kept(model.checkpoint):
         sample = read_sample(model.checkpoint, text, tokens)
-        scores = scored(model, reading, threads=threads, progress=progress)
         size = model.checkpoint.weight_bytes
 
         def steps(number: int, done: int, total: int) -> None:
             if progress:
                 progress(f"pass {number + 1}", size * done // total, size, "")
 
-        with open_decoder(model, threads=threads) as decoder:
+        with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
+            scores = scored(model, reading, threads=threads, progress=progress)
             found = study(decoder, sample.texts, scores, hidden=model.hidden, draws=draws, steps=steps)
-        by_layer = {s.layer: s for s in found.sublayers}
-        layers = (
-            MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores
-        )
-        measurement = Measurement(
-            source.title,
-            reading,
-            sample.name,
-            sample.digest,
-            len(sample.texts.judging),
-            found.loss,
-            tuple(layers),
-            found.choices,
-            found.passes,
-        )
-        return measurement, _saved(model)
-
-
-@contextmanager
-def _kept(source: Source) -> Iterator[None]:
-    """A remote model's weights are fetched once, into a temporary directory, and read there by later passes."""
-    if source.keeps:
-        yield
-        return
-    with TemporaryDirectory(prefix="gatenorm-") as folder:
-        source.keep_in(Path(folder))
-        yield
+    by_layer = {s.layer: s for s in found.sublayers}
+    layers = (
+        MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores
+    )
+    measurement = Measurement(
+        model.checkpoint.source.title,
+        reading,
+        sample.name,
+        sample.digest,
+        len(sample.texts.judging),
+        found.loss,
+        tuple(layers),
+        found.choices,
+        found.passes,
+    )
+    return measurement, _saved(model)
 
 
 def _saved(model: Model) -> Saved:

@@ -2,7 +2,7 @@
 
 Memory holds a widened block a thread and the activations of the tokens: the stream twice, and of what is wider
 about `ACTIVATION_BYTES` at once. Where the tokens are too many for that, they go through a sublayer in groups, for
-each of which its matrices are read again (of a remote model, which would be fetched again, all go at once). BLAS
+each of which its matrices are read again (of a remote model that is not kept, all go at once). BLAS
 should run one thread for each of ours: the command sets OPENBLAS_NUM_THREADS=1 and its like before numpy is loaded.
 """
 
@@ -101,6 +101,9 @@ class NumpyDecoder:
         for group in self._groups_of_tokens(layer, len(tokens)):
             tokens[group] += self._mlp(layer, tokens[group], following)
         return out
+
+    def added(self, number: int, attention: Stream) -> Stream:
+        return attention
 
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
         """Raises CheckpointError if one is not finite."""
@@ -214,7 +217,7 @@ class NumpyDecoder:
         yield from _slices(tokens, self._tokens_at_once(2 * self._llama.hidden + layer.gate.outputs, tokens))
 
     def _tokens_at_once(self, wide: int, tokens: int) -> int:
-        if self._llama.source.remote:
+        if not self._llama.source.keeps:
             return tokens
         return max(FEWEST_TOKENS, ACTIVATION_BYTES // (4 * wide))
 

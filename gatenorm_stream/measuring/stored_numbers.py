@@ -78,7 +78,7 @@ class Matrix:
         for first in range(start, stop, step):
             last = min(first + step, stop)
             where = tensor.range.part(first * dtype.itemsize, last * dtype.itemsize)
-            raw = np.frombuffer(tensor.shard.file.fetch(where), dtype)
+            raw = np.frombuffer(tensor.shard.file.read(where), dtype)
             part = out[first - start : last - start]
             if widened(tensor.dtype) is np.float32:
                 widen_into(part, raw, tensor.dtype)
@@ -122,7 +122,7 @@ class Mxfp4:
     @staticmethod
     def _of(tensor: Tensor, expert: int) -> npt.NDArray[np.uint8]:
         count = tensor.info.elements // tensor.shape[0]
-        return np.frombuffer(tensor.shard.file.fetch(tensor.range.part(expert * count, (expert + 1) * count)), "u1")
+        return np.frombuffer(tensor.shard.file.read(tensor.range.part(expert * count, (expert + 1) * count)), "u1")
 
 
 def stored(checkpoint: Checkpoint, name: str) -> Stored | None:

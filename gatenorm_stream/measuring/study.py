@@ -146,12 +146,20 @@ class Passes:
 
 
 def _choice(asked: Asked, losses: Losses, whole: Losses) -> MeasuredChoice:
-    rises = losses - whole
-    error = float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
-    variant = asked.variant
+    rises, variant = losses - whole, asked.variant
     return MeasuredChoice(
-        asked.by, variant.dropped, variant.compensated, float(losses.mean()), float(rises.mean()), error
+        asked.by,
+        variant.dropped,
+        variant.compensated,
+        float(losses.mean()),
+        float(rises.mean()),
+        standard_error(rises),
     )
+
+
+def standard_error(rises: Losses) -> float:
+    """Of their mean, each token taken as drawn by itself."""
+    return float(rises.std(ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else math.inf
 
 
 def _asked(by: By, scores: Sequence[LayerScore], numbers: Sequence[int]) -> Iterator[Asked]:

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from gatenorm_stream.errors import TextError
 
+BUILT_IN_NAME = "the built-in text"
 BUILT_IN = Path(__file__).with_name("built_in.txt")
 MARK = "\n=====\n"
 """Stands between the pieces of the text in the package."""
@@ -30,7 +31,7 @@ class Text:
 def built_in_text() -> Text:
     """About 2,000 tokens in each part, of the same kinds: pieces of either stand in the file by turns."""
     pieces = BUILT_IN.read_text("utf-8").removesuffix("\n").split(MARK)
-    return _text("the built-in text", "\n\n".join(pieces[0::2]), "\n\n" + "\n\n".join(pieces[1::2]))
+    return _text(BUILT_IN_NAME, "\n\n".join(pieces[0::2]), "\n\n" + "\n\n".join(pieces[1::2]))
 
 
 def read_text(path: str | os.PathLike[str]) -> Text:

@@ -17,13 +17,15 @@ from gatenorm_stream.scoring.selection import Choice, select
 
 By: TypeAlias = Literal["gate-norm", "influence"]
 DEFAULT_TOKENS = 512
+COMPENSATE = False
+"""Whether constants are put in the place of what goes, where nobody says so and numpy runs the model."""
 
 
 @dataclass(frozen=True)
 class Decision:
     """The plan, and why its format was chosen.
 
-    `following` is the rise, in nats a token, if one sublayer more had gone than `Wanted.max_rise` allows.
+    `following` is the rise, in nats a token, if one sublayer more had gone than `Choice.max_rise` allows.
     """
 
     plan: Plan
@@ -35,20 +37,25 @@ class Decision:
 class Wanted:
     """What a user asked for. `reading` matters where Gate-Norm chooses.
 
-    The model is run if influence chooses, constants are wanted, or the loss may rise by `max_rise` nats a token and
-    no further: on `tokens` of `text`, and as many others to judge on. None for `compensate` is the default, for
-    `text` the built-in one.
+    The model is run if influence chooses, constants are wanted, or `choice` names the largest rise of the loss: on
+    `tokens` of `text`, and as many others to judge on. None for `compensate` is the default, for `text` the
+    built-in one.
     """
 
     choice: Choice = field(default_factory=Choice)
     by: By = "gate-norm"
     reading: Reading = "per-head"
     compensate: bool | None = None
-    max_rise: float | None = None
     text: str | PathLike[str] | None = None
     tokens: int = DEFAULT_TOKENS
     format: str = "auto"
     engines: tuple[str, ...] = ()
+
+    @property
+    def may_run(self) -> bool:
+        """Whether the model is run, or by default is where numpy can."""
+        compensated = COMPENSATE if self.compensate is None else self.compensate
+        return self.by == "influence" or compensated or self.choice.max_rise is not None
 
 
 def decide_by_scores(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
-from gatenorm_stream.errors import SelectionError
+from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.planning.decide import Decision, Wanted, decide_by_scores
+from gatenorm_stream.planning.decide import COMPENSATE, By, Decision, Wanted, decide_by_scores
 from gatenorm_stream.scoring.readings import check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.work import Progress
-
-COMPENSATE = False
-"""Whether constants are put in the place of what goes, where nobody says so and numpy runs the model."""
 
 
 def decide_for(
@@ -30,13 +28,27 @@ def decide_for(
     CheckpointError for damage.
     """
     check_reading(wanted.reading)
-    if wanted.max_rise is not None and (wanted.choice.drop or wanted.choice.share or wanted.choice.layers):
-        raise SelectionError("the largest rise says how many go; give no number, share or layers beside it")
-    if wanted.by == "gate-norm" and scores is None:
-        scores = scored(model, wanted.reading, threads=threads, progress=progress)
+    if wanted.by not in get_args(By):
+        raise GateNormError(f"nothing chooses by {wanted.by}; give one of {', '.join(get_args(By))}")
+    wanted.choice.check()
     compensate = _compensates(model, wanted)
-    if wanted.by == "gate-norm" and not compensate and wanted.max_rise is None:
-        return decide_by_scores(model, tuple(scores or ()), wanted)
+    if wanted.by == "gate-norm" and not compensate and wanted.choice.max_rise is None:
+        found = scores or scored(model, wanted.reading, threads=threads, progress=progress)
+        return decide_by_scores(model, tuple(found), wanted)
+    from gatenorm_stream.measuring.kept import kept
+
+    with kept(model.checkpoint):
+        return _decide_by_measuring(model, wanted, scores, compensate, threads, progress)
+
+
+def _decide_by_measuring(
+    model: Model,
+    wanted: Wanted,
+    scores: Sequence[LayerScore] | None,
+    compensate: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> Decision:
     from gatenorm_stream.measuring.open import open_decoder
     from gatenorm_stream.measuring.sample import read_sample
     from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
@@ -48,9 +60,12 @@ def decide_for(
         if progress:
             progress("measuring", size * done // total, size, f"pass {number + 1}")
 
-    with open_decoder(model, threads=threads) as decoder:
-        given = scores if wanted.by == "gate-norm" else None
-        return decide_by_measuring(model, decoder, sample, given, wanted, compensate=compensate, steps=steps)
+    with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
+        if wanted.by == "influence":
+            scores = None
+        elif scores is None:
+            scores = scored(model, wanted.reading, threads=threads, progress=progress)
+        return decide_by_measuring(model, decoder, sample, scores, wanted, compensate=compensate, steps=steps)
 
 
 def _compensates(model: Model, wanted: Wanted) -> bool:

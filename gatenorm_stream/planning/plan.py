@@ -127,7 +127,10 @@ def plan_from_json(data: Any, where: str) -> Plan:
         bad("engines", f"a list of {', '.join(ENGINES)}")
     choice = _choice(data["choice"]) if "choice" in data else None
     if "choice" in data and not choice:
-        bad("choice", "what was asked for: drop, share, layers, protect_first, protect_last, as far as given")
+        bad(
+            "choice",
+            "what was asked for: drop, share, layers, max_rise, protect_first, protect_last, as far as given",
+        )
     constants = read_constants(data["constants"], tuple(dropped)) if "constants" in data else {}
     if constants is None:
         bad("constants", "a vector of finite float32 in base64 for each dropped layer, all of one length")
@@ -181,16 +184,18 @@ def _choice(given: Any) -> Choice | None:
     """None if `given` is not in the form that `_asked` gives."""
     if not isinstance(given, dict) or type(given.get("protect_last")) is not int:
         return None
-    drop, share, layers, first = (given.get(k) for k in ("drop", "share", "layers", "protect_first"))
+    names = ("drop", "share", "layers", "protect_first", "max_rise")
+    drop, share, layers, first, rise = (given.get(k) for k in names)
     fits = (
         all(n is None or type(n) is int for n in (drop, first))
         and (share is None or (type(share) is float and 0 < share < 1))
         and (layers is None or (isinstance(layers, list) and all(type(n) is int for n in layers)))
-        and [drop, share, layers].count(None) >= 2
+        and (rise is None or (type(rise) is float and 0 <= rise <= sys.float_info.max))
+        and [drop, share, layers, rise].count(None) >= 3
     )
     if not fits:
         return None
-    return Choice(drop, share, None if layers is None else tuple(layers), first, given["protect_last"])
+    return Choice(drop, share, None if layers is None else tuple(layers), first, given["protect_last"], rise)
 
 
 def _scores(layers: Any) -> tuple[LayerScore, ...]:

@@ -6,16 +6,18 @@ from typing import Any
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.names import CARD
+from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.ranges import ByteRange
 
 LARGEST_CARD = 1 << 20
 CARRIED_OVER = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
-TAGS = ("gate-norm", "pruned")
+TAG = "pruned"
+GATE_NORM = "gate-norm"
 RELATION = "finetune"
 """Of the four that the Hub knows (adapter, merge, quantized, finetune), the one for another model made of one."""
 
 
-def front_matter(model: Model) -> str:
+def front_matter(model: Model, plan: Plan) -> str:
     """YAML that the Hub accepts. What the source's card has in another form than the Hub's is left out."""
     from huggingface_hub.repocard_data import ModelCardData
 
@@ -24,7 +26,8 @@ def front_matter(model: Model) -> str:
     base = _base(model, found)
     origin = {"base_model": base, "base_model_relation": RELATION} if base else {}
     tags = [tag for tag in _listed(found.get("tags")) if _is_text(tag)]
-    data = ModelCardData(**carried, **origin, tags=[*dict.fromkeys([*tags, *TAGS])])
+    own = [GATE_NORM, TAG] if plan.reading else [TAG]
+    data = ModelCardData(**carried, **origin, tags=[*dict.fromkeys([*tags, *own])])
     return data.to_yaml()
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gatenorm_stream.formats.choice import FORMATS
+from gatenorm_stream.measuring.text import BUILT_IN_NAME
+from gatenorm_stream.planning.decide import DEFAULT_TOKENS
+from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list, si
@@ -57,8 +60,8 @@ def why(plan: Plan) -> Iterator[str]:
     if plan.choice and plan.choice.layers is None:
         yield from _passed_over(plan, plan.choice, ranks)
     if plan.constants:
-        yield "In the place of each removed attention stands the mean of what it put out on the text."
-    yield f"{measured_line(plan.measured)}." if plan.measured else CAUTION
+        yield "The mean of its output on the text takes the place of each attention that went."
+    yield f"{_sentence(measured_line(plan.measured, plan.choice))}." if plan.measured else CAUTION
 
 
 def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
@@ -70,12 +73,26 @@ def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
         yield "chosen anew", shlex.join([*begin, *_options(plan, plan.choice)])
 
 
+def _measured_on(measured: Measured) -> Iterator[str]:
+    if measured.text != BUILT_IN_NAME:
+        yield from ("--text", measured.text)
+    if measured.tokens != DEFAULT_TOKENS:
+        yield from ("--tokens", str(measured.tokens))
+
+
+def _sentence(line: str) -> str:
+    return line[0].upper() + line[1:]
+
+
 def _asked(plan: Plan) -> str:
     choice, count = plan.choice, len(plan.dropped)
     if choice is None:
         return "What was asked for is not on record."
     if choice.layers is not None:
         return f"The layers were named (--layers {layer_list(plan.dropped)}), whatever their scores."
+    if choice.max_rise is not None:
+        limit = f"a rise of {choice.max_rise:g} nats a token (--max-rise {choice.max_rise:g})"
+        return f"Asked for were as many as {limit} allows, which is {count}."
     if choice.drop is not None:
         return f"Asked for were {count} (--drop {count})."
     share = "a fifth, the default," if choice.share is None else f"a share of {choice.share:g}"
@@ -110,6 +127,8 @@ def _options(plan: Plan, choice: Choice) -> Iterator[str]:
         yield from ("--drop", str(choice.drop))
     if choice.share is not None:
         yield from ("--share", repr(choice.share))
+    if choice.max_rise is not None:
+        yield from ("--max-rise", repr(choice.max_rise))
     if choice.protect_first is not None:
         yield from ("--protect-first", str(choice.protect_first))
     if choice.protect_last:
@@ -120,6 +139,8 @@ def _options(plan: Plan, choice: Choice) -> Iterator[str]:
         yield from ("--reading", plan.reading)
     if plan.constants:
         yield "--compensate"
+    if plan.measured:
+        yield from _measured_on(plan.measured)
     yield from ("--format", plan.format)
     for engine in plan.engines:
         yield from ("--engine", engine)

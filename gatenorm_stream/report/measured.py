@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from gatenorm_stream.planning.measured import Measured
+from gatenorm_stream.scoring.selection import Choice
 
 
-def measured_line(measured: Measured) -> str:
-    """The loss before and after, and how sure that is."""
+def measured_line(measured: Measured, choice: Choice | None) -> str:
+    """The loss before and after, how sure that is, and on what. `choice` is what was asked for."""
     losses = f"loss {measured.loss:.3f} before, {measured.pruned:.3f} after"
     error = f"standard error {measured.error:.3f}"
-    place = f"on {measured.tokens} tokens of {measured.text} on which nothing was chosen"
+    by_rise = choice is not None and choice.max_rise is not None
+    part = "that decided how many go, and nothing else" if by_rise else "that had no part in the choice"
+    place = f"on {measured.tokens} tokens of {measured.text} {part}"
     return f"measured: {losses}: {measured.rise:+.3f} nats a token ({error}), {place}"

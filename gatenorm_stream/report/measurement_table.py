@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from gatenorm_stream.measuring.measure import Saved
+from gatenorm_stream.measuring.measured_output import MeasuredOutput
 from gatenorm_stream.measuring.measurement import By, Measurement
 from gatenorm_stream.scoring.selection import default_number
 
-WIDE = 76
+WIDE, SIDE_BY_SIDE = 76, 54
+"""Columns in which what is saved, and what random choices cost, find room beside the rest."""
 GROUPS: tuple[tuple[By, str], ...] = (("gate-norm", "by Gate-Norm"), ("influence", "by influence"))
 
 
@@ -19,9 +21,24 @@ def measurement_lines(measured: Measurement, saved: Saved, width: int, seconds: 
     yield ""
     yield from _layers(measured)
     yield ""
-    yield from _costs(measured, saved, width >= WIDE)
+    yield "rise of the loss, nats a token"
+    draws = any(c.by == "random" for c in measured.choices)
+    groups = (*GROUPS, *((("random", "at random"),) if draws else ()))
+    yield from _costs(measured, groups[:2] if width < SIDE_BY_SIDE else groups, saved if width >= WIDE else None)
+    if draws and width < SIDE_BY_SIDE:
+        yield from _costs(measured, groups[2:], None)
     yield ""
     yield from _notes(measured, seconds)
+
+
+def output_lines(measured: MeasuredOutput) -> Iterator[str]:
+    """An output's loss, and its source's if that was run."""
+    gone = f", without attention in {len(measured.pruned)} layers" if measured.pruned else ""
+    yield f"{measured.model}{gone}: loss {measured.loss:.3f} nats a token, perplexity {measured.perplexity:.4g}"
+    if measured.rise is not None:
+        rise = f"the output costs {measured.rise:+.3f} (standard error {measured.error:.3f})"
+        yield f"{measured.against}: loss {measured.before:.3f}; {rise}"
+    yield f"on {measured.tokens} tokens of {measured.text}"
 
 
 def _heading(measured: Measurement) -> Iterator[str]:
@@ -35,24 +52,23 @@ def _layers(measured: Measurement) -> Iterator[str]:
         yield f"{m.layer:>5}{m.score:>#13.5g}{m.influence:>11.4f}{100 * m.constant:>8.0f} %"
 
 
-def _costs(measured: Measurement, saved: Saved, wide: bool) -> Iterator[str]:
-    """`wide` has room for what is saved beside it."""
-    draws = any(c.by == "random" for c in measured.choices)
-    groups = (*GROUPS, *((("random", "at random"),) if draws else ()))
+def _costs(measured: Measurement, groups: Sequence[tuple[By, str]], saved: Saved | None) -> Iterator[str]:
+    """With what is saved, if there is room for it, beside what it costs."""
     heads = "".join(f"{title:>16}" for _, title in groups)
     below = "".join(f"{'plain':>8}{'const.':>8}" for _ in groups)
-    yield "rise of the loss, nats a token"
-    yield f"{'gone':>5}{heads}" + (f"{'saved':>9}" if wide else "")
-    yield f"{'':>5}{below}" + (f"{'params':>9}{'cache':>7}{'file':>7}" if wide else "")
+    yield f"{'gone':>5}{heads}" + (f"{'saved':>9}" if saved else "")
+    yield f"{'':>5}{below}" + (f"{'params':>9}{'cache':>7}{'file':>7}" if saved else "")
     for count in measured.counts:
         cells = "".join(
             _cell(measured, by, count, compensated) for by, _ in groups for compensated in (False, True)
         )
-        sizes = "".join(
-            f"{100 * count * share:>{room}.1f}%"
-            for share, room in ((saved.parameters, 8), (saved.cache, 6), (saved.bytes, 6))
-        )
-        yield f"{count:>5}{cells}" + (sizes if wide else "")
+        if cells.strip():
+            yield f"{count:>5}{cells}".rstrip() if saved is None else f"{count:>5}{cells}{_sizes(saved, count)}"
+
+
+def _sizes(saved: Saved, count: int) -> str:
+    shares = ((saved.parameters, 8), (saved.cache, 6), (saved.bytes, 6))
+    return "".join(f"{100 * count * share:>{room}.1f}%" for share, room in shares)
 
 
 def _cell(measured: Measurement, by: By, count: int, compensated: bool) -> str:
@@ -62,9 +78,10 @@ def _cell(measured: Measurement, by: By, count: int, compensated: bool) -> str:
 
 def _notes(measured: Measurement, seconds: float) -> Iterator[str]:
     error = max((c.error for c in measured.choices), default=0.0)
-    yield "const.: the mean of what it put out stands in the place of what is gone (--compensate)"
+    yield "const.: the mean of its output takes the place of what is gone (--compensate)"
     if draws := measured.of("random", default_number(len(measured.layers)), compensated=True):
         rises = sorted(c.rise for c in draws)
-        yield f"at random: the mean of {len(draws)} draws, with constants from {rises[0]:+.3f} to {rises[-1]:+.3f}"
+        span = f" draws, with constants from {rises[0]:+.3f} to {rises[-1]:+.3f}" if len(rises) > 1 else " draw"
+        yield f"at random: the mean of {len(draws)}{span}"
     passes = f"{measured.passes} passes over the weights, {seconds:.0f} s"
     yield f"standard error of a rise: {error:.3f} at most; {passes}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
-from gatenorm_stream.formats.zeroed import PLAIN
+from gatenorm_stream.measuring.text import BUILT_IN_NAME
 from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.layout import Layout
+from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.card_metadata import front_matter
 from gatenorm_stream.report.picture import score_picture
@@ -18,19 +21,60 @@ from gatenorm_stream.report.svg import svg
 from gatenorm_stream.scoring.readings import describe_reading
 from gatenorm_stream.sources.source import Kind
 
-CAUTION = """\
-**Measure this model on your task before you use it.** Its layers were chosen from the weights alone. The paper
+CAUTION = "**Measure this model on your task before you use it.**"
+
+BY_GATE_NORM = """\
+Its layers were chosen from the weights alone. The paper
 (arXiv 2512.20636) reports 8 to 16 of 40 attention sublayers of 13B LLaMA models removed within 2 % of their
 accuracy. The tool's own measurements did not show the choice to be better than chance on 24 models of 20 M
-parameters, and showed it on 8 of 80 to 91 M; on some it was worse.
-Nobody has measured this output."""
+parameters, and showed it on 8 of 80 to 91 M; on some it was worse."""
+
+BY_INFLUENCE = """\
+Its layers were chosen by block influence: how far their
+attention turned the stream on {tokens} tokens of {text}."""
+
+BY_NAME = "Its layers were named by whoever made it."
+
+MEASURED = """\
+The loss on {tokens} tokens of {text} is {before:.3f} nats a token before and
+{after:.3f} after, a rise of {rise:+.3f} (standard error {error:.3f}). So little text gives a hint, no more."""
+
+NOT_MEASURED = "Nobody has measured this output."
 
 CONSTANTS = """\
-In the place of each stands a constant vector, in tensors that were added; `gatenorm.json` has them too."""
+A constant vector takes the place of each: the mean of its output on a text. It is in tensors that were added, and
+in `gatenorm.json`."""
 
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time
 by itself. No custom code is needed."""
+
+
+def _chosen(plan: Plan) -> str:
+    if plan.choice and plan.choice.layers is not None:
+        return BY_NAME
+    if plan.reading:
+        return BY_GATE_NORM
+    measured = plan.measured
+    return BY_INFLUENCE.format(tokens=measured.tokens, text=_text(measured)) if measured else BY_NAME
+
+
+def _measured(plan: Plan) -> str:
+    if not (measured := plan.measured):
+        return NOT_MEASURED
+    return MEASURED.format(
+        tokens=measured.tokens,
+        text=_text(measured),
+        before=measured.loss,
+        after=measured.pruned,
+        rise=measured.rise,
+        error=measured.error,
+    )
+
+
+def _text(measured: Measured) -> str:
+    """A file's name alone: its folder is nobody's business."""
+    return measured.text if measured.text == BUILT_IN_NAME else f"`{PurePath(measured.text).name}`"
 
 
 def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
@@ -45,7 +89,7 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
     blocks = "\n\n".join([*([] if removes else [ZEROED]), *run_it(model, removes, choice.engines)])
-    held = f"{CONSTANTS}\n" if plan.constants and PLAIN not in choice.cautions else ""
+    held = f"{CONSTANTS}\n" if plan.constants and choice.holds_constants else ""
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
 
@@ -56,7 +100,8 @@ Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {do
 |---|---|---|---|
 {sizes}
 
-{CAUTION}
+{CAUTION} {_chosen(plan)}
+{_measured(plan)}
 
 ## How to run it
 
@@ -83,4 +128,4 @@ Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these fi
 `gatenorm-stream explain` tells why these layers and how to repeat it.
 """
     picture = score_picture(title, plan.reading, plan.scores, plan.dropped, fate=f"is {done}")
-    return {CARD: f"---\n{front_matter(model)}\n---\n\n{body}", PICTURE: svg(picture)}
+    return {CARD: f"---\n{front_matter(model, plan)}\n---\n\n{body}", PICTURE: svg(picture)}

@@ -11,6 +11,7 @@ from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list, si
+from gatenorm_stream.scoring.selection import half
 
 SIZE_TABLE = 51
 VITAL = 1
@@ -55,12 +56,14 @@ def plan_lines(decision: Decision) -> Iterator[str]:
     plan, choice = decision.plan, decision.form
     verb = "attention removed from" if choice.format.removes else "attention zeroed in"
     yield f"{verb} {len(plan.dropped)} of {len(plan.scores)} layers: {layer_list(plan.dropped)}"
-    if plan.constants:
-        yield "a constant stands in its place: the mean of what it put out on the text"
+    if plan.constants and choice.holds_constants:
+        yield "a constant takes its place: the mean of its output on the text"
     if plan.measured:
-        yield measured_line(plan.measured)
+        yield measured_line(plan.measured, plan.choice)
     if decision.following is not None:
         yield f"one more would cost {decision.following:+.3f}"
+    elif plan.choice and plan.choice.max_rise is not None and len(plan.dropped) == half(len(plan.scores)):
+        yield "half of the sublayers is the most that --max-rise takes"
     yield from cautions(plan)
     for format_, obstacle in choice.passed_over:
         yield f"format {format_.name} passed over: {describe(obstacle)}"
@@ -77,12 +80,13 @@ def cautions(plan: Plan) -> Iterator[str]:
     layers = [s.layer for s in plan.scores]
     if plan.measured and plan.measured.rise > MUCH:
         yield f"caution: a rise of {plan.measured.rise:.2f} nats a token is much; expect broken text, let fewer go"
-    if len(plan.dropped) > FAR * len(plan.scores):
+    if len(plan.dropped) > FAR * len(plan.scores) and not plan.measured:
         yield "more than a quarter goes: in our measurements scores chose no better than chance there; measure it"
     if VITAL in plan.dropped:
         yield f"caution: layer {VITAL} goes; on the public model that we measured, that alone destroyed the text"
     if len(plan.dropped) > 1 and plan.dropped == tuple(layers[-len(plan.dropped) :]):
-        yield "caution: all that go are the last layers, in one run: constants or a choice by influence cost less"
+        less = "" if plan.constants else "; constants in their place (--compensate) cost less"
+        yield f"caution: all that go are the last layers, in one run{less}"
 
 
 def _with_attention(model: Model) -> str:

@@ -1,7 +1,7 @@
 """The colours of pictures, for light and for dark pages.
 
-Blue and vermilion are told apart with every kind of colour blindness, and the heat scale, from violet through green
-to yellow, gets lighter at every step, so that it survives a printer without colour.
+Blue and vermilion can be distinguished with every kind of colour blindness. The heat scale, from violet through
+green to yellow, gets lighter at every step, so that it survives a printer without colour.
 """
 
 from __future__ import annotations

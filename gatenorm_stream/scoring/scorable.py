@@ -33,5 +33,5 @@ def _check_size(projection: Projection, title: str) -> None:
     if projection.dim > LARGEST_DIM or projection.dim * width > LARGEST_HEAD:
         raise UnsupportedModelError(
             f"{title} has heads of {projection.dim} x {width} numbers in {tensor.name}, larger than any known "
-            "model's: scoring holds a head in memory, and takes none for these"
+            "model's: scoring holds a head in memory and refuses larger ones"
         )

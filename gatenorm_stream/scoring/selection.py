@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,8 @@ DEFAULT_PROTECT_FIRST = 1
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user asked for: a number, a share of all layers, or the layers themselves; at most one is given.
+    """What a user asked for: a number, a share of all layers, the layers themselves, or as many as keep the
+    measured rise of the loss at `max_rise` nats a token or below; at most one is given.
 
     `protect_first` and `protect_last` layers are never chosen by score. None for `protect_first` means the
     default, which explicit `layers` override.
@@ -25,6 +27,14 @@ class Choice:
     layers: tuple[int, ...] | None = None
     protect_first: int | None = None
     protect_last: int = 0
+    max_rise: float | None = None
+
+    def check(self) -> None:
+        """Raises SelectionError for what contradicts itself, whatever the model."""
+        if [self.drop, self.share, self.layers, self.max_rise].count(None) < 3:
+            raise SelectionError("drop, share, layers and max_rise exclude each other; give one")
+        if self.max_rise is not None and not 0 <= self.max_rise < math.inf:
+            raise SelectionError(f"--max-rise {self.max_rise:g} is no limit; give nats a token, 0 or more")
 
 
 def rank(scores: Iterable[LayerScore]) -> list[LayerScore]:
@@ -37,13 +47,12 @@ def select(scores: Sequence[LayerScore], choice: Choice) -> tuple[int, ...]:
 
     Raises SelectionError if the choice can't be met, or would leave no attention at all.
     """
-    if [choice.drop, choice.share, choice.layers].count(None) < 2:
-        raise SelectionError("drop, share and layers exclude each other; give one")
+    choice.check()
     count = len(scores)
     first = DEFAULT_PROTECT_FIRST if choice.protect_first is None else choice.protect_first
     if choice.layers is not None:
         return _explicit(choice, [s.layer for s in scores])
-    candidates = [s for s in rank(scores) if first <= s.layer <= scores[-1].layer - choice.protect_last]
+    candidates = _free(scores, choice)
     number = _number(choice, count)
     if number >= count:
         raise SelectionError(
@@ -59,17 +68,24 @@ def select(scores: Sequence[LayerScore], choice: Choice) -> tuple[int, ...]:
     return tuple(sorted(s.layer for s in candidates[:number]))
 
 
-def select_up_to(scores: Sequence[LayerScore], choice: Choice, most: int | None) -> list[tuple[int, ...]]:
-    """What `select` takes; with `most` instead the choices of 1, 2, 3 ... layers up to that, as far as they go.
+def select_up_to_half(scores: Sequence[LayerScore], choice: Choice) -> list[tuple[int, ...]]:
+    """The choices of 1, 2, 3 ... layers among which `choice.max_rise` is looked for.
 
-    Raises SelectionError as `select` does.
+    Raises SelectionError as `select` does if not even one can go.
     """
-    if most is None:
-        return [select(scores, choice)]
+    numbers = range(1, max(1, min(half(len(scores)), len(_free(scores, choice)))) + 1)
+    return [select(scores, replace(choice, drop=number, max_rise=None)) for number in numbers]
+
+
+def half(count: int) -> int:
+    """The most of so many sublayers that `max_rise` takes: what is left without more is another model."""
+    return max(1, count // 2)
+
+
+def _free(scores: Sequence[LayerScore], choice: Choice) -> list[LayerScore]:
+    """Those that are not protected, least coupled first."""
     first = DEFAULT_PROTECT_FIRST if choice.protect_first is None else choice.protect_first
-    free = sum(first <= s.layer <= scores[-1].layer - choice.protect_last for s in scores)
-    numbers = range(1, min(most, free, len(scores) - 1) + 1)
-    return [select(scores, replace(choice, drop=number)) for number in numbers] or [select(scores, choice)]
+    return [s for s in rank(scores) if first <= s.layer <= scores[-1].layer - choice.protect_last]
 
 
 def _number(choice: Choice, count: int) -> int:

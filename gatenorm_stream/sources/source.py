@@ -11,7 +11,7 @@ from gatenorm_stream.sources.ranges import ByteRange
 
 
 class Kind(Enum):
-    """How a checkpoint is stored. All that differs between the two is told apart by this."""
+    """How a checkpoint is stored: the one discriminator for whatever differs between the two."""
 
     SAFETENSORS = "safetensors"
     GGUF = "gguf"

@@ -153,7 +153,7 @@ class Digest:
         damaged = f"{piece.file.where} came damaged: its sha256 is not the Hub's"
         if any(descriptor is not None for _, descriptor in piece.file.segments(piece.range)):
             raise DamagedSpoolError(f"{damaged}; run the same command again, it starts over")
-        raise CheckpointError(f"{damaged}; run the same command again, it fetches that file anew")
+        raise CheckpointError(f"{damaged}; run the same command again, it fetches that file again")
 
 
 def _opened(path: Path) -> int:

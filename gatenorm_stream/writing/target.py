@@ -7,12 +7,13 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.disk import shares_blocks
 from gatenorm_stream.errors import OutputError, PlanError, VerificationError
 from gatenorm_stream.names import RECORD, SUFFIX
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.sources.source import Kind, Source
-from gatenorm_stream.writing.partial import partial_path
+from gatenorm_stream.writing.partial import SPOOL, partial_path
 from gatenorm_stream.writing.record import read_record, record_path
 
 SPARE_BYTES = 16 << 20
@@ -98,18 +99,31 @@ def check_space(layout: Layout, out: Path) -> None:
     What a file system shares with the source takes no room that could be told before.
     """
     parent = _existing_parent(out.resolve())
-    free, needed = shutil.disk_usage(parent).free, layout.size + SPARE_BYTES - _begun(out)
-    if free < needed and not (layout.taken_from and shares_blocks(layout.taken_from, parent)):
+    if not (layout.taken_from and shares_blocks(layout.taken_from, parent)):
+        _check_free(parent, layout.size + SPARE_BYTES - _begun(out), "the output needs")
+
+
+def check_space_to_run(checkpoint: Checkpoint, out: Path) -> None:
+    """The same before a remote model is run, whose weights are all kept until the output is written beside them."""
+    needed = checkpoint.unfetched_bytes + checkpoint.weight_bytes + SPARE_BYTES - _begun(out)
+    what = "running the model, whose weights are kept beside the output, needs"
+    _check_free(_existing_parent(out.resolve()), needed, what)
+
+
+def _check_free(parent: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(parent).free
+    if free < needed:
         raise OutputError(
-            f"{parent} has {free / 1e9:.2f} GB free, the output needs {needed / 1e9:.2f} GB; free some space, or "
-            "choose another place for --out"
+            f"{parent} has {free / 1e9:.2f} GB free, {what} {needed / 1e9:.2f} GB; free some space, or choose "
+            "another place for --out"
         )
 
 
 def _begun(out: Path) -> int:
-    """Bytes on the disk that an earlier run left, which this one goes on with."""
+    """Bytes of the output on the disk that an earlier run left, which this one goes on with."""
     count = 0
-    for folder, _, names in os.walk(partial_path(out)):
+    for folder, subfolders, names in os.walk(partial_path(out)):
+        subfolders[:] = [name for name in subfolders if name != SPOOL]
         for name in names:
             with suppress(FileNotFoundError):  # another run may be at work
                 count += os.lstat(os.path.join(folder, name)).st_blocks * 512

@@ -1,7 +1,7 @@
 """Uploads a finished output to a private repository of the Hub, in one commit.
 
 One commit, so that the repository never holds half a model. Data that arrived before a failure is known to the Hub
-by its digest and not sent again, so the same upload goes on where it was cut off.
+by its digest and not sent again, so the same upload resumes where it was interrupted.
 """
 
 from __future__ import annotations

@@ -174,5 +174,5 @@ def _identity(plan: Plan, files: Mapping[str, Filling], model: Model) -> str:
 def _explain(error: OSError, out: Path, partial: Path) -> str:
     what = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full ({partial}); free some space and run the same command again, it continues there"
-    return f"{out} can't be written: {what} ({error.filename or partial}); mend that and run the same command again"
+        return f"the disk is full ({partial}); free some space and run the same command again, it resumes"
+    return f"{out} can't be written: {what} ({error.filename or partial}); fix that and run the same command again"

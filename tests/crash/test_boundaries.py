@@ -88,16 +88,21 @@ def test_killed_at_random_moments(crashing: Crashing) -> None:
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["at every read", "at every change"])
-@pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
-def test_interrupted(crashing: Crashing, number: int, code: int, word: str, reads: bool) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word", "step"),
+    [(signal.SIGINT, 130, "interrupted", 1), (signal.SIGTERM, 143, "terminated", 3)],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_interrupted(crashing: Crashing, number: int, code: int, word: str, step: int, reads: bool) -> None:
+    """SIGTERM, which takes the same way from its handler on, at each third of them."""
     whole = crashing.run()
-    for nth in range(1, (whole.reads if reads else len(whole.changes)) + 1):
+    for nth in range(1, (whole.reads if reads else len(whole.changes)) + 1, step):
         crashing.clean()
         ended = crashing.run(mode=Mode.SIGNAL, nth=nth, error=number, reads=reads)
         assert ended.code == code, (nth, ended)
         assert ended.stderr.startswith(word)
         assert ended.stderr.count("\n") == 1
-        assert not crashing.out.with_name("out.partial").exists() or "the same command goes on" in ended.stderr
+        assert not crashing.out.with_name("out.partial").exists() or "the same command resumes" in ended.stderr
         crashing.check()
         crashing.finish()
 

@@ -1,4 +1,4 @@
-"""These tests need an environment with dask.distributed (make test-dask); elsewhere they are not collected."""
+"""These tests need an environment with dask.distributed (nox -s dask); elsewhere they are not collected."""
 
 from importlib.util import find_spec
 

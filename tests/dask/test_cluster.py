@@ -1,4 +1,4 @@
-"""Scores from a real scheduler and real worker processes on the loopback (make test-dask)."""
+"""Scores from a real scheduler and real worker processes on the loopback (nox -s dask)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Directories as docs/deploy.md describes them, and the torch models to compare with.
 
-The packages are in requirements.txt; where they are not installed, nothing here is collected.
+The packages are a dependency group of pyproject.toml; where they are not installed, nothing here is collected.
 """
 
 from __future__ import annotations

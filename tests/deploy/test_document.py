@@ -1,8 +1,8 @@
 """docs/deploy.md names the packages that are tested."""
 
 import re
+import tomllib
 from importlib.metadata import version
-from pathlib import Path
 
 from tests.deploy.recipes import DOCS
 
@@ -10,9 +10,9 @@ DOCUMENT = (DOCS / "deploy.md").read_text("utf-8")
 
 
 def test_it_installs_what_is_tested():
-    tested = re.findall(
-        r"^([\w-]+)==", Path(__file__).with_name("requirements.txt").read_text("utf-8"), re.MULTILINE
-    )
+    groups = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+    asked = [each for name in ("torch", "converters", "deploy") for each in groups[name] if isinstance(each, str)]
+    tested = [each.partition("==")[0] for each in asked]
     named = [package for line in re.findall(r"`pip install ([^`]+)`", DOCUMENT) for package in line.split()]
     assert len(named) > 8
     assert set(named) <= set(tested)

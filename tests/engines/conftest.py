@@ -1,6 +1,6 @@
 """Checkpoints pruned by the installed command, each made once a session.
 
-The engines are in requirements.txt; where they are not installed, nothing here is collected.
+The engines are a dependency group of pyproject.toml; where they are not installed, nothing here is collected.
 """
 
 from __future__ import annotations

@@ -50,14 +50,17 @@ class CacheSize:
 
 
 class LlamaCpp:
-    """A GGUF file, served: without flash attention and with K and V in float32, or else by llama.cpp's defaults."""
+    """A GGUF file, served: without flash attention and with K and V in float32, or else by llama.cpp's defaults.
 
-    def __init__(self, gguf: Path, *, exact: bool = True, context: int = 256):
+    `parallel` requests are answered at once, each with its own `context`.
+    """
+
+    def __init__(self, gguf: Path, *, exact: bool = True, context: int = 256, parallel: int = 1, threads: int = 2):
         params = xllamacpp.CommonParams()
         params.model.path = str(gguf)
-        params.n_ctx = context
-        params.n_parallel = 1
-        params.cpuparams.n_threads = 2
+        params.n_ctx = context * parallel
+        params.n_parallel = parallel
+        params.cpuparams.n_threads = threads
         params.warmup = False
         if exact:
             params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -92,6 +95,20 @@ class LlamaCpp:
             for token in answer["completion_probabilities"][0]["top_logprobs"]:
                 rows[position, token["id"]] = token["logprob"]
         return rows
+
+    def losses(self, ids: list[int], slot: int = 0) -> np.ndarray:
+        """(tokens - 1,): nats of each token but the first; nan where a token is not whole characters.
+
+        A request for each, which goes on from the one before in `slot`: it is made to generate that very token.
+        """
+        found = np.full(len(ids) - 1, np.nan)
+        for place, token in enumerate(ids[1:]):
+            options = {"logit_bias": [[token, 1000.0]], "n_probs": 1, "id_slot": slot, "cache_prompt": True}
+            answer = self._complete(ids[: place + 1], 1, **options)
+            for said in answer.get("completion_probabilities", []):
+                if said["id"] == token:
+                    found[place] = -said["logprob"]
+        return found
 
     def greedy(self, ids: list[int], tokens: int) -> list[int]:
         return ids + self._complete(ids, tokens, return_tokens=True, ignore_eos=True)["tokens"]

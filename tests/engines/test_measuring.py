@@ -7,12 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring.forward import Variant, run
 from gatenorm_stream.measuring.numpy_decoder import numpy_decoder
 from gatenorm_stream.sources.open import open_source
+from tests.constants import compensate, random_vectors
 from tests.engines import byte_level, sources, stock
 from tests.engines.gguf_variants import variant
 from tests.engines.llama_cpp import LlamaCpp
@@ -30,7 +38,7 @@ PROMPT = 16
 
 def logits_and_losses(path: Path, ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
     tokens = np.array([ids])
-    with open_model(open_source(path)) as model, numpy_decoder(model, threads=2) as decoder:
+    with open_model(open_source(path), pruned=True) as model, numpy_decoder(model, threads=2) as decoder:
         stream = decoder.embed(tokens)
         for layer in range(decoder.layers):
             stream = decoder.layer(layer, stream, np.zeros(1, bool), lambda before, attention: None)
@@ -169,3 +177,15 @@ def test_llama_cpp_itself_rounds_activations(dtype, rounding, gguf, sotu, tmp_pa
     expected = LlamaCpp(path).log_probabilities(ids, vocabulary, plain_token)
     loss = -expected[np.arange(len(ids) - 1), ids[1:]].mean()
     assert logits_and_losses(path, ids)[1].mean() == pytest.approx(loss, abs=rounding)
+
+
+def test_an_output_with_constants(sotu, tmp_path, ids):
+    """Beside transformers, which runs it by the file that travels with it."""
+    out = compensate(sotu, random_vectors((1, 6, 7), 192), "no-op", tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, trust_remote_code=True).eval()
+    assert_alike(out, stock.logits(model, ids), ids)
+
+
+def test_a_gguf_output_with_constants(sotu, gguf, tmp_path, of_the_fixture):
+    out = compensate(gguf(sotu), random_vectors((1, 6, 7), 192), "no-op", tmp_path)
+    assert differ_by(out, out, *of_the_fixture) <= TOLERANCE

@@ -18,8 +18,7 @@ from tests.families import tiny
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[TransformersDecoder]:
-    source = open_source(path)
-    with open_model(source) as model:
+    with open_model(open_source(path), pruned=True) as model:
         yield TransformersDecoder(model)
 
 

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+import gatenorm_stream
+from gatenorm_stream.measuring.forward import run
+from tests.constants import compensate, random_vectors
 from tests.families import tiny, wrapper_cases
 from tests.families.cases import CASES
 from tests.families.measured import behind_layers, expected_logits, losses, opened
@@ -38,6 +41,31 @@ def test_losses_are_those_of_the_whole_model(case, checkpoint):
     assert np.abs(actual - expected).max() <= TOLERANCE * np.abs(expected).max()
     assert np.abs(actual_losses - losses(expected, tokens)).max() <= TOLERANCE
     assert np.abs(expected[2:] - expected_logits(stock, tokens[2:], [{}, {}])).max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("case", [*CASES, *wrapper_cases.CASES], ids=str)
+def test_outputs_measured_from_their_own_bytes(case, checkpoint, tmp_path):
+    path = checkpoint(case)
+    layers = case.attention[-2:] if len(case.attention) > 2 else case.attention[:1]
+    hidden = tiny.load(path, case).config.get_text_config().hidden_size
+    vectors = random_vectors(layers, hidden)
+    plain = gatenorm_stream.plan(path, layers=layers, format="transformers")
+    gatenorm_stream.prune(plain, tmp_path / "plain")
+    tokens = np.random.default_rng(1).integers(3, 120, (1, LENGTH))
+    silenced = {n: np.zeros(hidden, np.float32) for n in layers}
+    with opened(path) as decoder:
+        whole, *expected = (
+            decoder.losses(behind_layers(decoder, tokens, [replaced]), tokens)
+            for replaced in ({}, silenced, vectors)
+        )
+    for out, wanted in zip(
+        (tmp_path / "plain", compensate(path, vectors, "transformers", tmp_path)), expected, strict=True
+    ):
+        with opened(out) as decoder:
+            found = run(decoder, tokens[0], tokens[0])
+        assert [s.layer for s in found.sublayers] == [n for n in case.attention if n not in layers]
+        assert np.abs(found.losses - wanted).max() <= 1e-5
+        assert np.abs(wanted - whole).max() > 1e-3
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -271,16 +271,6 @@ def test_a_config_names_no_code(changed, checkpoint):
     assert np.array_equal(measured(path), measured(checkpoint(of("llama"))))
 
 
-def test_without_the_extra_a_line_says_what_to_install(monkeypatch, checkpoint):
-    monkeypatch.delitem(sys.modules, "gatenorm_stream.measuring.transformers_decoder", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with (
-        open_model(open_source(checkpoint(of("llama")))) as model,
-        pytest.raises(UnsupportedModelError, match=r"pip install 'gatenorm-stream\[measure\]'"),
-    ):
-        decode_with_transformers(model)
-
-
 def test_torch_computes_on_as_many_threads_as_it_is_told(checkpoint):
     before = torch.get_num_threads()
     try:

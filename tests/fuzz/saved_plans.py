@@ -22,9 +22,19 @@ choices = st.fixed_dictionaries(
         "share": st.one_of(st.floats(0, 1), values),
         "layers": st.one_of(layer_lists, values),
         "protect_first": st.one_of(st.integers(-1, 3), values),
+        "max_rise": st.one_of(st.floats(-1, 3), values),
     },
 )
 vectors = st.sampled_from(["AACAPwAAAEA=", "AACAPw==", "AACAfw==", "AACAP", "QQ=="])
+measured = st.fixed_dictionaries(
+    {
+        "text": names,
+        "digest": names,
+        "tokens": st.one_of(st.integers(0, 2048), values),
+        **dict.fromkeys(("loss", "pruned", "error"), st.one_of(st.floats(), values)),
+        "influence": st.one_of(st.lists(st.floats(), max_size=5), values),
+    }
+)
 FIELDS: dict[str, Any] = {
     "schema": st.one_of(st.integers(0, 3), values),
     "source": st.one_of(names, values),
@@ -37,6 +47,8 @@ FIELDS: dict[str, Any] = {
     "engines": st.one_of(st.lists(st.sampled_from(["vllm", "llama.cpp", "x"]), max_size=3), values),
     "choice": st.one_of(choices, values),
     "constants": st.one_of(st.dictionaries(st.sampled_from(["0", "1", "2", "01", "x"]), vectors), values),
+    "measured": st.one_of(measured, values),
+    "by": st.one_of(st.just("influence"), values),
     "tool_version": st.one_of(names, values),
     "files": values,
     "blake3": values,

@@ -1,4 +1,4 @@
-"""Outputs on a GPU (make test-gpu); where there is none, nothing here is collected."""
+"""Outputs on a GPU (nox -s gpu); where there is none, nothing here is collected."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ def test_what_stays_is_an_error_and_never_garbage(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensor", "says"),
-    [("self_attn.q_proj", "it starts over"), ("mlp.up_proj", "it fetches that file anew")],
+    [("self_attn.q_proj", "it starts over"), ("mlp.up_proj", "it fetches that file again")],
     ids=["kept from scoring", "fetched once"],
 )
 def test_damage_of_a_whole_file_is_found_by_its_digest(
@@ -395,7 +395,7 @@ def test_ctrl_c_is_prompt_and_says_how_to_go_on(hub: Hub, tmp_path: Path) -> Non
     _, stderr = process.communicate(timeout=10)
     assert time.monotonic() - begun < 5
     assert process.returncode == 130
-    assert "the same command goes on" in stderr
+    assert "the same command resumes" in stderr
 
 
 def test_a_disk_that_is_full_while_q_and_k_come(hub: Hub, tmp_path: Path) -> None:

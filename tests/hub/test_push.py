@@ -79,7 +79,7 @@ def test_a_dropped_connection_is_tried_again(hub: Hub, run: Run, tmp_path: Path)
 def test_a_failed_upload_goes_on(hub: Hub, run: Run, tmp_path: Path) -> None:
     hub.faults.add(Fault("status", 403, PUT, skip=1))
     done = run(FIXTURE, "--out", "out", "--push-to", "org/new", **OWNER)
-    one_error(done, "the storage host answered 403", "out is whole", "`gatenorm-stream push out org/new` goes on")
+    one_error(done, "the storage host answered 403", "out is whole", "`gatenorm-stream push out org/new` resumes")
     assert every_file(pushed(hub, "org/new")).keys() == {".gitattributes"}
     kept = {p.name for p in (hub.uploads.folder / "lfs").iterdir()}
     assert kept

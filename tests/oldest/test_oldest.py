@@ -1,7 +1,7 @@
 """The file that travels along, in older transformers: the oldest that it is known to run in, and some between.
 
 OLDER_TRANSFORMERS names folders with one version each, called by its number, and OLDER_PYTHON an interpreter with
-torch, by which check.py runs with each of them (make test-oldest). The models are those of tests/families that the
+torch, by which check.py runs with each of them (nox -s oldest). The models are those of tests/families that the
 oldest knows.
 """
 
@@ -44,7 +44,7 @@ KNOWN = (
     "qwen2_5_vl-qwen2",
 )
 
-pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="make test-oldest sets OLDER_PYTHON")]
+pytestmark = [pytest.mark.engines, pytest.mark.skipif(not PYTHON, reason="nox -s oldest sets OLDER_PYTHON")]
 
 
 @pytest.fixture(scope="module", params=KNOWN)

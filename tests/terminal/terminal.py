@@ -21,7 +21,7 @@ class Terminal:
     """Runs `command` in a pseudo-terminal of that size; a context manager, which ends what still runs."""
 
     def __init__(
-        self, command: Sequence[str], cwd: Path, columns: int, rows: int = 120, **environment: str
+        self, command: Sequence[str], cwd: Path, columns: int, rows: int = 160, **environment: str
     ) -> None:
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)

@@ -17,6 +17,7 @@ from tests.terminal.terminal import Terminal
 
 pytestmark = pytest.mark.slow
 
+COMMANDS = ("", "prune", "score", "measure", "compare", "verify", "explain", "push", "families")
 SCREENS = Path(__file__).parents[1] / "golden" / "screens"
 BIN = str(Path(COMMAND).parent)
 PATH = f"{BIN}:{os.environ['PATH']}"
@@ -43,7 +44,9 @@ def screen(folder: Path, *args: str, columns: int = 80, **environment: Any) -> s
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-@pytest.mark.parametrize("command", ["", "prune", "score", "compare", "verify", "explain", "push", "families"])
+@pytest.mark.parametrize(
+    "command", ["", "prune", "score", "measure", "compare", "verify", "explain", "push", "families"]
+)
 def test_help(folder: Path, command: str, columns: int) -> None:
     check(f"help-{command or 'all'}-{columns}", screen(folder, *command.split(), "--help", columns=columns))
 

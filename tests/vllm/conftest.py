@@ -1,4 +1,4 @@
-"""vLLM in an environment of its own (requirements.txt); where it is not installed, nothing here is collected."""
+"""vLLM in an environment of its own; where it is not installed, nothing here is collected."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import os
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-
-if (found := find_spec("vllm")) and found.origin:  # this very folder has no origin
+if find_spec("vllm"):
     os.environ |= {
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -49,7 +49,7 @@ class Patience:
         if self._failures >= ATTEMPTS:
             raise HubError(
                 f"{self._what}: {error}, {ATTEMPTS} times in a row; check the network and run the same command "
-                "again, it goes on where it was"
+                "again, it resumes"
             ) from error
         wait = min(FIRST_WAIT * 2 ** (self._failures - 1), LONGEST_WAIT) * random.uniform(0.8, 1.2)
         wait = wait if error.wait is None else min(error.wait, 10 * LONGEST_WAIT)

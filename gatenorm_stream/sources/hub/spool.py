@@ -28,8 +28,8 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"{folder} can't be written: {error.strerror}; free some space and run the same command again, it goes "
-            "on where it was"
+            f"{folder} can't be written: {error.strerror}; free some space and run the same command again, it "
+            "resumes"
         ) from error
 
 
