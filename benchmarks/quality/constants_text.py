@@ -9,6 +9,7 @@ from benchmarks.quality.answers import COUNTS, DEFAULT, MEANS, PLAIN, PRIMARY, J
 from benchmarks.quality.runs import table
 
 REAL = Path(__file__).parents[1] / "results/real_model.json"
+PLAIN_REAL = REAL.with_name("real_model_plain.json")
 CRITERIA = (
     *("per-head", "joint", "stored", "influence 128", "influence", "influence 2048", "influence random"),
     *("influence other text", "fluctuation", "first", "last", "spread", "random 1", "random 2", "greedy"),
@@ -115,31 +116,61 @@ def span(values: Sequence[float]) -> str:
     return f"{min(values):+.2f} to {max(values):+.2f}"
 
 
+PLAIN_WAYS = {"without constants": "gate-norm", "by influence": "influence"}
+"""Of the earlier run, whose command gave no constants by default, in the words of the later."""
+
+
+def real_rows() -> list[tuple[dict, dict]]:
+    """(run, the unpruned model's run on the same machine), by count."""
+    rows = {}
+    for path in (PLAIN_REAL, REAL):
+        runs = json.loads(path.read_text())["runs"]
+        for run in runs:
+            way = PLAIN_WAYS.get(run["way"], run["way"])
+            if way != "default":
+                rows[run["count"], way] = ({**run, "way": way}, runs[0])
+    order = ("unpruned", "gate-norm", "gate-norm, constants", "influence", "influence, constants")
+    return [rows[key] for key in sorted(rows, key=lambda key: (key[0], order.index(key[1])))]
+
+
 def real_table() -> str:
-    told = json.loads(REAL.read_text())
     rows = []
-    base = told["runs"][0]["llama.cpp"]
-    for run in told["runs"]:
-        own = run["llama.cpp"]
+    for run, whole in real_rows():
+        own, base = run["llama.cpp"], whole["llama.cpp"]
         rises = [f"{own['loss'][name] - base['loss'][name]:+.3f}" for name in ("prose", "code")]
-        whole = run.get("transformers")
-        in_whole = (
-            f"{whole['loss']['prose'] - told['runs'][0]['transformers']['loss']['prose']:+.3f}" if whole else ""
-        )
+        longer = run.get("transformers")
+        in_longer = f"{longer['loss']['prose'] - whole['transformers']['loss']['prose']:+.3f}" if longer else ""
         rows.append(
             (
                 run["count"] or "none",
                 run["way"],
                 *rises,
-                in_whole,
+                in_longer,
                 f"{own['cache_mib']:.1f}",
                 f"{own['file_bytes'] / 1e6:.1f}",
-                f"{own['tokens_a_second']:.0f}",
                 "yes" if " Paris" in own["goes_on"]["The capital of France is"] else "no",
             )
         )
     head = (
-        *("gone", "how", "prose, llama.cpp", "code, llama.cpp", "prose, transformers"),
-        *("KV cache, MiB", "file, MB", "tokens/s", "says Paris"),
+        "gone",
+        "how",
+        "prose, llama.cpp",
+        "code, llama.cpp",
+        "prose, transformers",
+        "KV cache, MiB",
+        "file, MB",
+        "says Paris",
     )
     return table(head, rows)
+
+
+def samples() -> str:
+    """How the model goes on in llama.cpp, word for word."""
+    told = json.loads(REAL.read_text())
+    at_default = [r for r in told["runs"] if r["count"] in (0, 6)]
+    beginnings = list(at_default[0]["llama.cpp"]["goes_on"])
+    rows = []
+    for beginning in beginnings:
+        said = [run["llama.cpp"]["goes_on"][beginning] for run in at_default]
+        rows.append((f"`{beginning}`", *(" ".join(text.split())[:70].replace("|", "/") for text in said)))
+    return table(("beginning", *(run["way"] for run in at_default)), rows)

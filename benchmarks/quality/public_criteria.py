@@ -28,10 +28,23 @@ from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.sources.open import open_source
 
-CODE = (  # noqa: SIM905
-    "argparse ast calendar configparser csv dataclasses difflib heapq inspect ipaddress json/decoder random "
-    "statistics textwrap zipfile/__init__"
-).split()
+CODE = [
+    "argparse",
+    "ast",
+    "calendar",
+    "configparser",
+    "csv",
+    "dataclasses",
+    "difflib",
+    "heapq",
+    "inspect",
+    "ipaddress",
+    "json/decoder",
+    "random",
+    "statistics",
+    "textwrap",
+    "zipfile/__init__",
+]
 CODE_TOKENS = 32_768
 TASKS = 2_000
 LENGTHS = {"influence 128": 128, "influence": 512, "influence 2048": 2048}

@@ -94,6 +94,7 @@ def measure(
         found |= {
             "layers": layers,
             "counts": counts(layers),
+            "judged": {"loss": prose[:, 1:].numel(), "code": code[:, 1:].numel()},
             "unpruned": losses(),
             "scores": scores,
             "varying": [s.varying for s in seen],

@@ -28,7 +28,7 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 GUIDE = ("measure", "choosing", "gguf", "engines", "deploy", "hub")
 REFERENCE = ("cli", "api", "scoring", "compatibility")
-BEHIND = ("evidence", "performance", "reliability", "architecture")
+BEHIND = ("evidence", "evidence-decoders", "performance", "reliability", "architecture")
 
 
 def main(folder: Path) -> int:
