@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from gatenorm_stream.errors import ComparisonError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring.forward import Losses, losses_of
+from gatenorm_stream.measuring.measurement import perplexity
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import Sample, read_sample
 from gatenorm_stream.measuring.study import standard_error
@@ -36,7 +36,7 @@ class MeasuredOutput:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss)
+        return perplexity(self.loss)
 
     @property
     def rise(self) -> float | None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 By: TypeAlias = Literal["gate-norm", "influence", "random"]
+
+
+def perplexity(loss: float) -> float:
+    """Of a loss in nats a token; as large as a float can be where it would be larger."""
+    return math.exp(min(loss, math.log(sys.float_info.max)))
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Measurement:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss)
+        return perplexity(self.loss)
 
     def of(self, by: By, count: int, compensated: bool) -> tuple[MeasuredChoice, ...]:
         """The choices of so many layers by this criterion; several only of random ones."""

@@ -27,6 +27,8 @@ OTHERS = sum(path.stat().st_size for path in FIXTURE.iterdir() if path.suffix !=
 FEW = ["--tokens", "16"]
 PYTHON = str(Path(COMMAND).with_name("python"))
 
+pytestmark = pytest.mark.slow
+
 
 def fetched(hub: Hub) -> int:
     return sum(request.sent for request in hub.log if request.file)
