@@ -101,8 +101,11 @@ def test_any_shape(config: dict[str, Any], dtype: str, length: int, small: bool,
             patch.setattr(numpy_decoder, "ACTIVATION_BYTES", 1)
             patch.setattr(numpy_decoder, "FEWEST_TOKENS", 3)
             patch.setattr(numpy_decoder, "LOOKED_UP", 2)
-            patch.setattr("gatenorm_stream.measuring.attention.SCORES", 1)
-            patch.setattr("gatenorm_stream.measuring.attention.FEWEST_TOKENS", 3)
+            patch.setattr(numpy_decoder, "LOGITS", 7)
+            patch.setattr(products, "STRETCH_BYTES", 1 << 11)
+            patch.setattr(products, "TILE", 5)
+            patch.setattr(numpy_decoder, "TILE", 5)
+            patch.setattr("gatenorm_stream.measuring.attention.STRETCH", 3)
         path = write_checkpoint(Path(folder, "model"), tensors, config, dtype=dtype, seed=seed)
         with opened(path) as decoder:
             stream = decoder.embed(np.stack([choosing, judging]))
@@ -278,7 +281,7 @@ WINDOW = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 3
 def test_sliding_windows(
     changes: dict[str, Any], windowed: dict[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gatenorm_stream.measuring.attention.SCORES", 1)
+    monkeypatch.setattr("gatenorm_stream.measuring.attention.STRETCH", 16)
     config = llama_config(num_hidden_layers=2, **changes)
     tensors = numbers(config)
     path = write_checkpoint(tmp_path / "model", tensors, config, dtype="F32")
