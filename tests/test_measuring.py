@@ -110,7 +110,7 @@ def test_any_shape(config: dict[str, Any], dtype: str, length: int, small: bool,
         with opened(path) as decoder:
             stream = decoder.embed(np.stack([choosing, judging]))
             for layer in range(decoder.layers):
-                stream = decoder.layer(layer, stream, np.zeros(2, bool), lambda before, attention: None)
+                stream = decoder.layer(layer, stream, np.zeros(2, bool), lambda before, attention: None, np.arange(2))
             logits = decoder.logits(stream)
             losses = decoder.losses(stream, np.stack([choosing, judging]))
     for row, ids in enumerate((choosing, judging)):
@@ -166,17 +166,18 @@ def test_sharing_rows_changes_nothing(model: tuple[Path, DenseLlama]) -> None:
 
 def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
     """(1, 3) and (1, 4) share what is dropped in layer 1; rows for choosing end where no means are needed."""
-    rows, busy = [], []
+    rows, busy, further = [], [], []
 
     class Watched:
         def __init__(self, decoder: NumpyDecoder) -> None:
             self.layers, self.embed, self.losses = decoder.layers, decoder.embed, decoder.losses
             self._layer, self.added = decoder.layer, decoder.added
 
-        def layer(self, number: int, stream: Any, idle: Any, settle: Any) -> Any:
+        def layer(self, number: int, stream: Any, idle: Any, settle: Any, onward: Any) -> Any:
             rows.append(len(stream))
             busy.append(int((~idle).sum()))
-            return self._layer(number, stream, idle, settle)
+            further.append(len(onward))
+            return self._layer(number, stream, idle, settle, onward)
 
     variants = [
         Variant((1, 3)),
@@ -188,6 +189,7 @@ def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
         forward.run(Watched(decoder), *tokens(CONFIG, 8), variants)
     assert rows == [2, 5, 5, 8, 7]
     assert busy == [2, 3, 5, 6, 5]
+    assert further == [2, 5, 5, 7, 5]
 
 
 def test_given_constants_replace_the_means(model: tuple[Path, DenseLlama]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +18,12 @@ from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.attention import attend
-from gatenorm_stream.measuring.decoder import Settle, Stream, Tokens
+from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.llama_gguf import read_gguf
 from gatenorm_stream.measuring.llama_safetensors import read_safetensors
 from gatenorm_stream.measuring.products import TILE, Block, Float32Array, Matrices, Products, blocks, slices, vector
 from gatenorm_stream.sources.source import Kind
-
-RowNumbers: TypeAlias = npt.NDArray[np.intp]
 
 ACTIVATION_BYTES = 64 << 20
 FEWEST_TOKENS = 256
@@ -85,7 +82,9 @@ class NumpyDecoder:
         self._products.share_out(look_up, slices(len(ids), LOOKED_UP))
         return found[places.reshape(tokens.shape)]
 
-    def layer(self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle) -> Stream:
+    def layer(
+        self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle, onward: RowNumbers
+    ) -> Stream:
         layer = self._llama.layers[number]
         if layer.attention:
             out = np.zeros(stream.shape, np.float32)
@@ -95,6 +94,10 @@ class NumpyDecoder:
             self._products.share_out(lambda row: np.add(out[row], stream[row], out=out[row]), range(len(out)))
         else:
             out = stream + vector(layer.constant) if layer.constant else stream.copy()
+        for place, row in enumerate(onward):
+            if place != row:
+                out[place] = out[row]
+        out = out[: len(onward)]
         tokens = out.reshape(-1, self._llama.hidden)
         following = self._first_blocks(number + 1)
         for group in self._groups_of_tokens(layer, len(tokens)):
@@ -118,7 +121,7 @@ class NumpyDecoder:
         x = x.reshape(-1, self._llama.hidden)
         wanted, own = tokens[:, 1:].reshape(-1), np.empty(len(x), np.float32)
         peak, total = np.full(len(x), -np.inf, np.float32), np.zeros(len(x))
-        seen: dict[tuple[int, int], tuple[slice, Float32Array, npt.NDArray[np.float64]]] = {}
+        seen: dict[tuple[int, int], tuple[slice, Float32Array, Float32Array]] = {}
 
         def peaks_and_sums(block: Block, matrices: Matrices, tile: slice) -> None:
             """Of each token's logits in the block: the largest, and the sum of exp(logit - largest)."""
@@ -129,7 +132,7 @@ class NumpyDecoder:
                 own[tile.start + inside] = logits[inside, wanted[tile][inside] - first]
                 peaks = logits.max(-1)
                 logits -= peaks[:, None]
-                seen[first, tile.start] = tile, peaks, np.exp(logits, out=logits).sum(-1, dtype=np.float64)
+                seen[first, tile.start] = tile, peaks, np.exp(logits, out=logits).sum(-1)
 
         for _ in self._products.multiply(peaks_and_sums, len(x), self._llama.head):
             for _, (tile, peaks, sums) in sorted(seen.items()):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gatenorm_stream.measuring.decoder import Decoder
-from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Outcome, Sublayer, TokenRow, Variant, run
+from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Sublayer, TokenRow, Variant, run
 from gatenorm_stream.measuring.measurement import By, MeasuredChoice
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, default_number, select
@@ -104,44 +104,56 @@ class Passes:
         self._steps = steps
         row_bytes = 4 * hidden * len(texts.judging)
         self._at_once = max(1, (STREAM_BYTES // row_bytes - 2) // 2)
-        self._whole: Outcome | None = None
+        self._sublayers: tuple[Sublayer, ...] | None = None
+        self._losses: Losses | None = None
         self.made = 0
 
     @property
     def sublayers(self) -> tuple[Sublayer, ...]:
         """Of the unpruned model."""
-        return self._unpruned.sublayers
+        if self._sublayers is None:
+            self._pass([], whole=False)
+        assert self._sublayers is not None
+        return self._sublayers
+
+    @property
+    def losses(self) -> Losses:
+        """The unpruned model's."""
+        if self._losses is None:
+            self._pass([], whole=True)
+        assert self._losses is not None
+        return self._losses
 
     @property
     def loss(self) -> float:
-        """The unpruned model's, in nats a token."""
-        return float(self._unpruned.losses.mean())
+        """Their mean, in nats a token."""
+        return float(self.losses.mean())
 
     def judge(self, asked: Sequence[Asked]) -> list[Judgement]:
         """In the order in which they are asked."""
         return [
-            Judgement(_choice(one, judged.losses, self._unpruned.losses), judged.constants)
+            Judgement(_choice(one, judged.losses, self.losses), judged.constants)
             for start in range(0, len(asked), self._at_once)
-            for one, judged in self._pass(asked[start : start + self._at_once])
+            for one, judged in self._pass(asked[start : start + self._at_once], whole=self._losses is None)
         ]
 
-    @property
-    def _unpruned(self) -> Outcome:
-        if self._whole is None:
-            self._pass([])
-        assert self._whole
-        return self._whole
-
-    def _pass(self, asked: Sequence[Asked]) -> list[tuple[Asked, Judged]]:
+    def _pass(self, asked: Sequence[Asked], whole: bool) -> list[tuple[Asked, Judged]]:
+        """What is known of the unpruned model is not asked again."""
+        looks = self._sublayers is None
         outcome = run(
             self._decoder,
             self._texts.choosing,
             self._texts.judging,
             [a.variant for a in asked],
             partial(self._steps, self.made),
+            looks=looks,
+            whole=whole,
         )
         self.made += 1
-        self._whole = self._whole or outcome
+        if looks:
+            self._sublayers = outcome.sublayers
+        if whole:
+            self._losses = outcome.losses
         return list(zip(asked, outcome.variants, strict=True))
 
 

@@ -154,7 +154,7 @@ def test_only_the_layer_that_runs_has_weights(case, checkpoint):
             seen.append(there())
 
         for number in range(decoder.layers):
-            stream = decoder.layer(number, stream, np.zeros(2, bool), settle)
+            stream = decoder.layer(number, stream, np.zeros(2, bool), settle, np.arange(2))
         assert seen == np.eye(decoder.layers, dtype=bool).tolist()
         decoder.losses(stream, TOKENS)
         assert not any(there())
