@@ -1,8 +1,8 @@
 """The text of docs/evidence.md: what block D says, from stored results alone."""
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.quality.answers import DEFAULT, MEANS, PLAIN, PRIMARY, Judged, answers
 from benchmarks.quality.constants_drawing import count_picture, theory_picture
@@ -44,8 +44,8 @@ What removing attention sublayers costs, as far as we could measure it: one publ
   Gate-Norm costs {means:+.2f} on SmolLM2; on the decoders its rise minus Gate-Norm's is {c_decoders}, lower on
   {c_lower} of {of}. Without constants it is {influence_plain:+.2f} against {plain:+.2f}. Even 512 random token
   ids choose better than weights where nothing is put in place ({random_ids:+.2f}).
-- **How many?** Without constants the largest number below 0.35 is **{number}** ({d_rises}). With constants, as a
-  flag, a fifth costs {means:+.2f}.
+- **How many?** Without constants the largest number below 0.35 is **{number}** ({d_rises}):
+  by the rule, the default. With constants, as a flag, a fifth costs {means:+.2f}.
 - **What does it give?** Of SmolLM2's KV cache exactly the share of layers that went (a fifth: {cache}), and
   little of the file, since its attention is small ({file}).
 
@@ -130,6 +130,10 @@ Mean rise over the eight, nothing in its place / constants:
 
 {decoder_rises}
 
+Two differences over the eight, 95 % interval, negative is better:
+
+{decoder_differences}
+
 What the package writes with these constants was read by transformers: its loss differs from that in memory by at
 most {written:.1e}; the influence of its own pass from torch's in bfloat16 by at most {own_pass:.1e}.
 
@@ -153,6 +157,17 @@ Blocks A to C, every criterion, every count, tasks, depth along training, speed 
 
 {machines}
 """
+
+
+def decoder_differences(found: Mapping[str, Any]) -> str:
+    rows = [
+        "| criterion | plain, minus random 1, L/5 | constants minus plain, L/5 | the same, L/3 |",
+        "|---|---|---|---|",
+    ]
+    for criterion, changes in found["constants_change"].items():
+        cells = (found["plain_against_random"][criterion], *changes.values())
+        rows.append(f"| `{criterion}` | " + " | ".join(map(shown, cells)) + " |")
+    return "\n".join(rows)
 
 
 def shown(interval: Mapping[str, float]) -> str:
@@ -195,10 +210,6 @@ def evidence(public: Judged, decoders: Sequence[Judged], earlier: str) -> str:
 
     def accuracy_of(criterion: str, constants: str) -> float:
         return unpruned["hellaswag"] + public.rise(criterion, PRIMARY, constants, "hellaswag")
-
-    def third(criterion: str) -> float:
-        """What constants add to the mean rise of the decoders at L/3."""
-        return statistics.mean(m.rise(criterion, "L/3", MEANS) - m.rise(criterion, "L/3", PLAIN) for m in decoders)
 
     random_1, random_2 = (b["means"][name] for name in ("random 1", "random 2"))
     return TEXT.format(
@@ -247,8 +258,8 @@ def evidence(public: Judged, decoders: Sequence[Judged], earlier: str) -> str:
         theory_public=theory[public.name],
         least_varying=min(varying),
         least_layer=varying.index(min(varying)),
-        third_gate=third(DEFAULT),
-        third_influence=third("influence"),
+        third_gate=found["constants_change"][DEFAULT]["L/3"]["mean"],
+        third_influence=found["constants_change"]["influence"]["L/3"]["mean"],
         hella_means=accuracy_of(DEFAULT, MEANS),
         hella_influence=accuracy_of("influence", MEANS),
         theory_low=min(rest),
@@ -258,6 +269,7 @@ def evidence(public: Judged, decoders: Sequence[Judged], earlier: str) -> str:
         primary_count=f"k = {PRIMARY}",
         decoder_table=decoder_table(decoders),
         decoder_rises=decoder_rises(decoders),
+        decoder_differences=decoder_differences(found),
         written=max(abs(c["written"] - c["in_memory"]) for c in checks),
         own_pass=own_pass,
         earlier=earlier,
