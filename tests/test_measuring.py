@@ -108,9 +108,9 @@ def test_any_shape(config: dict[str, Any], dtype: str, length: int, small: bool,
             patch.setattr("gatenorm_stream.measuring.attention.STRETCH", 3)
         path = write_checkpoint(Path(folder, "model"), tensors, config, dtype=dtype, seed=seed)
         with opened(path) as decoder:
-            stream = decoder.embed(np.stack([choosing, judging]))
+            stream, both = decoder.embed(np.stack([choosing, judging])), np.arange(2)
             for layer in range(decoder.layers):
-                stream = decoder.layer(layer, stream, np.zeros(2, bool), lambda before, attention: None, np.arange(2))
+                stream = decoder.layer(layer, stream, both < 0, lambda before, attention: None, both)
             logits = decoder.logits(stream)
             losses = decoder.losses(stream, np.stack([choosing, judging]))
     for row, ids in enumerate((choosing, judging)):

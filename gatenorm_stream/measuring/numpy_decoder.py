@@ -23,6 +23,7 @@ from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.llama_gguf import read_gguf
 from gatenorm_stream.measuring.llama_safetensors import read_safetensors
 from gatenorm_stream.measuring.products import TILE, Block, Float32Array, Matrices, Products, blocks, slices, vector
+from gatenorm_stream.measuring.token_ids import check_embedded, check_predicted
 from gatenorm_stream.sources.source import Kind
 
 ACTIVATION_BYTES = 64 << 20
@@ -69,11 +70,7 @@ class NumpyDecoder:
         """Raises CheckpointError for a token that the model does not know."""
         table, known = self._llama.embedding, self._llama.embedding.tensor.shape[0]
         ids, places = np.unique(tokens, return_inverse=True)
-        if ids[0] < 0 or ids[-1] >= known:
-            raise CheckpointError(
-                f"{self._llama.source.title} knows {known} tokens, but the text has token {ids[-1]}; it has "
-                "another model's tokenizer, restore it"
-            )
+        check_embedded(ids, known, self._llama.source.title)
         found, rows = np.empty((len(ids), self._llama.hidden), np.float32), self._products.reader(table)
 
         def look_up(part: slice) -> None:
@@ -111,16 +108,13 @@ class NumpyDecoder:
         """Raises CheckpointError if one is not finite, or the head has no row for a token."""
         rows, length = tokens.shape
         table = self._llama.head.tensor
-        if length > 1 and (largest := tokens[:, 1:].max()) >= table.shape[0]:
-            raise CheckpointError(
-                f"{table.name} in {self._llama.source.title} has {table.shape[0]} rows, but the text has token "
-                f"{largest}; it has another model's tokenizer, restore it"
-            )
+        check_predicted(tokens[:, 1:], table.shape[0], table.name, self._llama.source.title)
         x = np.empty((rows, length - 1, self._llama.hidden), np.float32)
         self._products.share_out(lambda row: self._normed(stream[row, :-1], self._llama.norm, x[row]), range(rows))
         x = x.reshape(-1, self._llama.hidden)
         wanted, own = tokens[:, 1:].reshape(-1), np.empty(len(x), np.float32)
-        peak, total = np.full(len(x), -np.inf, np.float32), np.zeros(len(x))
+        peak = np.full(len(x), -np.inf, np.float32)
+        total: npt.NDArray[np.float64] = np.zeros(len(x))
         seen: dict[tuple[int, int], tuple[slice, Float32Array, Float32Array]] = {}
 
         def peaks_and_sums(block: Block, matrices: Matrices, tile: slice) -> None:
@@ -140,7 +134,7 @@ class NumpyDecoder:
                 total[tile] = total[tile] * np.exp(peak[tile] - higher) + sums * np.exp(peaks - higher)
                 peak[tile] = higher
             seen.clear()
-        found: npt.NDArray[np.float64] = np.log(total) + peak - own
+        found: npt.NDArray[np.float64] = np.log(total) + peak.astype(np.float64) - own
         if not np.isfinite(found).all():
             raise CheckpointError(
                 f"the loss of {self._llama.source.title} is no number: its weights hold inf or nan, or what they "

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.families.projections import Weight
-from gatenorm_stream.families.rows import BLOCK_BYTES, Memory, Room, Rows, room_for, widened_row_bytes
+from gatenorm_stream.families.rows import BLOCK_BYTES, Bytes, Memory, Room, Rows, room_for, widened_row_bytes
 from gatenorm_stream.floats import FloatArray, widen
 from gatenorm_stream.measuring.llama import Linear
 from gatenorm_stream.sources.source import Source
@@ -96,7 +98,7 @@ class Products:
             self._source.cancel()
         self._pool.shutdown(cancel_futures=True)
 
-    def share_out(self, act: Callable[[T], None], parts: Sequence[T]) -> None:
+    def share_out(self, act: Callable[[T], object], parts: Sequence[T]) -> None:
         """Waits until act(part) was called with each. Raises what any of them raised."""
         tasks = slices(len(parts), -(-len(parts) // (TASKS * self._threads)))
 
@@ -156,26 +158,25 @@ class Products:
         self, stretch: Sequence[Block], readers: Sequence[Rows], following: Sequence[Block]
     ) -> list[Matrices]:
         """The matrices of each block, in memory that the next stretch uses again."""
-        places, end = [], 0
-        for block in stretch:
-            places.append([])
-            for weight in block.weights:
-                size = room_for(weight, block.stop - block.start)
-                places[-1].append(slice(end, end + size))
-                end += -(-size // ALIGNED) * ALIGNED
-        memory, wide = self._stretch.take(end), [()] * len(stretch)
+        sizes = [room_for(weight, b.stop - b.start) for b in stretch for weight in b.weights]
+        begins = [0, *accumulate(-(-size // ALIGNED) * ALIGNED for size in sizes)]
+        memory = self._stretch.take(begins[-1])
+        wide: list[FloatArray] = [np.empty(0)] * len(sizes)
 
         def widen_block(number: int) -> None:
             for ahead in following[number :: len(stretch)]:
                 ahead.expect()
             block = stretch[number]
-            wide[number] = tuple(
-                rows.between(block.start, block.stop, lambda _, place=place: memory[place])
-                for rows, place in zip(readers, places[number], strict=True)
-            )
+            for place, rows in enumerate(readers, start=number * len(readers)):
+                take = partial(_part, memory, begins[place])
+                wide[place] = rows.between(block.start, block.stop, take)
 
         self.share_out(widen_block, range(len(stretch)))
-        return wide
+        return [tuple(wide[n : n + len(readers)]) for n in range(0, len(wide), len(readers))]
+
+
+def _part(memory: Bytes, begin: int, count: int) -> Bytes:
+    return memory[begin : begin + count]
 
 
 def vector(tensor: Tensor) -> Float32Array:

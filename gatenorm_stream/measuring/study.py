@@ -11,10 +11,10 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Literal, TypeAlias
 
 from gatenorm_stream.measuring.decoder import Decoder
-from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Sublayer, TokenRow, Variant, run
+from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Steps, Sublayer, TokenRow, Variant, run
 from gatenorm_stream.measuring.measurement import By, MeasuredChoice
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, default_number, select
@@ -24,8 +24,7 @@ STREAM_BYTES = 128 << 20
 MOST_COUNTS = 5
 SEED = 0
 
-Steps = Callable[[int, int, int], None]
-"""Called as steps(pass, layers done, layers in all); passes count from 0."""
+Criterion: TypeAlias = Literal["gate-norm", "influence"]
 
 
 @dataclass(frozen=True)
@@ -59,23 +58,22 @@ def by_influence(sublayers: Sequence[Sublayer]) -> tuple[LayerScore, ...]:
 
 
 def study(
-    decoder: Decoder,
-    texts: Texts,
+    passes: Passes,
     scores: Sequence[LayerScore],
     *,
-    hidden: int,
     draws: int = 5,
-    steps: Steps = lambda number, done, total: None,
+    by: Criterion | None = None,
 ) -> Study:
-    """Plain and compensated choices by each criterion at each of `counts`; at the default one `draws` random ones.
+    """Plain and compensated choices at each of `counts`, by both criteria or the one given; at the default number
+    `draws` random ones.
 
     Random ones at every count would take most of the time.
     """
-    numbers = counts(len(scores))
-    passes = Passes(decoder, texts, hidden, steps)
-    first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, draws)]
-    judged = passes.judge(first)
-    judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers)])
+    numbers, at_random, judged = counts(len(scores)), [*_at_random(scores, draws)], []
+    if by != "influence":
+        judged, at_random = passes.judge([*_asked("gate-norm", scores, numbers), *at_random]), []
+    if by != "gate-norm":
+        judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers), *at_random])
     return Study(passes.loss, passes.sublayers, tuple(j.choice for j in judged), passes.made)
 
 
@@ -98,7 +96,14 @@ class Judgement:
 class Passes:
     """Judges choices, as many in a pass over the weights as memory allows."""
 
-    def __init__(self, decoder: Decoder, texts: Texts, hidden: int, steps: Steps) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        texts: Texts,
+        hidden: int,
+        steps: Callable[[int], Steps] = lambda number: lambda done, total: None,
+    ) -> None:
+        """`steps` gives those of pass number 0, 1, 2 ..."""
         self._decoder = decoder
         self._texts = texts
         self._steps = steps
@@ -145,7 +150,7 @@ class Passes:
             self._texts.choosing,
             self._texts.judging,
             [a.variant for a in asked],
-            partial(self._steps, self.made),
+            self._steps(self.made),
             looks=looks,
             whole=whole,
         )

@@ -21,6 +21,7 @@ from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.stock_body import StockBody
 from gatenorm_stream.measuring.stock_model import build_stock_model
 from gatenorm_stream.measuring.stock_weights import StockWeights
+from gatenorm_stream.measuring.token_ids import check_predicted
 
 TOKENS_AT_ONCE = 4096
 """Of all rows together: their activations between two matrices are held at once."""
@@ -43,7 +44,7 @@ class TransformersDecoder:
             self._stock = stock = build_stock_model(model)
             leave_attention_out(model, stock.layers)
             self._weights = StockWeights(model, stock)
-        self._family = model.family
+        self._family, self._title = model.family, model.checkpoint.source.title
         self._with_attention = {a.layer for a in model.attention}
         self._body = StockBody(stock)
         for number in self._with_attention:
@@ -82,7 +83,10 @@ class TransformersDecoder:
         return out
 
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
+        """Raises CheckpointError if the head has no row for a token."""
         with torch.no_grad():
+            head = self._weights.head()
+            check_predicted(tokens[:, 1:], head.shape[0], head.name, self._title)
             rows, length, _ = stream.shape
             targets = torch.from_numpy(tokens[:, 1:])
             hidden = [self._body.leave(torch.from_numpy(row[None]))[:, :-1] for row in stream]

@@ -281,3 +281,13 @@ def test_torch_computes_on_as_many_threads_as_it_is_told(checkpoint):
             assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_token_that_the_head_does_not_know(changed):
+    """The embedding knows it. The same error as in numpy."""
+
+    def cut(tensors):
+        tensors["lm_head.weight"] = tensors["lm_head.weight"][:60].clone()
+
+    with pytest.raises(CheckpointError, match=r"lm_head.weight in .* has 60 rows, but the text has token \d+"):
+        measured(changed(of("llama"), cut))
