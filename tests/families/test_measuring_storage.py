@@ -208,7 +208,7 @@ def cut(ending):
         ("llama", drop("lm_head.weight"), "has no lm_head.weight"),
         ("phi", drop("lm_head.bias"), "has no lm_head.bias"),
         ("llama", cut("layers.1.mlp.down_proj.weight"), "has shape"),
-        ("llama", cut("embed_tokens.weight"), "has embeddings for 127 tokens"),
+        ("llama", cut("embed_tokens.weight"), "knows 127 tokens, but the text has token 127"),
     ],
 )
 def test_what_is_missing_is_named(case, change, message, changed):
