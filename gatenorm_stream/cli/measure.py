@@ -34,7 +34,7 @@ DEFAULT_TOKENS = 256
 EXAMPLES = """
 gatenorm-stream measure MODEL                     # what choices would cost
 gatenorm-stream measure MODEL --text notes.txt    # on your own text
-gatenorm-stream measure MODEL --by influence      # in half the time
+gatenorm-stream measure MODEL --by influence      # only its choices
 gatenorm-stream measure MODEL --plot losses.svg
 gatenorm-stream measure DIR --against MODEL       # what an output costs
 """
