@@ -29,7 +29,7 @@ from gatenorm_stream.sources.source import Kind
 ACTIVATION_BYTES = 64 << 20
 FEWEST_TOKENS = 256
 """In a group: with fewer, reading the weights again would cost more than multiplying by them."""
-LOGITS = 1 << 17
+LOGITS = 1 << 18
 """Numbers that a thread holds at once: they should fit its cache."""
 LOOKED_UP = 64
 """Rows of the embedding that a thread reads at once."""

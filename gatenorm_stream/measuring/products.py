@@ -34,7 +34,7 @@ FEWEST_ROWS = 192
 """... but not into fewer rows."""
 STRETCH_BYTES = 16 << 20
 """Widened blocks that are held at once; a block a thread if that is more."""
-TILE = 256
+TILE = 512
 """Tokens that are multiplied by a block at once."""
 ALIGNED = 64
 TASKS = 8

@@ -71,9 +71,12 @@ def before(model: Path) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHOICES)
-def test_the_loss_rises_little(before: float, pruned: dict[str, Path], name: str) -> None:
+def test_the_loss_rises_little(
+    before: float, pruned: dict[str, Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     rise = loss(pruned[name]) - before
-    print(f"{name}: {before:.3f} before, {rise:+.3f}")
+    with capsys.disabled():
+        print(f"\n{name}: {before:.3f} before, {rise:+.3f}")
     assert rise <= CHOICES[name][2]
 
 
