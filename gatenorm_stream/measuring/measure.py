@@ -10,7 +10,8 @@ from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import read_sample
-from gatenorm_stream.measuring.study import study
+from gatenorm_stream.measuring.steps import steps_of_passes
+from gatenorm_stream.measuring.study import Criterion, Passes, study
 from gatenorm_stream.scoring.readings import Reading, check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.work import Progress
@@ -32,6 +33,7 @@ def measure_model(
     tokens: int,
     draws: int,
     *,
+    by: Criterion | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Measurement, Saved]:
@@ -41,16 +43,11 @@ def measure_model(
     """
     check_reading(reading)
     with kept(model.checkpoint):
-        sample = read_sample(model.checkpoint, text, tokens)
-        size = model.checkpoint.weight_bytes
-
-        def steps(number: int, done: int, total: int) -> None:
-            if progress:
-                progress(f"pass {number + 1}", size * done // total, size, "")
-
+        sample = read_sample(model, text, tokens)
         with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
             scores = scored(model, reading, threads=threads, progress=progress)
-            found = study(decoder, sample.texts, scores, hidden=model.hidden, draws=draws, steps=steps)
+            passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
+            found = study(passes, scores, draws=draws, by=by)
     by_layer = {s.layer: s for s in found.sublayers}
     layers = (
         MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
+from gatenorm_stream.checkpoint.fingerprint import fingerprint
+from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
 from gatenorm_stream.formats.edit import Constants
@@ -19,6 +21,12 @@ By: TypeAlias = Literal["gate-norm", "influence"]
 DEFAULT_TOKENS = 512
 COMPENSATE = False
 """Whether constants are put in the place of what goes, where nobody says so and numpy runs the model."""
+
+
+def check_by(by: str) -> None:
+    """Raises GateNormError for a criterion that there is not."""
+    if by not in get_args(By):
+        raise GateNormError(f"nothing chooses by {by}; give one of {', '.join(get_args(By))}")
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,26 @@ def decide_by_scores(
     return Decision(plan, form)
 
 
+def _measured_elsewhere(saved: Plan, model: Model) -> str | None:
+    """The name of the model that the plan's numbers are of, if it is not this one, as far as can be told.
+
+    A remote model's weights are not here: it is the same if repository and commit are.
+    """
+    source, measured = model.checkpoint.source, saved.measured
+    if measured is None:
+        return None
+    if source.remote:
+        same = (source.title, source.revision) == (saved.source, saved.revision) and not measured.elsewhere
+    else:
+        same = fingerprint(model.checkpoint) == measured.fingerprint
+    return None if same else measured.elsewhere or saved.source
+
+
 def decide_again(saved: Plan, model: Model) -> Decision:
     """The same for `model`, wherever that is now. Raises PlanError if it does not fit, FormatError."""
     check_plan_fits(saved, model)
     source = model.checkpoint.source
-    plan = replace(saved, source=source.title, revision=source.revision)
+    measured = saved.measured and replace(saved.measured, elsewhere=_measured_elsewhere(saved, model))
+    plan = replace(saved, source=source.title, revision=source.revision, measured=measured)
     compensated = bool(plan.constants)
     return Decision(plan, choose_format(model, plan.dropped, plan.format, plan.engines, compensated=compensated))

@@ -56,6 +56,11 @@ class Plan:
     measured: Measured | None = None
 
     @property
+    def own_measurement(self) -> Measured | None:
+        """What was measured of this very model."""
+        return None if self.measured is None or self.measured.elsewhere else self.measured
+
+    @property
     def kind(self) -> Kind:
         return Kind.GGUF if _is_gguf(self.family) else Kind.SAFETENSORS
 
@@ -136,7 +141,10 @@ def plan_from_json(data: Any, where: str) -> Plan:
         bad("constants", "a vector of finite float32 in base64 for each dropped layer, all of one length")
     measured = read_measured(data["measured"], len(scores)) if "measured" in data else None
     if "measured" in data and not measured:
-        bad("measured", "what was measured: text, digest, tokens, loss, pruned, error and influence of each layer")
+        bad(
+            "measured",
+            "what was measured: text, digest, tokens, loss, pruned, error, influence of each layer, fingerprint",
+        )
     return Plan(
         source=text("source"),
         revision=revision,

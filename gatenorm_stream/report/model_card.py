@@ -31,7 +31,7 @@ parameters, and showed it on 8 of 80 to 91 M; on some it was worse."""
 
 BY_INFLUENCE = """\
 Its layers were chosen by block influence: how far their
-attention turned the stream on {tokens} tokens of {text}."""
+attention turned the stream on {tokens} tokens of {text}{elsewhere}."""
 
 BY_NAME = "Its layers were named by whoever made it."
 
@@ -56,11 +56,15 @@ def _chosen(plan: Plan) -> str:
     if plan.reading:
         return BY_GATE_NORM
     measured = plan.measured
-    return BY_INFLUENCE.format(tokens=measured.tokens, text=_text(measured)) if measured else BY_NAME
+    return (
+        BY_INFLUENCE.format(tokens=measured.tokens, text=_text(measured), elsewhere=_elsewhere(measured))
+        if measured
+        else BY_NAME
+    )
 
 
 def _measured(plan: Plan) -> str:
-    if not (measured := plan.measured):
+    if not (measured := plan.own_measurement):
         return NOT_MEASURED
     return MEASURED.format(
         tokens=measured.tokens,
@@ -70,6 +74,10 @@ def _measured(plan: Plan) -> str:
         rise=measured.rise,
         error=measured.error,
     )
+
+
+def _elsewhere(measured: Measured) -> str:
+    return f", in another model, `{PurePath(measured.elsewhere).name}`" if measured.elsewhere else ""
 
 
 def _text(measured: Measured) -> str:
@@ -119,7 +127,7 @@ Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these fi
 <summary>The scores as text</summary>
 
 ```text
-{score_table(plan.scores, plan.dropped)}
+{score_table(plan.scores, plan.dropped, what="score" if plan.reading else "influence")}
 ```
 
 </details>
