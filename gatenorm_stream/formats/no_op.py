@@ -19,6 +19,7 @@ from gatenorm_stream.formats.constants import PLAIN, beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
+from gatenorm_stream.formats.quantised import is_quantised
 from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_file
 
 MLP_MULTIPLE = 256
@@ -44,7 +45,7 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
     if not model.family.llama_shaped:
         stop(EVERY_ENGINE, f"model_type={model.family.model_type}", "the form knows the layers of Llama only")
         return Limits(tuple(found))
-    if config.get("quantization_config") is not None:
+    if is_quantised(model):
         stop(EVERY_ENGINE, "quantization_config", "the form is known unquantised only")
     activation = config.get("hidden_act", "silu")
     if activation != "silu":

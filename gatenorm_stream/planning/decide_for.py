@@ -8,6 +8,7 @@ from typing import get_args
 from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.planning.decide import COMPENSATE, By, Decision, Wanted, decide_by_scores
+from gatenorm_stream.planning.plan import unscored
 from gatenorm_stream.scoring.readings import check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.scores import LayerScore
@@ -33,6 +34,8 @@ def decide_for(
     wanted.choice.check()
     compensate = _compensates(model, wanted)
     if wanted.by == "gate-norm" and not compensate and wanted.choice.max_rise is None:
+        if scores is None and model.unread and wanted.choice.layers is not None:
+            return decide_by_scores(model, unscored(a.layer for a in model.attention), wanted, scored=False)
         found = scores or scored(model, wanted.reading, threads=threads, progress=progress)
         return decide_by_scores(model, tuple(found), wanted)
     from gatenorm_stream.measuring.kept import kept
