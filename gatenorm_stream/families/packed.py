@@ -37,6 +37,7 @@ NAMES = {
     "hqq": "HQQ",
     "torchao": "torchao",
     "mxfp4": "MXFP4",
+    "mlx": "MLX",
 }
 UNMERGED = ("base_layer", "lora_A", "lora_B", "lora_embedding_A")
 """Parts of a module that an adapter was put on and not merged into."""
@@ -54,8 +55,7 @@ def packed_tensor(place: Place, module: str) -> Tensor | None:
 
 def method(place: Place, module: str = "", tensor: Tensor | None = None) -> str:
     """What the weights were quantised by, as people call it; empty if nothing tells."""
-    given = quantisation(place)
-    named = str(given.get("quant_method") or "")
+    named = quantisation(place).get("quant_method", "")
     if named in NAMES:
         return NAMES[named]
     if tensor and (found := PARTS.get(tensor.name.removeprefix(f"{place.prefix}{module}."))):

@@ -27,16 +27,19 @@ NOT_OF_THE_WEIGHT = ("weight", "bias", "k_scale", "v_scale", "q_scale")
 """Parts of a module that don't change its weight: the last three are of caches, ..."""
 ACTIVATIONS = ("input", "output", "activation", "act")
 """... and parts whose names begin so are of what goes in or comes out."""
-QUANTISATION = "quantization_config"
+QUANTISATION = ("quantization_config", "compression_config", "quantization")
+"""Where config.json tells it: as transformers has it, as compressed-tensors once had it, and as MLX has it."""
 MODELOPT = "hf_quant_config.json"
 """Where older checkpoints of ModelOpt say how they are quantised."""
 
 
 def quantisation(place: Place) -> Mapping[str, Any]:
-    """What config.json says of how weights are quantised; empty if it says nothing."""
+    """What config.json says of how weights are quantised, with its `quant_method`; empty if it says nothing."""
     for config in (place.checkpoint.config, place.config):
-        if isinstance(found := config.get(QUANTISATION) or config.get("compression_config"), dict):
-            return found
+        for key in QUANTISATION:
+            if isinstance(found := config.get(key), dict):
+                method = found.get("quant_method") or ("mlx" if "quantization" in config else "unknown")
+                return {**found, "quant_method": str(method)}
     return {}
 
 

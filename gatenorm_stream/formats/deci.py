@@ -27,9 +27,10 @@ HALVES = frozenset({"qwen2", "exaone"})
 """Those that rotate halves of a head."""
 KNOWN_TENSORS = re.compile(
     r"blk\.\d+\.((attn_(q|k|v|output)|ffn_(gate|up|down))\.(weight|bias)|(attn|ffn)_norm\.weight)"
+    r"|blk\.\d+\.attn_(q|k|v|output)\.(scale|input_scale)"
     r"|(token_embd|output_norm|output|rope_freqs|rope_factors_(long|short))\.weight"
 )
-"""What `deci` has a place for."""
+"""What `deci` has a place for. Factors of the MLP have none there, though `llama` multiplies by them."""
 
 OTHER_FORM = "prune the model's safetensors form for that"
 LLAMA_CPP_ONLY = Obstacle(

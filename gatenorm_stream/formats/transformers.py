@@ -35,7 +35,8 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
     others = EVERY_ENGINE - {Engine.TRANSFORMERS, Engine.VLLM}
     reason = "only transformers runs its file"
     found = [Obstacle(others, "the form", reason, notice=True)]
-    found += loading_limits(model)
+    quantised = loading_limits(model)
+    found += quantised.obstacles
     if architecture not in SERVED:
         reason = NOT_SERVED.get(architecture, "vLLM's plugin does not serve it")
         found.append(Obstacle(frozenset({Engine.VLLM}), f"architecture {architecture}", reason, notice=True))
@@ -44,7 +45,7 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         found.append(Obstacle(EVERY_ENGINE, f"model_type={model.family.model_type}", reason))
     elif model.multimodal:
         found += _of_wrapper(wrapper, model.config)
-    return Limits(tuple(found), (BY_PLUGIN,) if served else ())
+    return Limits(tuple(found), (*((BY_PLUGIN,) if served else ()), *quantised.cautions))
 
 
 def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[Obstacle]:

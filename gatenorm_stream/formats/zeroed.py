@@ -35,7 +35,9 @@ def _held(model: Model, bias: str, vector: bytes) -> Added:
 
 
 def _biases(model: Model, dropped: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
-    """Each layer with the bias of its output projection; none unless all have one."""
+    """Each layer with the bias of its output projection; none unless all have one that the model adds."""
+    if not model.family.has_output_bias(model.text):
+        return ()
     found = ((n, f"{model.output_module(n)}.bias") for n in dropped)
     biases = tuple((layer, name) for layer, name in found if name in model.checkpoint.tensors)
     return biases if len(biases) == len(dropped) else ()

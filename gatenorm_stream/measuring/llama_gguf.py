@@ -5,6 +5,7 @@ What is read of the metadata is what llama.cpp reads; it knows no sliding window
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -21,6 +22,8 @@ from gatenorm_stream.formats.deci import DECI, HALVES, KNOWN_TENSORS, PAIRS
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.rotary import Rotary, Yarn, yarn_gain
 
+LLAMA_TENSORS = re.compile(rf"{KNOWN_TENSORS.pattern}|blk\.\d+\.ffn_(gate|up|down)\.(scale|input_scale)")
+"""llama.cpp multiplies by factors of the MLP in this architecture only. Those of inputs serve their rounding."""
 BASE = 10000.0
 """What llama.cpp takes where the metadata are silent."""
 
@@ -30,7 +33,8 @@ def read_gguf(model: Model) -> Llama:
     architecture, ours = model.text[ARCHITECTURE], {DECI} if model.pruned else set()
     if architecture not in PAIRS | HALVES | ours:
         _unsupported(model, f"{ARCHITECTURE}={shown(architecture)}")
-    if other := next((t for t in model.checkpoint.tensors if not KNOWN_TENSORS.fullmatch(t)), None):
+    known = LLAMA_TENSORS if architecture == "llama" else KNOWN_TENSORS
+    if other := next((t for t in model.checkpoint.tensors if not known.fullmatch(t)), None):
         _unsupported(model, other)
     if len(model.attention) + len(model.pruned) != model.layers:
         _unsupported(model, "layers without attention")

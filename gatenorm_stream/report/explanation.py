@@ -50,7 +50,7 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tup
 def why(plan: Plan) -> Iterator[str]:
     """Sentences that say how the layers were chosen."""
     if not plan.scored:
-        yield f"The layers were named (--layers {layer_list(plan.dropped)}): the weights are packed, and not scored."
+        yield f"The layers were named (--layers {layer_list(plan.dropped)}): packed weights are not scored."
         return
     if plan.scores_of:
         yield f"The scores are those of {plan.scores_of}: these weights are packed."
