@@ -53,7 +53,7 @@ def encode(scale: np.ndarray, dtype: str) -> bytes:
 
 @dataclass(frozen=True)
 class Spelling:
-    """`grid` makes of a weight's shape the scale's, `block` how much of the weight each of its numbers multiplies."""
+    """`grid` makes of a weight's shape the scale's, `block` how much of it each number multiplies."""
 
     name: str
     grid: Callable[[int, int], tuple[int, ...]]

@@ -7,6 +7,7 @@ from typing import get_args
 
 from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.planning.decide import COMPENSATE, By, Decision, Wanted, decide_by_scores
 from gatenorm_stream.planning.plan import unscored
 from gatenorm_stream.scoring.readings import check_reading
@@ -56,6 +57,8 @@ def _decide_by_measuring(
     from gatenorm_stream.measuring.sample import read_sample
     from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
 
+    if model.unread:
+        raise UnreadError(model.unread)
     sample = read_sample(model.checkpoint, wanted.text, wanted.tokens)
     size = model.checkpoint.weight_bytes
 
