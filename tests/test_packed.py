@@ -273,11 +273,11 @@ def test_what_needs_numbers_says_so(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_card_and_explain_say_that_nothing_was_scored(run: Run, tmp_path: Path) -> None:
-    source, out = write_packed(tmp_path / "m", PACKINGS["AWQ"]), tmp_path / "out"
+    source, out = write_packed(tmp_path / "m", PACKINGS["AQLM"]), tmp_path / "out"
     done = run(source, "--out", out, "--layers", "2")
     assert done.returncode == 0, done.stderr
     assert "not scored: the weights are packed" in " ".join(done.stdout.split())
-    assert "quant_method=awq was not tried pruned" in " ".join(done.stdout.split())
+    assert "quant_method=aqlm was not tried pruned" in " ".join(done.stdout.split())
     assert "rank" not in done.stdout
     assert not (out / "gatenorm.svg").exists()
     card = (out / "README.md").read_text()

@@ -11,7 +11,7 @@ from gatenorm_stream.formats.edit import Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.sources.source import Kind
 
-TRIED = frozenset({"bitsandbytes", "compressed-tensors", "fp8"})
+TRIED = frozenset({"awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "torchao"})
 """Methods whose models were run pruned (tests/engines/test_quantised.py)."""
 NOT_TRANSFORMERS = {
     "exl2": "exllamav2",
