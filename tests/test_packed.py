@@ -422,7 +422,7 @@ def test_an_unknown_type_takes_no_more_than_there_is(tmp_path: Path) -> None:
 
 def test_a_plan_of_the_original_fits_a_gguf_of_an_unknown_type(run: Run, tmp_path: Path) -> None:
     content = gguf_files.tensors(gguf_files.shapes())
-    options = {"rope__dimension_count": gguf_files.HEAD_DIM}
+    options: dict[str, Any] = {"rope__dimension_count": gguf_files.HEAD_DIM}
     original = gguf_files.write_gguf(tmp_path / "original.gguf", content, **options)
     source = with_types(tmp_path / "m.gguf", content, dict.fromkeys(attention("q", "k"), 42), **options)
     (tmp_path / "plan.json").write_text(json.dumps(gatenorm_stream.plan(original, drop=1).to_json()))

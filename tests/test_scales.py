@@ -329,7 +329,8 @@ def test_numpy_runs_a_gguf_with_factors_or_says_why_not(architecture: str, tmp_p
     folded = dict(content)
     for module, factor in factors.items():
         folded[f"{module}.weight"] = (content[f"{module}.weight"][0] * np.float32(factor), "F32")
-    found, options = [], {"rope__dimension_count": gguf_files.HEAD_DIM}
+    found: list[Any] = []
+    options: dict[str, Any] = {"rope__dimension_count": gguf_files.HEAD_DIM}
     for name, held in (("scaled", with_factors(content, factors)), ("folded", folded)):
         path = gguf_files.write_gguf(tmp_path / f"{name}.gguf", held, architecture, **options)
         with open_model(open_source(path)) as model, numpy_decoder(model) as decoder:
@@ -350,7 +351,8 @@ def test_numpy_runs_a_gguf_with_factors_or_says_why_not(architecture: str, tmp_p
 
 @pytest.mark.parametrize("how", ["metadata", "tensors"])
 def test_layers_of_prediction_in_a_gguf_are_no_candidates(how: str, tmp_path: Path) -> None:
-    content, options = dict(gguf_files.tensors(gguf_files.shapes(4))), {}
+    content = dict(gguf_files.tensors(gguf_files.shapes(4)))
+    options: dict[str, Any] = {}
     if how == "metadata":
         options["nextn_predict_layers"] = 1
     else:

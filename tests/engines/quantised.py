@@ -145,7 +145,8 @@ def zero_points(rows: int, columns: int, number: int) -> torch.Tensor:
 
 
 def write(source: Path, out: Path, quantise, given: dict) -> None:
-    model, held = load(source), {}
+    model = load(source)
+    held: dict[str, torch.Tensor] = {}
     for name, weight in model.state_dict().items():
         if "_proj.weight" in name:
             held |= quantise(name.removesuffix("weight"), weight)
