@@ -23,6 +23,7 @@ STORED: dict[str, Any] = {
     "BF16": "<u2",
     "F8_E4M3": "u1",
     "F8_E5M2": "u1",
+    "F8_E8M0": "u1",
 }
 """What each dtype is read as: narrow numbers as their bits."""
 
@@ -58,6 +59,9 @@ def widen_into(out: FloatArray, raw: npt.NDArray[Any], dtype: str) -> None:
         case "F8_E4M3":
             _shift_and_scale(out, raw, shift=20, power=120)
             out[(raw & 0x7F) == 0x7F] = math.nan
+        case "F8_E8M0":
+            np.copyto(out, np.ldexp(np.float32(1), raw.astype(np.int32) - 127))
+            out[raw == 0xFF] = math.nan
         case "F32" | "F64":
             np.copyto(out, raw)
         case "Q4_0" | "Q4_1" | "Q8_0":

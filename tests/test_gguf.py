@@ -373,7 +373,7 @@ HEAD = b"GGUF" + struct.pack("<I", 3)
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "ends within its header"),
+        (b"", "is empty"),
         (b"GGML" + bytes(40), "begins with b'GGML'"),
         (b"GGUF" + struct.pack(">I", 3) + bytes(40), "big-endian"),
         (b"GGUF" + struct.pack("<I", 1) + bytes(40), "of version 1"),

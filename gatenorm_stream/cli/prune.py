@@ -39,7 +39,7 @@ from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.shown_scores import show_scores
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
-from gatenorm_stream.scoring.readings import Reading, describe_reading
+from gatenorm_stream.scoring.readings import Reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
@@ -245,6 +245,7 @@ def _again(saved: Path, model: Model) -> Decision:
 
 
 def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
+    from gatenorm_stream.report.chosen import chosen_by
     from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
     model, layout, plan = prepared.model, prepared.layout, prepared.decision.plan
@@ -254,9 +255,10 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     if quiet:
         return
     typer.echo(folded(model_line(model)))
-    typer.echo(folded(describe_reading(plan.reading)) + "\n")
-    show_scores(plan.scores, plan.dropped, plan.choice, influence=plan.reading is None)
-    typer.echo()
+    typer.echo(folded(chosen_by(plan)) + "\n")
+    if plan.scored:
+        show_scores(plan.scores, plan.dropped, plan.choice, influence=plan.reading is None)
+        typer.echo()
     for line in plan_lines(prepared.decision):
         typer.echo(folded(line))
     for line in file_lines(layout):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from os import PathLike
 
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
 from gatenorm_stream.measuring.open import open_decoder
@@ -42,6 +43,8 @@ def measure_model(
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
     check_reading(reading)
+    if model.unread:
+        raise UnreadError(model.unread)
     with kept(model.checkpoint):
         sample = read_sample(model, text, tokens)
         with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run

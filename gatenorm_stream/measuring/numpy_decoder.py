@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.attention import attend
 from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
@@ -37,6 +38,8 @@ LOOKED_UP = 64
 
 def read_llama(model: Model) -> Llama:
     """From headers alone. Raises UnsupportedModelError for what is not run here, CheckpointError for damage."""
+    if model.unread:
+        raise UnreadError(model.unread)
     return read_gguf(model) if model.checkpoint.kind is Kind.GGUF else read_safetensors(model)
 
 

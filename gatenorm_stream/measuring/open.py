@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.decoder import Decoder
 from gatenorm_stream.measuring.numpy_decoder import numpy_decoder, numpy_obstacle
 from gatenorm_stream.work import available_threads
@@ -14,6 +15,8 @@ from gatenorm_stream.work import available_threads
 @contextmanager
 def open_decoder(model: Model, *, threads: int | None = None) -> Iterator[Decoder]:
     """Raises UnsupportedModelError, with what to install, if neither runs it here; CheckpointError for damage."""
+    if model.unread:
+        raise UnreadError(model.unread)
     if numpy_obstacle(model) is None:
         with numpy_decoder(model, threads=threads) as decoder:
             yield decoder

@@ -7,10 +7,11 @@ from os import PathLike
 from typing import Literal, TypeAlias, get_args
 
 from gatenorm_stream.checkpoint.fingerprint import fingerprint
-from gatenorm_stream.errors import GateNormError
+from gatenorm_stream.errors import FormatError, GateNormError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format
 from gatenorm_stream.formats.edit import Constants
+from gatenorm_stream.formats.quantised import is_quantised
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan, check_plan_fits
 from gatenorm_stream.scoring.readings import Reading
@@ -74,10 +75,12 @@ def decide_by_scores(
     *,
     constants: Constants | None = None,
     measured: Measured | None = None,
+    scored: bool = True,
 ) -> Decision:
     """`dropped` is what `wanted.choice` takes of the scores, unless it was found otherwise.
 
-    `constants`, if there are any, stand in the place of that attention. Raises SelectionError or FormatError.
+    `constants`, if there are any, stand in the place of that attention. Without `scored`, `scores` tell the layers
+    and nothing else, and `wanted.choice` names some of them. Raises SelectionError or FormatError.
     """
     if dropped is None:
         dropped = select(scores, wanted.choice)
@@ -87,7 +90,7 @@ def decide_by_scores(
         source=source.title,
         revision=source.revision,
         family=model.family.model_type,
-        reading=wanted.reading if wanted.by == "gate-norm" else None,
+        reading=wanted.reading if wanted.by == "gate-norm" and scored else None,
         scores=scores,
         dropped=dropped,
         format=form.format.name,
@@ -95,6 +98,7 @@ def decide_by_scores(
         choice=wanted.choice,
         constants=constants or {},
         measured=measured,
+        scored=scored,
     )
     return Decision(plan, form)
 
@@ -115,10 +119,19 @@ def _measured_elsewhere(saved: Plan, model: Model) -> str | None:
 
 
 def decide_again(saved: Plan, model: Model) -> Decision:
-    """The same for `model`, wherever that is now. Raises PlanError if it does not fit, FormatError."""
+    """The same for `model`, wherever that is now; if its weights are quantised, it may take another format.
+
+    Raises PlanError if it does not fit, FormatError.
+    """
     check_plan_fits(saved, model)
-    source = model.checkpoint.source
+    source, compensated = model.checkpoint.source, bool(saved.constants)
+    try:
+        form = choose_format(model, saved.dropped, saved.format, saved.engines, compensated=compensated)
+    except FormatError:
+        if not is_quantised(model):
+            raise
+        form = choose_format(model, saved.dropped, engines=saved.engines, compensated=compensated)
+    of = saved.scores_of or (saved.source if saved.scored and model.unread else None)
     measured = saved.measured and replace(saved.measured, elsewhere=_measured_elsewhere(saved, model))
-    plan = replace(saved, source=source.title, revision=source.revision, measured=measured)
-    compensated = bool(plan.constants)
-    return Decision(plan, choose_format(model, plan.dropped, plan.format, plan.engines, compensated=compensated))
+    moved = replace(saved, source=source.title, revision=source.revision, measured=measured)
+    return Decision(replace(moved, format=form.format.name, scores_of=of), form)

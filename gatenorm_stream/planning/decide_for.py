@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.planning.decide import COMPENSATE, Decision, Wanted, check_by, decide_by_scores
+from gatenorm_stream.planning.plan import unscored
 from gatenorm_stream.scoring.readings import check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.scores import LayerScore
@@ -30,6 +32,8 @@ def decide_for(
     wanted.choice.check()
     compensate = _compensates(model, wanted)
     if wanted.by == "gate-norm" and not compensate and wanted.choice.max_rise is None:
+        if scores is None and model.unread and wanted.choice.layers is not None:
+            return decide_by_scores(model, unscored(a.layer for a in model.attention), wanted, scored=False)
         found = scores or scored(model, wanted.reading, threads=threads, progress=progress)
         return decide_by_scores(model, tuple(found), wanted)
     from gatenorm_stream.measuring.kept import kept
@@ -52,6 +56,8 @@ def _decide_by_measuring(
     from gatenorm_stream.measuring.study import Passes
     from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
 
+    if model.unread:
+        raise UnreadError(model.unread)
     sample = read_sample(model, wanted.text, wanted.tokens)
     with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
         if wanted.by == "influence":
