@@ -19,7 +19,8 @@ from gatenorm_stream.formats.constants import PLAIN, beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
-from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_file
+from gatenorm_stream.formats.tokenizer import tokenizer_cautions
+from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_files
 
 MLP_MULTIPLE = 256
 LLAMA = next(row for row in FAMILIES if row.model_type == "llama")
@@ -91,7 +92,7 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
     if 0 in dropped:
         stop({"llama.cpp", "vllm"}, "layer 0", "these read the first layer's heads as the model's own")
     tokenizer = tokenizer_limits(model.checkpoint)
-    return Limits((*found, *tokenizer.obstacles), tokenizer.cautions)
+    return Limits((*found, *tokenizer.obstacles), (*tokenizer.cautions, *tokenizer_cautions(model)))
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
@@ -101,7 +102,7 @@ def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
         _config(model, dropped, bool(constants)),
         remove=frozenset(remove),
         add=(*_output_biases(model, dropped), *(_mlp_biases(model, constants) if constants else ())),
-        files=travelling_file(),
+        files=travelling_files(model),
     )
 
 

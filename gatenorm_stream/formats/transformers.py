@@ -14,11 +14,12 @@ from gatenorm_stream.families.wrappers import WRAPPERS, Wrapper
 from gatenorm_stream.formats.constants import beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
+from gatenorm_stream.formats.tokenizer import tokenizer_cautions
 from gatenorm_stream.formats.travelling_file import (
     AUTO_MAP,
     AUTO_MAP_MULTIMODAL,
     removed,
-    travelling_file,
+    travelling_files,
 )
 from gatenorm_stream.formats.vllm_served import NOT_SERVED, SERVED
 
@@ -42,7 +43,7 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         found.append(Obstacle(EVERY_ENGINE, f"model_type={model.family.model_type}", reason))
     elif model.multimodal:
         found += _of_wrapper(wrapper, model.config)
-    return Limits(tuple(found), (BY_PLUGIN,) if served else ())
+    return Limits(tuple(found), (*((BY_PLUGIN,) if served else ()), *tokenizer_cautions(model)))
 
 
 def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[Obstacle]:
@@ -66,7 +67,7 @@ def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
     }
     names = frozenset(name for layer in dropped for name in model.attention_tensors(layer))
     add = tuple(_constant(model, layer, vector) for layer, vector in constants.items())
-    return Edit(config, remove=names, add=add, files=travelling_file())
+    return Edit(config, remove=names, add=add, files=travelling_files(model))
 
 
 def _constant(model: Model, layer: int, vector: bytes) -> Added:

@@ -8,6 +8,7 @@ from typing import Any
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.wrappers import WRAPPERS
+from gatenorm_stream.formats.tokenizer import tokenizer_files, tokenizer_origin
 
 RUNTIME_FILE = "modeling_gatenorm.py"
 _MODULE = RUNTIME_FILE.removesuffix(".py")
@@ -19,9 +20,10 @@ AUTO_MAP = {
 AUTO_MAP_MULTIMODAL = {**AUTO_MAP, "AutoModelForImageTextToText": f"{_MODULE}.GateNormForCausalLM"}
 
 
-def travelling_file() -> dict[str, str]:
-    """Its name and text."""
-    return {RUNTIME_FILE: files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")}
+def travelling_files(model: Model) -> dict[str, str]:
+    """Names and texts: that which runs the model, and where it takes that, those that read its tokenizer."""
+    text = files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")
+    return {RUNTIME_FILE: text, **tokenizer_files(model)}
 
 
 def removed(model: Model, dropped: tuple[int, ...], stock: Family, *, constants: bool = False) -> dict[str, Any]:
@@ -42,4 +44,5 @@ def removed(model: Model, dropped: tuple[int, ...], stock: Family, *, constants:
         "attention": stock.attention,
         "input_norm": stock.input_norm,
         **({"constants": True} if constants else {}),
+        **tokenizer_origin(model),
     }
