@@ -8,6 +8,7 @@ Llama: docs/engines.md says what each engine demands and why.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from gatenorm_stream.errors import CheckpointError
@@ -19,6 +20,7 @@ from gatenorm_stream.formats.constants import PLAIN, beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
+from gatenorm_stream.formats.model_class import class_cautions, class_obstacles, language_model_obstacles
 from gatenorm_stream.formats.tokenizer import tokenizer_cautions
 from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_files
 
@@ -45,6 +47,8 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
     if not model.family.llama_shaped:
         stop(EVERY_ENGINE, f"model_type={model.family.model_type}", "the form knows the layers of Llama only")
         return Limits(tuple(found))
+    found += class_obstacles(model)
+    found += (replace(o, engines=EVERY_ENGINE, notice=False) for o in language_model_obstacles(model))
     if config.get("quantization_config") is not None:
         stop(EVERY_ENGINE, "quantization_config", "the form is known unquantised only")
     activation = config.get("hidden_act", "silu")
@@ -92,7 +96,8 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
     if 0 in dropped:
         stop({"llama.cpp", "vllm"}, "layer 0", "these read the first layer's heads as the model's own")
     tokenizer = tokenizer_limits(model.checkpoint)
-    return Limits((*found, *tokenizer.obstacles), (*tokenizer.cautions, *tokenizer_cautions(model)))
+    cautions = (*tokenizer.cautions, *tokenizer_cautions(model), *class_cautions(model))
+    return Limits((*found, *tokenizer.obstacles), cautions)
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
@@ -203,4 +208,4 @@ def _rope_config(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(model: Model, key: str) -> int:
-    return size(model.config, key, model.checkpoint.config_where)
+    return size(model.config, key, model.checkpoint.config_where, model.family.defaults.get(key))

@@ -7,17 +7,14 @@ from typing import Any
 
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.model_class import HEADS, IMAGES_TOO, LANGUAGE_MODEL, ModelClass, class_of
 from gatenorm_stream.families.wrappers import WRAPPERS
 from gatenorm_stream.formats.tokenizer import tokenizer_files, tokenizer_origin
 
 RUNTIME_FILE = "modeling_gatenorm.py"
 _MODULE = RUNTIME_FILE.removesuffix(".py")
-AUTO_MAP = {
-    "AutoConfig": f"{_MODULE}.GateNormConfig",
-    "AutoModel": f"{_MODULE}.GateNormModel",
-    "AutoModelForCausalLM": f"{_MODULE}.GateNormForCausalLM",
-}
-AUTO_MAP_MULTIMODAL = {**AUTO_MAP, "AutoModelForImageTextToText": f"{_MODULE}.GateNormForCausalLM"}
+BASE = {"AutoConfig": f"{_MODULE}.GateNormConfig", "AutoModel": f"{_MODULE}.GateNormModel"}
+AUTO_MAP = {**BASE, "AutoModelForCausalLM": f"{_MODULE}.GateNormForCausalLM"}
 
 
 def travelling_files(model: Model) -> dict[str, str]:
@@ -26,12 +23,28 @@ def travelling_files(model: Model) -> dict[str, str]:
     return {RUNTIME_FILE: text, **tokenizer_files(model)}
 
 
+def auto_map_of(built: ModelClass) -> dict[str, str]:
+    """Which class of the travelling file each Auto class that fits the model builds."""
+    if built.auto == IMAGES_TOO:
+        return {**AUTO_MAP, IMAGES_TOO: AUTO_MAP[LANGUAGE_MODEL]}
+    return {**BASE, built.auto: f"{_MODULE}.{architecture_of(built)}"}
+
+
+def architecture_of(built: ModelClass) -> str:
+    """That class, by its name in the travelling file."""
+    if built.is_language_model:
+        return "GateNormForCausalLM"
+    return built.auto.replace("AutoModel", "GateNorm" if built.auto in HEADS.values() else "GateNormModel")
+
+
 def removed(model: Model, dropped: tuple[int, ...], stock: Family, *, constants: bool = False) -> dict[str, Any]:
     """The `gatenorm` object of config.json: what the travelling file needs to leave attention out of `stock`.
 
     With `constants`, its module in the place of attention has one.
     """
     model_type, architecture, layers = stock.model_type, stock.architecture, stock.layers
+    if (built := class_of(model)) and not built.is_language_model:
+        architecture = built.name
     if model.multimodal:
         wrapper = WRAPPERS[model.config["model_type"]]
         model_type, architecture = wrapper.model_type, wrapper.architecture

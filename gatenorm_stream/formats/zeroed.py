@@ -9,6 +9,7 @@ from __future__ import annotations
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.constants import beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits
+from gatenorm_stream.formats.model_class import language_model_obstacles
 
 NO_CONSTANTS = (
     "zeroed holds no constants in this model, whose output projections have no bias: it is written without them"
@@ -16,7 +17,8 @@ NO_CONSTANTS = (
 
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
-    return Limits(cautions=(NO_CONSTANTS,) if compensated and not _biases(model, dropped) else ())
+    cautions = (NO_CONSTANTS,) if compensated and not _biases(model, dropped) else ()
+    return Limits(tuple(language_model_obstacles(model)), cautions)
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:

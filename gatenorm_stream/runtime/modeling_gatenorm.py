@@ -4,7 +4,7 @@ This file travels with checkpoints written by gatenorm-stream. `config.json` nam
 
     AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)
 
-runs it. It opens no connection, starts no process and reads nothing but the checkpoint that transformers hands
+runs it, or with another head AutoModelForSequenceClassification and the like. It opens no connection, starts no process and reads nothing but the checkpoint that transformers hands
 it; when such a model is saved, this file is copied beside the weights. Where the package gatenorm_stream is
 installed, `import gatenorm_stream.runtime` does the same without trust_remote_code.
 
@@ -122,7 +122,8 @@ class PrunedModel:
         super().__init__(config, *args, **kwargs)
         removed = config.gatenorm
         base, _, within_base = removed["layers"].partition(".")
-        layers = self.get_submodule(removed["layers"] if hasattr(self, base) else within_base)
+        whole = hasattr(self, base)
+        layers = self.get_submodule(removed["layers"]) if whole else self.base_model.get_submodule(within_base)
         width = config.get_text_config().hidden_size if removed.get("constants") else None
         for index in removed["pruned_layers"]:
             attention = getattr(layers[index], removed["attention"])
@@ -231,7 +232,18 @@ class GateNormForCausalLM:
     It names no `config_class`: transformers 5.17 refuses one whose name is not that of the config it just made.
     """
 
-    stock = staticmethod(_model_class)
+    ends = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+    @classmethod
+    def stock(cls, config):
+        """The class that the checkpoint holds; another head than its own would be made of random numbers."""
+        architecture = config.gatenorm["architecture"]
+        if not architecture.endswith(cls.ends):
+            raise ValueError(
+                f"this checkpoint holds a {architecture}, not one of {', '.join(cls.ends)}; load it by the Auto "
+                f"class that auto_map in its config.json names"
+            )
+        return _model_class(config)
 
     @classmethod
     def from_pretrained(cls, path, *args, config=None, **kwargs):
@@ -247,8 +259,26 @@ class GateNormForCausalLM:
         """Called by transformers; nothing to do, as the config saves `auto_map` and this file itself."""
 
 
+class GateNormForSequenceClassification(GateNormForCausalLM):
+    """A classifier or reward model."""
+
+    ends = ("ForSequenceClassification",)
+
+
+class GateNormForTokenClassification(GateNormForCausalLM):
+    """A classifier of each token."""
+
+    ends = ("ForTokenClassification",)
+
+
+class GateNormForQuestionAnswering(GateNormForCausalLM):
+    """It marks where an answer stands."""
+
+    ends = ("ForQuestionAnswering",)
+
+
 class GateNormModel(GateNormForCausalLM):
-    """The same without the language model's head."""
+    """Any of them without its head."""
 
     stock = staticmethod(_base_model_class)
 
@@ -256,6 +286,9 @@ class GateNormModel(GateNormForCausalLM):
 MODELS = {
     "AutoModel": GateNormModel,
     "AutoModelForCausalLM": GateNormForCausalLM,
+    "AutoModelForSequenceClassification": GateNormForSequenceClassification,
+    "AutoModelForTokenClassification": GateNormForTokenClassification,
+    "AutoModelForQuestionAnswering": GateNormForQuestionAnswering,
     "AutoModelForImageTextToText": GateNormForCausalLM,
 }
 """Which Auto class builds which."""
