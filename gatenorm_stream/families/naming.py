@@ -28,8 +28,8 @@ def check_names_are_the_models(names: Collection[str], prefix: str, family: Fami
     """
     if unmerged := next((name for name in names if BASE_LAYER in name), None):
         raise UnsupportedModelError(
-            f"{title} holds {unmerged}: base_layer is what peft calls a layer beside its LoRA, which is not merged; "
-            "call merge_and_unload() on the model and save it again"
+            f"{title} holds {unmerged}: base_layer is what peft calls a layer beside its LoRA, which is not "
+            "merged; call merge_and_unload() on the model and save it again"
         )
     if any(name.startswith(prefix) for name in names):
         return
@@ -40,6 +40,6 @@ def check_names_are_the_models(names: Collection[str], prefix: str, family: Fami
         return
     wrapped = next((f" ({saved} puts it there)" for start, saved in SAVED_BY.items() if start in found), "")
     raise UnsupportedModelError(
-        f"{title} has names that begin with {shown(found)}{wrapped}, which are not those of the model's class; save "
-        "the model itself, without what wraps it, or rename its tensors"
+        f"{title} has names that begin with {shown(found)}{wrapped}, which are not those of the model's class; "
+        "save the model itself, without what wraps it, or rename its tensors"
     )

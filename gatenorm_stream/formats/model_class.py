@@ -1,4 +1,4 @@
-"""What a format makes of a model that is no plain language model: another head or none, its own class, other names."""
+"""What formats and engines make of another class than a language model's, or of other names of tensors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def class_cautions(model: Model) -> Iterator[str]:
     if named and named.casefold() != built.name.casefold():
         yield f"config.json names the class {named[:SHOWN]}; the output runs transformers' {built.name}"
     if code := named_code(model.config):
-        yield f"config.json names code beside it ({code[0][:SHOWN]}); the output runs transformers' own {built.name}"
+        yield f"config.json names its own code ({code[0][:SHOWN]}); the output runs transformers' {built.name}"
 
 
 def language_model_obstacles(model: Model) -> Iterator[Obstacle]:

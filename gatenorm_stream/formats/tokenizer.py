@@ -51,14 +51,13 @@ REGISTERED = {
 
 Of types in neither table, the class named is taken, or else the one that reads tokenizer.json as it is.
 """
-SAME_IN_4 = ("GPT2Tokenizer", "GPT2TokenizerFast", "CodeGenTokenizer", "CodeGenTokenizerFast")
-"""Classes that do in transformers 4 what tokenizer.json says, as AS_IT_IS does."""
 MISTRAL_COMMON = ("mistral", "mistral3", "ministral", "ministral3", "mixtral")
 """Types whose tekken.json is read by mistral-common, if that is installed."""
 BYTE_LEVEL = b'"ByteLevel"'
 
-IN_TRANSFORMERS_4 = (
-    "transformers 4 reads this tokenizer as the source's only with trust_remote_code=True: docs/engines.md says why"
+OLDER = (
+    "transformers 4, and 5 below 5.17, may read text otherwise than for the source, except with "
+    "trust_remote_code=True: docs/engines.md says why"
 )
 TEKKEN = "mistral-common reads tekken.json only where AutoTokenizer is given trust_remote_code=True"
 FIXED_REGEX = (
@@ -81,17 +80,20 @@ class SourceTokenizer:
 
     @property
     def chosen(self) -> str:
-        """The class that transformers 5 takes for the source."""
-        forced = AS_IT_IS if self.byte_level_llama else FORCED.get(self.model_type)
+        """The class that transformers takes for the source (from 5.17 on, for every type)."""
+        forced = FORCED.get(self.model_type) or (AS_IT_IS if self.byte_level_llama else None)
         if forced == AS_IT_IS and self.declared in GENERIC:
             return self.declared
-        return forced or self.declared or REGISTERED.get(self.model_type) or AS_IT_IS
+        return forced or self.declared or REGISTERED[self.model_type]
 
     @property
-    def same_in_transformers_4(self) -> bool:
-        """Whether transformers 4, which takes the class that is named, reads text as it does for the source."""
-        named = self.declared or REGISTERED.get(self.model_type)
-        return named in SAME_IN_4 or (named or "").removesuffix("Fast") == self.chosen.removesuffix("Fast")
+    def is_the_same_in_older(self) -> bool:
+        """Whether older releases, each by rules of its own, take `chosen` for the source too."""
+        if self.declared in GENERIC:
+            return self.chosen in GENERIC
+        registered = REGISTERED.get(self.model_type) or FORCED[self.model_type]
+        named = (self.declared or registered).removesuffix("Fast")
+        return named == registered == self.chosen and registered != AS_IT_IS
 
 
 def tokenizer_files(model: Model) -> dict[str, str]:
@@ -123,7 +125,7 @@ def tokenizer_cautions(model: Model) -> tuple[str, ...]:
         return ()
     mistral = source.model_type in MISTRAL_COMMON
     found = (
-        (IN_TRANSFORMERS_4, not source.same_in_transformers_4),
+        (OLDER, not source.is_the_same_in_older),
         (TEKKEN, mistral and "tekken.json" in model.checkpoint.source.names()),
         (FIXED_REGEX, mistral and bool(source.config.get("fix_mistral_regex"))),
     )
@@ -131,11 +133,12 @@ def tokenizer_cautions(model: Model) -> tuple[str, ...]:
 
 
 def _read(model: Model) -> SourceTokenizer | None:
-    """None if there is no tokenizer, its own code reads it, or every release takes the same class for an unknown
-    model type.
+    """None if there is no tokenizer, its own code reads it, or transformers has no class for the model type, so
+    that it does the same for one that it does not know.
     """
     source, names = model.checkpoint.source, model.checkpoint.source.names()
-    if not set(TOKENIZER_FILES) & set(names):
+    model_type = str(model.config.get("model_type"))
+    if not (model_type in FORCED or model_type in REGISTERED) or not set(TOKENIZER_FILES) & set(names):
         return None
     try:
         config = json_object(source, TOKENIZER_CONFIG) if TOKENIZER_CONFIG in names else {}
@@ -147,11 +150,7 @@ def _read(model: Model) -> SourceTokenizer | None:
         return None
     declared = config.get("tokenizer_class") or model.config.get("tokenizer_class")
     declared = declared if isinstance(declared, str) else None
-    model_type = str(model.config.get("model_type"))
-    known = model_type in FORCED or model_type in REGISTERED
-    if not known and declared:
-        return None
-    llama = known and declared is not None and declared.removesuffix("Fast") == "LlamaTokenizer"
+    llama = declared is not None and declared.removesuffix("Fast") == "LlamaTokenizer"
     return SourceTokenizer(model_type, config, declared, llama and _is_byte_level(model))
 
 

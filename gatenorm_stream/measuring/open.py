@@ -43,6 +43,6 @@ def check_language_model(model: Model) -> None:
     else:
         return
     raise UnsupportedModelError(
-        f"{where} has {what}, so that no loss on text can be measured; choose by the weights alone (no --compensate, "
-        "--by influence or --max-rise)"
+        f"{where} has {what}, so that no loss on text can be measured; choose by the weights alone "
+        "(no --compensate, --by influence or --max-rise)"
     )

@@ -1,4 +1,4 @@
-"""The folders of a sentence-transformers model: parts of it that stand beside its transformer, mostly with weights."""
+"""The folders of a sentence-transformers model: parts that stand beside its transformer, often with weights."""
 
 from __future__ import annotations
 
@@ -20,5 +20,7 @@ def module_folders(source: Source) -> tuple[str, ...]:
         modules = parse_json(bytes(file.read(ByteRange(0, file.size))))
     except ValueError:
         return ()
-    paths = [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+    if not isinstance(modules, list):
+        return ()
+    paths = (module.get("path") for module in modules if isinstance(module, dict))
     return tuple(f"{path.strip('/')}/" for path in paths if isinstance(path, str) and path.strip("/."))

@@ -4,9 +4,10 @@ This file travels with checkpoints written by gatenorm-stream. `config.json` nam
 
     AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)
 
-runs it, or with another head AutoModelForSequenceClassification and the like. It opens no connection, starts no process and reads nothing but the checkpoint that transformers hands
-it; when such a model is saved, this file is copied beside the weights. Where the package gatenorm_stream is
-installed, `import gatenorm_stream.runtime` does the same without trust_remote_code.
+runs it; a model with another head is loaded by the Auto class of that head. It opens no connection, starts no
+process and reads nothing but the checkpoint that transformers hands it; when such a model is saved, this file is
+copied beside the weights. Where the package gatenorm_stream is installed, `import gatenorm_stream.runtime` does the
+same without trust_remote_code.
 
 What it does. `config.json` is the source model's own config and says under `gatenorm` what was removed:
 
