@@ -40,7 +40,8 @@ def stem(family: str) -> str:
 
 def other(family: str, end: str) -> Case:
     auto = HEADS.get(end, WITHOUT_HEAD)
-    options = {**FIRST[family].options, "num_labels": 3} if end in HEADS else FIRST[family].options
+    labels = {} if end not in HEADS else {"num_labels": 2 if end == "ForQuestionAnswering" else 3}
+    options = {**FIRST[family].options, **labels}
     return replace(FIRST[family], model=f"{stem(family)}{end}", auto=auto, options=options, form=end)
 
 
@@ -68,6 +69,45 @@ def test_pruned_equals_silenced(case, tmp_path, load_pruned):
     stock = tiny.load(source, case)
     model = load_pruned(out, case, stock)
     assert_same(stock, model, layer)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("case", "key"),
+    [(other("llama", "Model"), "is_causal"), (other("gemma3_text", "Model"), "use_bidirectional_attention")],
+    ids=str,
+)
+def test_attention_to_later_tokens_stays(case, key, tmp_path, load_pruned):
+    source, out, layer = tmp_path / "source", tmp_path / "out", case.attention[1]
+    tiny.make(case).save_pretrained(source)
+    causal = tiny.load(source, case)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, key: key != "is_causal"}))
+    stock = tiny.load(source, case)
+    tokens = torch.arange(3, 12)[None]
+    assert not torch.equal(stock(tokens)[0][:, 0], causal(tokens)[0][:, 0])
+    plan = gatenorm_stream.plan(source, layers=[layer])
+    assert plan.format == "transformers"
+    gatenorm_stream.prune(plan, out)
+    assert_same(stock, load_pruned(out, case, stock), layer)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", [other("llama", "ForSequenceClassification"), other("mistral", "Model")], ids=str)
+def test_another_auto_class_refuses_in_words_and_a_saved_copy_is_the_same(case, tmp_path, load_pruned):
+    source, out, again = tmp_path / "source", tmp_path / "out", tmp_path / "again"
+    tiny.make(case).save_pretrained(source)
+    gatenorm_stream.prune(gatenorm_stream.plan(source, layers=[1]), out)
+    with pytest.raises(ValueError, match=f"holds a {case.model}|Unrecognized configuration class"):
+        transformers.AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+    model = tiny.load(out, case, trust_remote_code=True)
+    model.save_pretrained(again)
+    tokens = torch.arange(3, 12)[None]
+    assert torch.equal(model(tokens)[0], tiny.load(again, case, trust_remote_code=True)(tokens)[0])
+    body = transformers.AutoModel.from_pretrained(again, trust_remote_code=True)
+    stock = transformers.AutoModel.from_pretrained(source)
+    with tiny.silenced(stock, (1,)):
+        assert torch.allclose(body(tokens)[0], stock(tokens)[0], atol=1e-5)
 
 
 def assert_same(stock, model, layer):
