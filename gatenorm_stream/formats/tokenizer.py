@@ -2,8 +2,8 @@
 
 transformers 5 chooses the tokenizer's class by config.json's `model_type` first, and by `tokenizer_class` in
 tokenizer_config.json only for some types. So an output says there which class the source has in transformers 5, for
-whoever runs no remote code, and names the file that travels along, which asks AutoTokenizer with the source's model
-type: the class is then the source's in every release.
+whoever runs no remote code, and names a class of the file that travels along, which asks AutoTokenizer with the
+source's model type: the class is then the source's in every release.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
@@ -23,8 +22,7 @@ from gatenorm_stream.sources.ranges import ByteRange
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER_CONFIG, TOKENIZER_JSON, "tokenizer.model", "vocab.json", "tekken.json")
-RUNTIME_FILE = "tokenization_gatenorm.py"
-AUTO_MAP = {"AutoTokenizer": [None, f"{RUNTIME_FILE.removesuffix('.py')}.GateNormTokenizer"]}
+AUTO_MAP = {"AutoTokenizer": [None, "modeling_gatenorm.GateNormTokenizer"]}
 """The second is the one that reads tokenizer.json ("fast")."""
 
 AS_IT_IS = "PreTrainedTokenizerFast"
@@ -97,7 +95,7 @@ class SourceTokenizer:
 
 
 def tokenizer_files(model: Model) -> dict[str, str]:
-    """The files by which an output's tokenizer is the source's, by name; none where it is so without them."""
+    """The tokenizer_config.json by which an output's tokenizer is the source's; none where that of the source does."""
     source = _read(model)
     if source is None:
         return {}
@@ -105,8 +103,7 @@ def tokenizer_files(model: Model) -> dict[str, str]:
     config["tokenizer_class"] = source.chosen
     if source.chosen == AS_IT_IS:
         config.setdefault("model_input_names", ["input_ids", "attention_mask"])  # in transformers 4 it has a third
-    text = files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")
-    return {TOKENIZER_CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n", RUNTIME_FILE: text}
+    return {TOKENIZER_CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
 
 
 def tokenizer_origin(model: Model) -> dict[str, Any]:

@@ -18,7 +18,7 @@ AUTO_MAP = {**BASE, "AutoModelForCausalLM": f"{_MODULE}.GateNormForCausalLM"}
 
 
 def travelling_files(model: Model) -> dict[str, str]:
-    """Names and texts: that which runs the model, and where it takes that, those that read its tokenizer."""
+    """Names and texts: what runs the model, and where it takes that, what says how to read its tokenizer."""
     text = files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")
     return {RUNTIME_FILE: text, **tokenizer_files(model)}
 

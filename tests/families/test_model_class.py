@@ -47,7 +47,11 @@ def other(family: str, end: str) -> Case:
 
 OTHERS = [
     *(other(family, "Model") for family in FIRST),
-    *(other(family, "ForSequenceClassification") for family in FIRST if family in MAPPINGS["ForSequenceClassification"]),
+    *(
+        other(family, "ForSequenceClassification")
+        for family in FIRST
+        if family in MAPPINGS["ForSequenceClassification"]
+    ),
     *(other(family, end) for end in list(MAPPINGS)[1:] for family in SOME if family in MAPPINGS[end]),
 ]
 
