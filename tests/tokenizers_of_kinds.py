@@ -1,4 +1,4 @@
-"""Small tokenizers as published models have them, trained on the built-in text, and a text that tells them apart."""
+"""Small tokenizers of the kinds that published models have, trained on the built-in text, and a text for them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def byte_level(words: str = "digits") -> Tokenizer:
     """Digits one by one (Granite, OLMo 2), split by a pattern and composed (Qwen 2), or as GPT-2 does."""
     made = Tokenizer(models.BPE())
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words != "pattern")
-    first = {
+    first: dict[str, list[pre_tokenizers.PreTokenizer]] = {
         "digits": [pre_tokenizers.Digits(individual_digits=True)],
         "pattern": [pre_tokenizers.Split(Regex(SPLIT), "isolated")],
         "gpt2": [],

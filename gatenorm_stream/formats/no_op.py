@@ -13,6 +13,7 @@ from typing import Any
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.model_class import LANGUAGE_MODEL, ModelClass
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.table import FAMILIES
@@ -22,7 +23,7 @@ from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
 from gatenorm_stream.formats.model_class import class_cautions, class_obstacles, language_model_obstacles
 from gatenorm_stream.formats.tokenizer import tokenizer_cautions
-from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_files
+from gatenorm_stream.formats.travelling_file import auto_map_of, removed, travelling_files
 
 MLP_MULTIPLE = 256
 LLAMA = next(row for row in FAMILIES if row.model_type == "llama")
@@ -156,7 +157,7 @@ def _config(model: Model, dropped: tuple[int, ...], compensated: bool) -> dict[s
         "sliding_window": None,
         "architectures": ["DeciLMForCausalLM"],
         "model_type": "nemotron-nas",
-        "auto_map": AUTO_MAP,
+        "auto_map": auto_map_of(model, ModelClass(LLAMA.architecture, LANGUAGE_MODEL)),
         "num_key_value_heads": model.heads.keys,
         "head_dim": model.heads.dim,
         "hidden_act": "silu",

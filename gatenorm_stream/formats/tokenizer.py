@@ -95,7 +95,7 @@ class SourceTokenizer:
 
 
 def tokenizer_files(model: Model) -> dict[str, str]:
-    """The tokenizer_config.json by which an output's tokenizer is the source's; none where that of the source does."""
+    """The tokenizer_config.json by which an output's tokenizer is the source's; none where that is so anyway."""
     source = _read(model)
     if source is None:
         return {}

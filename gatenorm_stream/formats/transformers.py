@@ -69,7 +69,7 @@ def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
         **model.config,
         "model_type": MODEL_TYPE,
         "architectures": [architecture_of(built)],
-        "auto_map": auto_map_of(built),
+        "auto_map": auto_map_of(model, built),
         "gatenorm": removed(model, dropped, model.family, constants=bool(constants)),
     }
     names = frozenset(name for layer in dropped for name in model.attention_tensors(layer))

@@ -14,7 +14,8 @@ from gatenorm_stream.formats.tokenizer import tokenizer_files, tokenizer_origin
 RUNTIME_FILE = "modeling_gatenorm.py"
 _MODULE = RUNTIME_FILE.removesuffix(".py")
 BASE = {"AutoConfig": f"{_MODULE}.GateNormConfig", "AutoModel": f"{_MODULE}.GateNormModel"}
-AUTO_MAP = {**BASE, "AutoModelForCausalLM": f"{_MODULE}.GateNormForCausalLM"}
+_FOR_CAUSAL_LM = f"{_MODULE}.GateNormForCausalLM"
+PREPARING = ("AutoTokenizer", "AutoProcessor", "AutoImageProcessor", "AutoFeatureExtractor", "AutoVideoProcessor")
 
 
 def travelling_files(model: Model) -> dict[str, str]:
@@ -23,11 +24,16 @@ def travelling_files(model: Model) -> dict[str, str]:
     return {RUNTIME_FILE: text, **tokenizer_files(model)}
 
 
-def auto_map_of(built: ModelClass) -> dict[str, str]:
-    """Which class of the travelling file each Auto class that fits the model builds."""
+def auto_map_of(model: Model, built: ModelClass) -> dict[str, Any]:
+    """Which class of the travelling file each Auto class that fits the model builds.
+
+    The source's own code that prepares inputs stays.
+    """
+    given = model.config.get("auto_map")
+    kept = {auto: given[auto] for auto in PREPARING if auto in given} if isinstance(given, dict) else {}
     if built.auto == IMAGES_TOO:
-        return {**AUTO_MAP, IMAGES_TOO: AUTO_MAP[LANGUAGE_MODEL]}
-    return {**BASE, built.auto: f"{_MODULE}.{architecture_of(built)}"}
+        return {**kept, **BASE, LANGUAGE_MODEL: _FOR_CAUSAL_LM, IMAGES_TOO: _FOR_CAUSAL_LM}
+    return {**kept, **BASE, built.auto: f"{_MODULE}.{architecture_of(built)}"}
 
 
 def architecture_of(built: ModelClass) -> str:

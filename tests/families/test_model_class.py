@@ -1,4 +1,4 @@
-"""Models with another head than a language model's, or none: the output is of the source's class and computes the same.
+"""Models with another head than a language model's, or none: the output is of the source's class.
 
 Members tried: every family without a head and as a classifier of sequences, and where transformers has them as a
 classifier of tokens and for answers; attention to later tokens; the wrong Auto class; saved again.
@@ -48,11 +48,11 @@ def other(family: str, end: str) -> Case:
 OTHERS = [
     *(other(family, "Model") for family in FIRST),
     *(
-        other(family, "ForSequenceClassification")
-        for family in FIRST
-        if family in MAPPINGS["ForSequenceClassification"]
+        other(family, end)
+        for end, mapping in MAPPINGS.items()
+        for family in (FIRST if end == "ForSequenceClassification" else SOME)
+        if family in mapping
     ),
-    *(other(family, end) for end in list(MAPPINGS)[1:] for family in SOME if family in MAPPINGS[end]),
 ]
 
 

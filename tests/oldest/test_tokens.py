@@ -67,7 +67,7 @@ def test_the_ids_are_the_sources(version, pairs, tmp_path):
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == len(SOURCES)
-    for (model_type, declared, kind), (source, out), (_, same) in zip(SOURCES, pairs, results, strict=True):
+    for (model_type, declared, kind), (_, out), (_, same) in zip(SOURCES, pairs, results, strict=True):
         told = (out / "README.md").read_text()
         assert "remote code" in same, (model_type, declared, kind, done.stderr)
         assert "without" in same or "transformers 4, and 5 below 5.17" in told, (model_type, declared, kind)
