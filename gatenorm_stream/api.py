@@ -103,9 +103,9 @@ def plan(
 ) -> Plan:
     """Scores `source` and decides what goes; writes nothing.
 
-    Give at most one of `drop` (a number), `share` (of all layers), `layers` and `max_rise`; without them a fifth of
-    the attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is
-    not scored again. Raises SelectionError or FormatError beside the errors of `score`.
+    Give at most one of `drop` (a number), `share` (of all layers), `layers` and `max_rise`; without them an eighth
+    of the attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it
+    is not scored again. Raises SelectionError or FormatError beside the errors of `score`.
 
     The model is run, a layer at a time, if `by` is "influence", with `compensate` (a constant stands in the place
     of each attention that goes), or with `max_rise` (as many go as keep the rise of the loss at that or below, in

@@ -274,7 +274,7 @@ def test_a_hub_cache_snapshot_is_read_through_its_links(run: Run, llama: Path, t
     assert run("verify", "out", "--against", llama).returncode == 0
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     dropped=st.sets(st.integers(1, LAYERS - 1), min_size=1),
     seed=st.integers(0, 2**32),
