@@ -12,13 +12,13 @@ from gatenorm_stream.families.family import Family
 BASE_LAYER = ".base_layer."
 SAVED_BY = {
     "_orig_mod.": "torch.compile",
-    "module.": "DataParallel",
     "base_model.model.": "peft",
     "_fsdp_wrapped_module.": "FSDP",
     "_forward_module.": "Lightning or DeepSpeed",
     "pretrained_model.": "trl",
+    "module.": "DataParallel",
 }
-"""By what they put before the names of the model that they wrap."""
+"""By what they put before the names of the model that they wrap; what others end with comes last."""
 
 
 def check_names_are_the_models(names: Collection[str], prefix: str, family: Family, title: str) -> None:

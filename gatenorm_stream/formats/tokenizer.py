@@ -91,7 +91,7 @@ class SourceTokenizer:
             return self.chosen in GENERIC
         registered = REGISTERED.get(self.model_type) or FORCED[self.model_type]
         named = (self.declared or registered).removesuffix("Fast")
-        return named == registered == self.chosen and registered != AS_IT_IS
+        return named == registered == self.chosen.removesuffix("Fast") and registered != AS_IT_IS
 
 
 def tokenizer_files(model: Model) -> dict[str, str]:
