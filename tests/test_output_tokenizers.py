@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import gatenorm_stream
+from gatenorm_stream.errors import FormatError
 from gatenorm_stream.formats.tokenizer import AUTO_MAP, FIXED_REGEX, OLDER, TEKKEN
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 
@@ -75,6 +76,13 @@ def test_the_class_that_the_source_has(
         assert read(out / "config.json")["gatenorm"]["tokenizer"] == origin
         card = (out / "README.md").read_text()
         assert [c for c in (OLDER, TEKKEN, FIXED_REGEX) if c in card] == cautions
+
+
+def test_qwen_2s_class_is_none_for_llama_cpps_converter(tmp_path: Path) -> None:
+    tokenizer = {"model": {"type": "BPE", "byte_fallback": True}, "decoder": {"type": "Sequence"}}
+    source = write(tmp_path, "qwen2", {"tokenizer_class": AS_IT_IS}, tokenizer)
+    with pytest.raises(FormatError, match="by Qwen2Tokenizer"):
+        gatenorm_stream.plan(source, layers=[1], format="no-op", engines=["llama.cpp"])
 
 
 def test_mistral_common_is_named(tmp_path: Path) -> None:

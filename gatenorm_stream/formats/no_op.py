@@ -96,7 +96,7 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         found.append(Obstacle(EVERY_ENGINE, "layer 0", reason, way_out=OTHER_PLACE))
     if 0 in dropped:
         stop({"llama.cpp", "vllm"}, "layer 0", "these read the first layer's heads as the model's own")
-    tokenizer = tokenizer_limits(model.checkpoint)
+    tokenizer = tokenizer_limits(model)
     cautions = (*tokenizer.cautions, *tokenizer_cautions(model), *class_cautions(model))
     return Limits((*found, *tokenizer.obstacles), cautions)
 

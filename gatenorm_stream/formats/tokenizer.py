@@ -25,6 +25,7 @@ TOKENIZER_FILES = (TOKENIZER_CONFIG, TOKENIZER_JSON, "tokenizer.model", "vocab.j
 AUTO_MAP = {"AutoTokenizer": [None, "modeling_gatenorm.GateNormTokenizer"]}
 """The second is the one that reads tokenizer.json ("fast")."""
 
+QWEN_2 = "Qwen2Tokenizer"
 AS_IT_IS = "PreTrainedTokenizerFast"
 """The class that does what tokenizer.json says and no more; transformers 5 calls it TokenizersBackend too."""
 GENERIC = (AS_IT_IS, "PreTrainedTokenizer", "TokenizersBackend")
@@ -33,7 +34,7 @@ FORCED = {
     **dict.fromkeys(("granite", "granitemoe", "granitemoehybrid"), AS_IT_IS),
     **dict.fromkeys(("glm", "glm4", "jamba", "nemotron", "olmo2", "olmo3", "phi3", "phimoe", "stablelm"), AS_IT_IS),
     **dict.fromkeys(("llava", "llava_next", "smolvlm", "vipllava"), AS_IT_IS),
-    "qwen2": "Qwen2Tokenizer",
+    "qwen2": QWEN_2,
 }
 """By model type, the class that transformers 5 takes whatever tokenizer_config.json says."""
 REGISTERED = {
@@ -42,8 +43,8 @@ REGISTERED = {
     **dict.fromkeys(("gpt2", "gptj", "phi", "starcoder2"), "GPT2Tokenizer"),
     **dict.fromkeys(("gpt_neox", "olmo", "olmoe"), "GPTNeoXTokenizer"),
     "idefics2": "LlamaTokenizer",
-    **dict.fromkeys(("internvl", "lighton_ocr", "qwen2_5_vl", "qwen2_moe", "qwen2_vl", "qwen3"), "Qwen2Tokenizer"),
-    **dict.fromkeys(("qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("internvl", "lighton_ocr", "qwen2_5_vl", "qwen2_moe", "qwen2_vl", "qwen3"), QWEN_2),
+    **dict.fromkeys(("qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe"), QWEN_2),
 }
 """By model type, the class that transformers 5 takes where tokenizer_config.json names none.
 
@@ -104,6 +105,12 @@ def tokenizer_files(model: Model) -> dict[str, str]:
     if source.chosen == AS_IT_IS:
         config.setdefault("model_input_names", ["input_ids", "attention_mask"])  # in transformers 4 it has a third
     return {TOKENIZER_CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
+
+
+def class_in_output(model: Model) -> str | None:
+    """What an output's tokenizer_config.json names; None where it is the source's own."""
+    source = _read(model)
+    return source.chosen if source else None
 
 
 def tokenizer_origin(model: Model) -> dict[str, Any]:
