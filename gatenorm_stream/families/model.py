@@ -11,6 +11,7 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.families.naming import check_names_are_the_models
 from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.pruned import (
     CONSTANT,
@@ -117,6 +118,7 @@ def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
         )
     prefix = layers_prefix(checkpoint.tensors, family)
     gone = pruned_layers(ours.get("pruned_layers"), layers, f"{OURS}.pruned_layers", where) if ours else ()
+    check_names_are_the_models(checkpoint.tensors, prefix, family, title)
     check_absence(checkpoint.tensors, prefix, family, gone, title)
     there = _with_query(checkpoint.tensors, prefix, family) if family.hybrid else frozenset()
     attention = tuple(
@@ -138,14 +140,14 @@ def _with_query(names: Iterable[str], prefix: str, family: Family) -> frozenset[
 def layers_prefix(names: Iterable[str], family: Family) -> str:
     """What stands before a layer's number in the names of a checkpoint's tensors.
 
-    Mostly the path of the layers in the model's class. Some checkpoints leave out its first part, and multimodal
-    ones put the language model's name before it.
+    Mostly the path of the layers in the model's class. Some checkpoints leave out its first part, those that answer
+    questions call it otherwise, and multimodal ones put the language model's name before it.
     """
     layers = family.layers.partition(".")[2]
     pattern = re.compile(rf"((?:.+\.)?{re.escape(layers)}\.)\d+\.{re.escape(family.attention)}\.")
     found = {match[1] for name in names if (match := pattern.match(name))}
     nested = sorted(p for p in found if set(p.split(".")) & set(TEXT_PARTS))
-    likely = (f"{family.layers}.", f"{layers}.", *nested)
+    likely = (f"{family.layers}.", f"{layers}.", f"transformer.{layers}.", *nested)
     return next((prefix for prefix in likely if prefix in found), f"{family.layers}.")
 
 

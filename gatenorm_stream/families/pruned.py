@@ -30,7 +30,9 @@ def with_config_of_source(checkpoint: Checkpoint) -> Checkpoint:
         raise CheckpointError(f"{where} has {OURS}={shown(ours)}, which names no model_type; restore it")
     flat = FLAT_ROPE if {"block_configs", "rope_parameters"} <= config.keys() else ()
     left = {key: value for key, value in config.items() if key not in (*NOT_THE_SOURCES, *flat)}
-    return replace(checkpoint, config={**left, "model_type": ours["model_type"]})
+    architecture = ours.get("architecture")
+    source = {"architectures": [architecture]} if isinstance(architecture, str) else {}
+    return replace(checkpoint, config={**left, **source, "model_type": ours["model_type"]})
 
 
 def pruned_layers(found: object, layers: int, key: str, where: str) -> tuple[int, ...]:

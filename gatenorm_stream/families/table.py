@@ -20,7 +20,12 @@ def _stablelm(row: Family, config: Config) -> Family:
     return replace(row, input_norm=None) if config.get("use_parallel_residual") else row
 
 
-LLAMA_7B = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+LLAMA_7B = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+}
 PARALLEL = "attention and MLP share the input norm, which stays"
 POST_NORM = "post_attention_layernorm"
 ONLY_POST_NORM = "no norm before attention; the one after it stays and maps zero to zero"
@@ -34,7 +39,12 @@ FAMILIES = (
         "MistralForCausalLM",
         output_bias=False,
         llama_shaped=True,
-        defaults={**LLAMA_7B, "num_key_value_heads": 8, "sliding_window": 4096},
+        defaults={
+            **LLAMA_7B,
+            "max_position_embeddings": 131_072,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+        },
     ),
     Family("Ministral", "ministral", "MinistralForCausalLM", output_bias=False),
     Family("Ministral 3", "ministral3", "Ministral3ForCausalLM", output_bias=False),
@@ -45,7 +55,7 @@ FAMILIES = (
         "Qwen2ForCausalLM",
         output_bias=False,
         llama_shaped=True,
-        defaults={**LLAMA_7B, "num_key_value_heads": 32},
+        defaults={**LLAMA_7B, "max_position_embeddings": 32_768, "num_key_value_heads": 32},
     ),
     Family("Qwen 3", "qwen3", "Qwen3ForCausalLM"),
     Family("Qwen 2 MoE", "qwen2_moe", "Qwen2MoeForCausalLM", output_bias=False),

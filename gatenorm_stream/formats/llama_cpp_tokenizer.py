@@ -13,17 +13,23 @@ from typing import Any
 from gatenorm_stream.checkpoint.safetensors import json_object
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, HubError
+from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.edit import Limits, Obstacle
+from gatenorm_stream.formats.tokenizer import QWEN_2, class_in_output
 
 LLAMA_3_VOCABULARY = 128256
 CAUTION = "llama.cpp cuts text into other tokens (its converter loses the merge order): docs/engines.md has the fix"
 
 
-def tokenizer_limits(checkpoint: Checkpoint) -> Limits:
-    """An obstacle if the converter refuses this checkpoint's tokenizer, a caution if it takes and spoils it."""
+def tokenizer_limits(model: Model) -> Limits:
+    """An obstacle if the converter refuses this model's tokenizer, a caution if it takes and spoils it."""
+    checkpoint = model.checkpoint
     if checkpoint.config.get("vocab_size") == LLAMA_3_VOCABULARY:
         return Limits()
-    if reason := _refusal(checkpoint):
+    reason = _refusal(checkpoint)
+    if reason is None and class_in_output(model) == QWEN_2:
+        reason = f"its converter reads it as transformers does, by {QWEN_2}, which is for another kind"
+    if reason:
         return Limits((Obstacle(frozenset({"llama.cpp"}), "tokenizer.json", reason, notice=True),))
     return Limits(cautions=(CAUTION,))
 

@@ -8,10 +8,12 @@ Llama: docs/engines.md says what each engine demands and why.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.model_class import LANGUAGE_MODEL, ModelClass
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.sizes import size
 from gatenorm_stream.families.table import FAMILIES
@@ -19,8 +21,10 @@ from gatenorm_stream.formats.constants import PLAIN, beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
+from gatenorm_stream.formats.model_class import class_cautions, class_obstacles, language_model_obstacles
 from gatenorm_stream.formats.quantised import is_quantised, way_out_of_quantised
-from gatenorm_stream.formats.travelling_file import AUTO_MAP, removed, travelling_file
+from gatenorm_stream.formats.tokenizer import tokenizer_cautions
+from gatenorm_stream.formats.travelling_file import auto_map_of, removed, travelling_files
 
 MLP_MULTIPLE = 256
 LLAMA = next(row for row in FAMILIES if row.model_type == "llama")
@@ -45,6 +49,8 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
     if not model.family.llama_shaped:
         stop(EVERY_ENGINE, f"model_type={model.family.model_type}", "the form knows the layers of Llama only")
         return Limits(tuple(found))
+    found += class_obstacles(model)
+    found += (replace(o, engines=EVERY_ENGINE, notice=False) for o in language_model_obstacles(model))
     if is_quantised(model):
         reason = "the form is known unquantised only"
         found.append(Obstacle(EVERY_ENGINE, "quantization_config", reason, way_out=way_out_of_quantised(model)))
@@ -89,8 +95,9 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         found.append(Obstacle(EVERY_ENGINE, "layer 0", reason, way_out=OTHER_PLACE))
     if 0 in dropped:
         stop({"llama.cpp", "vllm"}, "layer 0", "these read the first layer's heads as the model's own")
-    tokenizer = tokenizer_limits(model.checkpoint)
-    return Limits((*found, *tokenizer.obstacles), tokenizer.cautions)
+    tokenizer = tokenizer_limits(model)
+    cautions = (*tokenizer.cautions, *tokenizer_cautions(model), *class_cautions(model))
+    return Limits((*found, *tokenizer.obstacles), cautions)
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
@@ -101,7 +108,7 @@ def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
         _config(model, dropped, bool(constants)),
         remove=frozenset(remove),
         add=(*_output_biases(model, dropped), *(_mlp_biases(model, constants) if constants else ())),
-        files=travelling_file(),
+        files=travelling_files(model),
     )
 
 
@@ -166,7 +173,7 @@ def _config(model: Model, dropped: tuple[int, ...], compensated: bool) -> dict[s
         "sliding_window": None,
         "architectures": ["DeciLMForCausalLM"],
         "model_type": "nemotron-nas",
-        "auto_map": AUTO_MAP,
+        "auto_map": auto_map_of(model, ModelClass(LLAMA.architecture, LANGUAGE_MODEL)),
         "num_key_value_heads": model.heads.keys,
         "head_dim": model.heads.dim,
         "hidden_act": "silu",
@@ -218,4 +225,4 @@ def _rope_config(rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(model: Model, key: str) -> int:
-    return size(model.config, key, model.checkpoint.config_where)
+    return size(model.config, key, model.checkpoint.config_where, model.family.defaults.get(key))

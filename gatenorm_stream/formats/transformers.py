@@ -7,24 +7,23 @@ random attention; the file that travels along builds the stock class without tho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.model_class import class_of
 from gatenorm_stream.families.wrappers import WRAPPERS, Wrapper
 from gatenorm_stream.formats.constants import beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
+from gatenorm_stream.formats.model_class import class_cautions, class_obstacles, language_model_obstacles
 from gatenorm_stream.formats.quantised import is_quantised, loading_limits
-from gatenorm_stream.formats.travelling_file import (
-    AUTO_MAP,
-    AUTO_MAP_MULTIMODAL,
-    removed,
-    travelling_file,
-)
+from gatenorm_stream.formats.tokenizer import tokenizer_cautions
+from gatenorm_stream.formats.travelling_file import architecture_of, auto_map_of, removed, travelling_files
 from gatenorm_stream.formats.vllm_served import NOT_SERVED, SERVED
 
 MODEL_TYPE = "gatenorm"
-ARCHITECTURE = "GateNormForCausalLM"
 BY_PLUGIN = "vLLM runs it where gatenorm-stream is installed beside it"
 
 
@@ -45,7 +44,14 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         found.append(Obstacle(EVERY_ENGINE, f"model_type={model.family.model_type}", reason))
     elif model.multimodal:
         found += _of_wrapper(wrapper, model.config)
-    return Limits(tuple(found), (*((BY_PLUGIN,) if served else ()), *quantised.cautions))
+    else:
+        found += class_obstacles(model)
+        beyond_vllm = (o for o in language_model_obstacles(model) if served)
+        found += (replace(o, engines=frozenset({Engine.VLLM})) for o in beyond_vllm)
+    served = served and not any(Engine.VLLM in o.engines for o in found)
+    mine = (BY_PLUGIN,) if served else ()
+    cautions = (*mine, *quantised.cautions, *tokenizer_cautions(model), *class_cautions(model))
+    return Limits(tuple(found), cautions)
 
 
 def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[Obstacle]:
@@ -60,16 +66,19 @@ def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
+    built = class_of(model)
+    if built is None:
+        raise FormatError(f"{model.checkpoint.config_where} names a class that transformers has not")
     config = {
         **model.config,
         "model_type": MODEL_TYPE,
-        "architectures": [ARCHITECTURE],
-        "auto_map": AUTO_MAP_MULTIMODAL if model.multimodal else AUTO_MAP,
+        "architectures": [architecture_of(built)],
+        "auto_map": auto_map_of(model, built),
         "gatenorm": removed(model, dropped, model.family, constants=bool(constants)),
     }
     names = frozenset(name for layer in dropped for name in model.attention_tensors(layer))
     add = tuple(_constant(model, layer, vector) for layer, vector in constants.items())
-    return Edit(config, remove=names, add=add, files=travelling_file())
+    return Edit(config, remove=names, add=add, files=travelling_files(model))
 
 
 def _constant(model: Model, layer: int, vector: bytes) -> Added:

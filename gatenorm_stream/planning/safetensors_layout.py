@@ -18,6 +18,7 @@ from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Added, Edit
 from gatenorm_stream.names import CARD, CONFIG, INDEX, PICTURE, RECORD, SINGLE, check_names
 from gatenorm_stream.planning.layout import Copied, Layout, Piece, ShardLayout, Zeros
+from gatenorm_stream.planning.module_folders import module_folders
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.ranges import ByteRange, coalesce
 
@@ -123,12 +124,13 @@ def _other_files(checkpoint: Checkpoint, written: set[str]) -> tuple[dict[str, C
     """Tokenizer, generation config, chat template, licence and the like travel; foreign weights do not."""
     copied, left_out = {}, []
     weights = {shard.name for shard in checkpoint.shards} | {INDEX}
+    modules = module_folders(checkpoint.source)
     for name in checkpoint.source.names():
         if name in weights or name in written or name in (CARD, PICTURE, RECORD):
             continue
         path = PurePosixPath(name)
         foreign = path.name.lower().endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))
-        if foreign or path.parts[0] in FOREIGN_FOLDERS:
+        if (foreign or path.parts[0] in FOREIGN_FOLDERS) and not name.startswith(modules):
             left_out.append(name)
         else:
             file = checkpoint.source.open(name)

@@ -15,7 +15,7 @@ from gatenorm_stream.report.card_metadata import front_matter
 from gatenorm_stream.report.chosen import chosen_by
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.quantities import layer_list
-from gatenorm_stream.report.running import run_it
+from gatenorm_stream.report.running import run_it, runs_own_code
 from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 from gatenorm_stream.report.svg import svg
@@ -47,7 +47,7 @@ in `gatenorm.json`."""
 
 ZEROED = """\
 Every shape is kept: the output projections of the layers named above are zero, which saves neither memory nor time
-by itself. No custom code is needed."""
+by itself. {code}"""
 
 
 def _chosen(plan: Plan) -> str:
@@ -95,8 +95,9 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     title = origin.directory.resolve().name if origin.directory and not origin.revision else origin.title
     sizes = "\n".join(f"| {a} | {b} | {c} | {d} |" for a, b, c, d in size_rows(model, plan, layout))
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
+    zeroed = ZEROED.format(code="Its own code runs it." if runs_own_code(model) else "No custom code is needed.")
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
-    blocks = "\n\n".join([*([] if removes else [ZEROED]), *run_it(model, removes, choice.engines)])
+    blocks = "\n\n".join([*([] if removes else [zeroed]), *run_it(model, removes, choice.engines)])
     held = f"{CONSTANTS}\n" if plan.constants and choice.holds_constants else ""
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.model_class import LANGUAGE_MODEL, ModelClass, class_of, own_classes
 
 TRANSFORMERS = """\
 ```python
@@ -14,6 +15,15 @@ tokenizer = AutoTokenizer.from_pretrained("pruned", trust_remote_code={trust})
 model = {auto}.from_pretrained("pruned", trust_remote_code={trust})
 tokens = tokenizer("The people", return_tensors="pt")
 print(tokenizer.decode(model.generate(**tokens, max_new_tokens=16, do_sample=False)[0]))
+```"""
+
+OTHER_HEAD = """\
+```python
+from transformers import {auto}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("pruned", trust_remote_code={trust})
+model = {auto}.from_pretrained("pruned", trust_remote_code={trust})
+print(model(**tokenizer("The people", return_tensors="pt"))[0])
 ```"""
 
 IMAGES = """\
@@ -44,12 +54,18 @@ if __name__ == "__main__":
 ```"""
 
 
+def runs_own_code(model: Model) -> bool:
+    """Whether the source is run by code that travels with it."""
+    return not model.family.stock or bool(own_classes(model))
+
+
 def run_it(model: Model, absent: bool, engines: tuple[str, ...]) -> Iterator[str]:
     """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it."""
-    trust = absent or not model.family.stock
-    auto = "AutoModelForImageTextToText" if model.multimodal else "AutoModelForCausalLM"
+    trust = absent or runs_own_code(model)
+    built = class_of(model) or ModelClass(model.family.architecture, LANGUAGE_MODEL)
     yield "### transformers"
-    yield TRANSFORMERS.format(auto=auto, trust=trust)
+    block = TRANSFORMERS if built.is_language_model else OTHER_HEAD
+    yield block.format(auto=built.auto, trust=trust)
     if absent:
         yield TRUST
     if model.multimodal:

@@ -4,9 +4,10 @@ This file travels with checkpoints written by gatenorm-stream. `config.json` nam
 
     AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True)
 
-runs it. It opens no connection, starts no process and reads nothing but the checkpoint that transformers hands
-it; when such a model is saved, this file is copied beside the weights. Where the package gatenorm_stream is
-installed, `import gatenorm_stream.runtime` does the same without trust_remote_code.
+runs it; a model with another head is loaded by the Auto class of that head. It opens no connection, starts no
+process and reads nothing but the checkpoint that transformers hands it; when such a model is saved, this file is
+copied beside the weights. Where the package gatenorm_stream is installed, `import gatenorm_stream.runtime` does the
+same without trust_remote_code.
 
 What it does. `config.json` is the source model's own config and says under `gatenorm` what was removed:
 
@@ -18,6 +19,11 @@ What it does. `config.json` is the source model's own config and says under `gat
       "attention": "self_attn",          what a layer calls its attention
       "input_norm": "input_layernorm"    and the norm that only attention reads; null if there is none
       "constants": true                  only if the checkpoint has a vector in the place of each attention
+      "tokenizer": {                     only if tokenizer_config.json names GateNormTokenizer
+        "model_type": "mistral",               the source's, by which transformers chooses a tokenizer's class
+        "tokenizer_class": "LlamaTokenizer",   what its tokenizer_config.json said; null if nothing
+        "of_config": null                      what its config.json said of the tokenizer's class
+      }
     }
 
 The model is the source architecture's stock class. In each pruned layer, `NoAttention` stands for attention and the
@@ -34,13 +40,17 @@ layer, and each pruned layer holds two zeros per token.
 
 import os
 import shutil
+import threading
+from contextlib import contextmanager
 
 import torch
 import transformers
 from transformers import PretrainedConfig, cache_utils
+from transformers.models.auto import tokenization_auto
 
 MODEL_TYPE = "gatenorm"
 CACHE_ARGUMENTS = ("past_key_values", "layer_past", "past_key_value")
+CHOOSING_A_TOKENIZER = threading.RLock()
 CACHE_CAN_SKIP_LAYERS = hasattr(cache_utils, "DummyLayer")
 
 
@@ -122,7 +132,8 @@ class PrunedModel:
         super().__init__(config, *args, **kwargs)
         removed = config.gatenorm
         base, _, within_base = removed["layers"].partition(".")
-        layers = self.get_submodule(removed["layers"] if hasattr(self, base) else within_base)
+        whole = hasattr(self, base)
+        layers = self.get_submodule(removed["layers"]) if whole else self.base_model.get_submodule(within_base)
         width = config.get_text_config().hidden_size if removed.get("constants") else None
         for index in removed["pruned_layers"]:
             attention = getattr(layers[index], removed["attention"])
@@ -231,7 +242,18 @@ class GateNormForCausalLM:
     It names no `config_class`: transformers 5.17 refuses one whose name is not that of the config it just made.
     """
 
-    stock = staticmethod(_model_class)
+    ends = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+    @classmethod
+    def stock(cls, config):
+        """The class that the checkpoint holds; another head than its own would be made of random numbers."""
+        architecture = config.gatenorm["architecture"]
+        if not architecture.endswith(cls.ends):
+            raise ValueError(
+                f"this checkpoint holds a {architecture}, not one of {', '.join(cls.ends)}; load it by the Auto "
+                f"class that auto_map in its config.json names"
+            )
+        return _model_class(config)
 
     @classmethod
     def from_pretrained(cls, path, *args, config=None, **kwargs):
@@ -247,8 +269,26 @@ class GateNormForCausalLM:
         """Called by transformers; nothing to do, as the config saves `auto_map` and this file itself."""
 
 
+class GateNormForSequenceClassification(GateNormForCausalLM):
+    """A classifier or reward model."""
+
+    ends = ("ForSequenceClassification",)
+
+
+class GateNormForTokenClassification(GateNormForCausalLM):
+    """A classifier of each token."""
+
+    ends = ("ForTokenClassification",)
+
+
+class GateNormForQuestionAnswering(GateNormForCausalLM):
+    """It marks where an answer stands."""
+
+    ends = ("ForQuestionAnswering",)
+
+
 class GateNormModel(GateNormForCausalLM):
-    """The same without the language model's head."""
+    """Any of them without its head."""
 
     stock = staticmethod(_base_model_class)
 
@@ -256,6 +296,51 @@ class GateNormModel(GateNormForCausalLM):
 MODELS = {
     "AutoModel": GateNormModel,
     "AutoModelForCausalLM": GateNormForCausalLM,
+    "AutoModelForSequenceClassification": GateNormForSequenceClassification,
+    "AutoModelForTokenClassification": GateNormForTokenClassification,
+    "AutoModelForQuestionAnswering": GateNormForQuestionAnswering,
     "AutoModelForImageTextToText": GateNormForCausalLM,
 }
 """Which Auto class builds which."""
+
+
+class GateNormTokenizer:
+    """What `auto_map` of tokenizer_config.json names: hands over to the class that the source's tokenizer has.
+
+    transformers chooses it by the model type, in each release by other rules, and the output's type is none that it
+    knows. So AutoTokenizer is asked again, with the source's.
+    """
+
+    @classmethod
+    def from_pretrained(cls, path, *args, trust_remote_code=None, **kwargs):
+        config_dict, _ = PretrainedConfig.get_config_dict(path, **kwargs)
+        source = config_dict["gatenorm"]["tokenizer"]
+        config = transformers.CONFIG_MAPPING[source["model_type"]]()
+        config.tokenizer_class = source["of_config"]
+        load = transformers.AutoTokenizer.from_pretrained
+        with _tokenizer_config_of_source(path, source["tokenizer_class"]):
+            return load(path, *args, config=config, trust_remote_code=False, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class=None):
+        """Called by transformers; nothing to do, as this file is saved with the model."""
+
+
+@contextmanager
+def _tokenizer_config_of_source(path, tokenizer_class):
+    """In `path`, AutoTokenizer finds what the source's tokenizer_config.json said of the class."""
+    stock = tokenization_auto.get_tokenizer_config
+
+    def of_source(asked, *args, **kwargs):
+        found = stock(asked, *args, **kwargs)
+        if asked != path:
+            return found
+        left = {key: value for key, value in found.items() if key not in ("auto_map", "tokenizer_class")}
+        return {**left, "tokenizer_class": tokenizer_class} if tokenizer_class else left
+
+    with CHOOSING_A_TOKENIZER:
+        tokenization_auto.get_tokenizer_config = of_source
+        try:
+            yield
+        finally:
+            tokenization_auto.get_tokenizer_config = stock

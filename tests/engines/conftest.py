@@ -96,7 +96,9 @@ def gguf(tmp_path_factory) -> Callable[..., Path]:
 
     @functools.cache
     def gguf(checkpoint: Path, *how: str) -> Path:
-        return llama_cpp.convert(checkpoint, tmp_path_factory.mktemp("gguf") / "model.gguf", *how)
+        folder = tmp_path_factory.mktemp("gguf")
+        checkpoint = checkpoint if how[1:] else llama_cpp.with_tokenizer_json_as_it_is(checkpoint, folder)
+        return llama_cpp.convert(checkpoint, folder / "model.gguf", *how)
 
     return gguf
 

@@ -30,6 +30,21 @@ def convert(model: Path, gguf: Path, kind: str = "f32", tokenizer: str | None = 
     return gguf
 
 
+def with_tokenizer_json_as_it_is(model: Path, folder: Path) -> Path:
+    """A copy whose tokenizer is what tokenizer.json says, where the converter would read it by Qwen 2's class.
+
+    So the fixture's tokenizer serves a Qwen 2 here, though transformers 5 reads it otherwise.
+    """
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    if config.get("tokenizer_class") != "Qwen2Tokenizer":
+        return model
+    copy = shutil.copytree(model, folder / "model")
+    (copy / "tokenizer_config.json").write_text(
+        json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    return copy
+
+
 def with_ranked_tokens(gguf: Path, out: Path) -> Path:
     """A copy in which every token's score is its negative id."""
     shutil.copy(gguf, out)
