@@ -190,7 +190,8 @@ def prune(
             with meter.pause():
                 _show_plan(prepared, json_, quiet)
             if out and not dry_run:
-                carry_out(prepared, out, force=force, restart=restart, threads=threads, progress=meter.report)
+                write = partial(carry_out, prepared, out, force=force, restart=restart, threads=threads)
+                write(progress=meter.report, note=meter.note)
     if not (quiet or json_):
         measured = prepared.decision.plan.measured is not None
         _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)

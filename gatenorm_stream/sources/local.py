@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gatenorm_stream.disk import UNSUPPORTED
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Kind
@@ -67,14 +68,14 @@ class LocalFile:
         filled = 0
         while filled < len(where):
             with self._reading():
-                count = os.preadv(self._fd, [buffer[filled:]], where.start + filled)
+                count = _read_into(self._fd, buffer[filled : len(where)], where.start + filled)
             if not count:
                 raise self._cut_short(where)
             filled += count
 
     def expect(self, where: ByteRange) -> None:
         """Has the system begin to read these bytes, where it can."""
-        if hasattr(os, "posix_fadvise"):
+        with suppress(AttributeError, OSError):
             os.posix_fadvise(self._fd, where.start, len(where), os.POSIX_FADV_WILLNEED)
 
     @contextmanager
@@ -82,9 +83,15 @@ class LocalFile:
         try:
             yield
         except OSError as error:
-            raise CheckpointError(f"{self.path} can't be read: {error.strerror}; restore it") from error
+            lacking = error.errno in UNSUPPORTED
+            step = "its file system lacks pread; copy it to another disk" if lacking else "restore it"
+            raise CheckpointError(f"{self.path} can't be read: {error.strerror}; {step}") from error
 
     def _cut_short(self, where: ByteRange) -> CheckpointError:
+        if os.fstat(self._fd).st_size >= where.stop:
+            return CheckpointError(
+                f"{self.path} can't be read: its file system gives no bytes before {where.stop}; copy it to another disk"
+            )
         return CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int]]:
@@ -97,6 +104,16 @@ class LocalFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _read_into(descriptor: int, buffer: memoryview, position: int) -> int:
+    """Where preadv fails or gives nothing, by pread: it says what is wrong, if anything is."""
+    with suppress(OSError):
+        if count := os.preadv(descriptor, [buffer], position):
+            return count
+    part = os.pread(descriptor, len(buffer), position)
+    buffer[: len(part)] = part
+    return len(part)
 
 
 def _open_regular(path: Path) -> int:
