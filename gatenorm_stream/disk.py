@@ -52,7 +52,8 @@ def sync_file(descriptor: int, path: Path, *, data_only: bool = False) -> bool:
 
 def sync_tree(path: Path) -> bool:
     """The names in a directory and in those below it."""
-    return all([sync_directory(Path(folder)) for folder, _, _ in os.walk(path)])
+    synced = [sync_directory(Path(folder)) for folder, _, _ in os.walk(path)]
+    return all(synced)
 
 
 def sync_directory(path: Path) -> bool:

@@ -124,6 +124,14 @@ Engines = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file of MODEL to take along beside those that a model is used with. May be repeated.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, write nothing.", rich_help_panel=OUTPUT)]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier output at --out.", rich_help_panel=OUTPUT)]
 Restart = Annotated[
@@ -158,6 +166,7 @@ def prune(
     reading: ReadingIfGiven = None,
     format: Format = None,
     engine: Engines = None,
+    also: Also = None,
     dry_run: DryRun = False,
     force: Force = False,
     restart: Restart = False,
@@ -175,7 +184,7 @@ def prune(
     if push_to and dry_run:
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
-    wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine)
+    wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine, also)
     from gatenorm_stream.pruning import carry_out, prepare
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
@@ -209,6 +218,7 @@ def _wanted(
     tokens: int | None,
     format: str | None,
     engine: list[Engine] | None,
+    also: list[str] | None,
 ) -> Wanted:
     """Raises UsageProblem for an option that another one makes pointless."""
     from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
@@ -222,6 +232,7 @@ def _wanted(
             reading=reading,
             format=format,
             engine=engine,
+            also=also,
             protect_first=choice.protect_first,
         )
     if reading and by == "influence":
@@ -235,6 +246,7 @@ def _wanted(
         tokens or DEFAULT_TOKENS,
         format or "auto",
         tuple(engine or ()),
+        tuple(also or ()),
     )
     if (text or tokens) and not wanted.may_run:
         raise UsageProblem("--text and --tokens are for --by influence, --compensate or --max-rise; give one too")

@@ -39,7 +39,7 @@ class Wanted:
 
     The model is run if influence chooses, constants are wanted, or `choice` names the largest rise of the loss: on
     `tokens` of `text`, and as many others to judge on. None for `compensate` is the default, for `text` the
-    built-in one.
+    built-in one. `also` are files of the source to take along.
     """
 
     choice: Choice = field(default_factory=Choice)
@@ -50,6 +50,7 @@ class Wanted:
     tokens: int = DEFAULT_TOKENS
     format: str = "auto"
     engines: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def may_run(self) -> bool:
@@ -87,6 +88,7 @@ def decide_by_scores(
         choice=wanted.choice,
         constants=constants or {},
         measured=measured,
+        also=wanted.also,
     )
     return Decision(plan, form)
 

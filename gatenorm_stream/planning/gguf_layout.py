@@ -32,7 +32,7 @@ def lay_out_gguf(plan: Plan, model: Model) -> Layout:
     pieces = tuple(piece for info, content in parts for piece in (*content, *_padding(info, align)))
     shard = ShardLayout(MODEL, build_header(metadata, tensors), pieces, tensors)
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    return Layout((shard,), {}, {}, (), removed, Kind.GGUF)
+    return Layout((shard,), {}, {}, {}, removed, Kind.GGUF)
 
 
 def _parts(tensor: Tensor, edit: Edit) -> Iterator[tuple[TensorInfo, tuple[Piece, ...]]]:

@@ -96,7 +96,7 @@ def _read(file: Path) -> str:
 
 def _has_ended(holder: str) -> bool:
     """Whether the process was one of this machine's and runs no more. Of another machine's, nobody can tell."""
-    host, boot, process = (holder.split() + ["", "", ""])[:3]
+    host, boot, process = [*holder.split(), "", "", ""][:3]
     if host != socket.gethostname() or not process.isdecimal():
         return False
     if boot != str(boot_id()):
