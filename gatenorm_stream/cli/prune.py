@@ -281,7 +281,7 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     typer.echo()
     for line in plan_lines(prepared.decision):
         typer.echo(folded(line))
-    for line in file_lines(layout):
+    for line in (*model.checkpoint.remarks, *file_lines(layout)):
         typer.echo(folded(line))
     typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 

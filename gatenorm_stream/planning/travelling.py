@@ -37,7 +37,7 @@ OTHERS = re.compile(
     re.ASCII,
 )
 LEGAL = re.compile(
-    r"(licen[cs]es/)?([^/]*[-_. ])?(licen[cs]es?|copying|notices?|patents|copyright|authors|citation|"
+    r"licen[cs]es/[^/]+|([^/]*[-_. ])?(licen[cs]es?|copying|notices?|patents|copyright|authors|citation|"
     r"(acceptable[-_ ]?)?(use|usage)[-_ ]?policy|terms([-_ ]of[-_ ](use|service))?)([-_. ][^/]*)?"
 )
 LEGAL_KINDS = frozenset({"", ".txt", ".md", ".rst", ".pdf", ".html", ".cff", ".0", ".1"})
@@ -52,8 +52,10 @@ RUN_FOLDERS = frozenset(
     {"__pycache__", "runs", "wandb", "mlruns", "logs", "lightning_logs", "tensorboard", "hooks"}
 )
 RUN_LOG = re.compile(
-    r"events\.out\.tfevents.*|.*\.log(\.\d+)?|trainer_state\.json|training_args\..*|nohup\.out|slurm.*\.out|"
-    r"(setup|conftest|sitecustomize|usercustomize)\.py"
+    r"events\.out\.tfevents.*|.*\.log(\.\d+)?|trainer_state\.json|training_args\..*|nohup\.out|slurm.*\.out"
+)
+RUN_BY_NAME = re.compile(
+    r"(setup|conftest|sitecustomize|usercustomize)\.py|makefile|dockerfile|.*\.(sh|bat|cmd|ps1)"
 )
 
 
@@ -107,6 +109,8 @@ def never(name: str) -> str:
         return "may hold a secret"
     if base.endswith(EXECUTED) or re.search(r"\.so\.\d", base):
         return "runs code when it is loaded"
+    if RUN_BY_NAME.fullmatch(base):
+        return "runs by its name alone"
     if RUN_LOG.fullmatch(base) or any(part.casefold() in RUN_FOLDERS for part in path.parts[:-1]):
         return "tells of a run"
     return ""
