@@ -53,8 +53,8 @@ hf_token.txt token token.txt token.json access_token.json github_token passwords
 service-account-prod.json kubeconfig htpasswd tokenizer.key LICENSE.key pytorch_model.bin optimizer.pt
 rng_state_0.pth model.ckpt data.pkl vectorizer.joblib tokenizer.pickle embeddings.npy libcuda.so libx.so.1 op.dll
 lib.dylib x.pyd wheel.whl a.pyc evil.pth setup.py conftest.py sitecustomize.py install.sh run.bat
-events.out.tfevents.1.host train.log trainer_state.json training_args.bin training_args.json nohup.out runs/Nov1/x.json
-wandb/run.json logs/a.txt __pycache__/m.py hooks/pre-commit slurm-123.out
+events.out.tfevents.1.host train.log trainer_state.json training_args.bin training_args.json nohup.out
+runs/Nov1/x.json wandb/run.json logs/a.txt __pycache__/m.py hooks/pre-commit slurm-123.out
 """)
 TWINS = {
     "ours": ("Readme.md", "readme.MD"),
