@@ -37,8 +37,9 @@ demo: $(VENV)/.run
 demo-real: $(VENV)/.dev
 	$(BIN)/nox -s real_model -- --short
 
+# workers share the cores: threads of BLAS in each would wait for one another, half of the time
 test: check
-	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m 'not slow'
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m 'not slow'
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check --quiet .
@@ -47,7 +48,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy examples
 
 test-slow: $(VENV)/.dev
-	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m slow
+	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m 'slow or hypothesis' --hypothesis-profile=thorough
 
 test-engines: $(VENV)/.dev
 	$(BIN)/nox -s families engines

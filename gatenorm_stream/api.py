@@ -104,9 +104,9 @@ def plan(
 ) -> Plan:
     """Scores `source` and decides what goes; writes nothing.
 
-    Give at most one of `drop` (a number), `share` (of all layers), `layers` and `max_rise`; without them a fifth of
-    the attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it is
-    not scored again. Raises SelectionError or FormatError beside the errors of `score`.
+    Give at most one of `drop` (a number), `share` (of all layers), `layers` and `max_rise`; without them an eighth
+    of the attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it
+    is not scored again. Raises SelectionError or FormatError beside the errors of `score`.
 
     `also` names files of the source to take along, beside those that a model is used with.
 

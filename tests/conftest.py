@@ -4,11 +4,12 @@ import functools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.started import COMMAND as COMMAND
@@ -17,10 +18,20 @@ from tests.started import Done, Started
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+settings.register_profile("quick", max_examples=20, deadline=None)
+settings.register_profile("thorough", max_examples=300, deadline=None)
+settings.load_profile("quick")
+
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
 GOLDEN = Path(__file__).parent / "golden"
 
 Run = Callable[..., Done]
+
+
+def first_quick(cases: Iterable[Any]) -> list[Any]:
+    """Parameters of which only the first is tried by `make test`."""
+    first, *others = cases
+    return [first, *(pytest.param(case, marks=pytest.mark.slow) for case in others)]
 
 
 @pytest.fixture(scope="session")

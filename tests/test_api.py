@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
 
+@pytest.mark.slow
 def test_the_examples_in_docstrings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     globs = {**vars(api), "folder": str(tmp_path)}
@@ -74,6 +75,7 @@ def test_others_see_the_types() -> None:
     assert (Path(gatenorm_stream.__file__).parent / "py.typed").is_file()
 
 
+@pytest.mark.slow
 def test_sweep(tmp_path: Path) -> None:
     done = _example("sweep.py", FIXTURE, tmp_path / "plans")
     assert [line.split()[0] for line in done.splitlines()] == [str(n) for n in range(1, 11)]

@@ -17,7 +17,7 @@ import pytest
 from gatenorm_stream.cli import compare, explain, families, main, measure, prune, push, score, verify
 from gatenorm_stream.report import progress
 from tests.checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
-from tests.conftest import COMMAND, FIXTURE, Run, golden
+from tests.conftest import COMMAND, FIXTURE, Run, first_quick, golden
 
 
 @pytest.fixture
@@ -122,6 +122,7 @@ def test_a_closed_pipe_is_no_error(llama: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_closed_streams(llama: Path, tmp_path: Path) -> None:
     """They lead nowhere, and no file takes their place."""
     for line in ("--help", "families", f"score {llama}", f"{llama} --out out"):
@@ -129,7 +130,9 @@ def test_closed_streams(llama: Path, tmp_path: Path) -> None:
     subprocess.run([COMMAND, "verify", "out", "--against", llama], cwd=tmp_path, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("line", ["--help", "--version", "families", f"score {FIXTURE}", f"score {FIXTURE} --json"])
+@pytest.mark.parametrize(
+    "line", first_quick([f"score {FIXTURE} --json", "--help", "--version", "families", f"score {FIXTURE}"])
+)
 def test_a_full_disk_behind_standard_output(line: str) -> None:
     for unbuffered in ("", "1"):
         environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}

@@ -67,6 +67,7 @@ def follow(tmp_path: Path):
     return follow
 
 
+@pytest.mark.slow
 def test_add_a_family(follow, tmp_path: Path) -> None:
     tensors = random_tensors(llama_shapes())
     for old, new in NAMES.items():
@@ -78,6 +79,7 @@ def test_add_a_family(follow, tmp_path: Path) -> None:
     assert gone[1] == (32, 32)
 
 
+@pytest.mark.slow
 def test_add_an_output_format(follow, llama: Path, tmp_path: Path) -> None:
     (tmp_path / "MODEL").symlink_to(llama)
     printed = follow("Add an output format")

@@ -66,11 +66,8 @@ def on_few_tokens(line: str) -> str:
     return line if not runs or "--tokens" in line else line[: runs.end()] + " --tokens 32" + line[runs.end() :]
 
 
-@pytest.mark.parametrize(
-    "document",
-    [pytest.param(d, marks=() if d.name == "README.md" else pytest.mark.slow) for d in DOCUMENTS if commands(d)],
-    ids=lambda d: d.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d)], ids=lambda d: d.name)
 def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
     """In order, by a shell, in a directory where MODEL is the fixture, DIR an output, and org/name on a Hub.
 
@@ -113,6 +110,7 @@ def test_the_worked_examples() -> None:
     assert all(result.failed == 0 for result in worked.values())
 
 
+@pytest.mark.slow
 def test_the_python_example(tmp_path: Path) -> None:
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     (code,) = blocks("python", ROOT / "README.md")

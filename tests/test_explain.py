@@ -11,7 +11,7 @@ import pytest
 
 from gatenorm_stream.planning.plan import plan_from_json
 from gatenorm_stream.writing.record import parse_record, render_record
-from tests.conftest import FIXTURE, Run, golden
+from tests.conftest import FIXTURE, Run, first_quick, golden
 
 
 @pytest.fixture
@@ -39,52 +39,58 @@ def test_in_ascii_in_60_columns(run: Run, model: str) -> None:
     assert max(map(len, done.stdout.split("Why")[1].split("Again")[0].splitlines())) <= 60
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--layers", "3,7-8"], ["The layers were named (--layers 3,7-8), whatever their scores.", "ranks 3,5,9"]),
-        (["--drop", "3"], ["Asked for were 3 (--drop 3).", "ranks 1-3 of 12", "Next would have been layer 11"]),
-        (["--share", "0.3"], ["Asked for was a share of 0.3 of the sublayers, which is 3."]),
-        (
-            ["--protect-last", "3"],
-            [
-                "Protected (--protect-first 1, --protect-last 3) and kept in spite of a lower score: 9-11.",
-                "ranks 3,5 of 12",
-                "Next would have been layer 6",
-            ],
-        ),
-        (["--reading", "stored", "--protect-first", "0"], ["(reading stored)", "as they are stored"]),
-        (
-            ["--compensate", "--tokens", "16"],
-            [
-                "The mean of its output on the text takes the place",
-                "Measured: loss",
-                "16 tokens of the built-in text",
-            ],
-        ),
-        (
-            ["--by", "influence", "--drop", "3", "--text", "text.txt", "--tokens", "16"],
-            ["Block influence is how far attention turns the stream", "16 tokens of text.txt that had no part"],
-        ),
-        (
-            ["--max-rise", "0.9", "--protect-last", "2", "--tokens", "32", "--format", "transformers"],
-            [
-                "as many as a rise of 0.9 nats a token (--max-rise 0.9) allows, which is",
-                "decided how many go, and nothing",
-            ],
-        ),
-        (["--reading", "joint", "--engine", "vllm", "--format", "zeroed"], ["zeroed in 2", "to run in vllm"]),
+ASKED = {
+    "--layers 3,7-8": [
+        "The layers were named (--layers 3,7-8), whatever their scores.",
+        "ranks 3,5,9",
     ],
-    ids=lambda p: " ".join(p) if p[0].startswith("--") else "",
-)
+    "--drop 3": [
+        "Asked for were 3 (--drop 3).",
+        "ranks 1-3 of 12",
+        "Next would have been layer 11",
+    ],
+    "--share 0.3": [
+        "Asked for was a share of 0.3 of the sublayers, which is 3.",
+    ],
+    "--protect-last 3": [
+        "Protected (--protect-first 1, --protect-last 3) and kept in spite of a lower score: 9-11.",
+        "ranks 3,5 of 12",
+        "Next would have been layer 6",
+    ],
+    "--reading stored --protect-first 0": [
+        "(reading stored)",
+        "as they are stored",
+    ],
+    "--compensate --tokens 16": [
+        "The mean of its output on the text takes the place",
+        "Measured: loss",
+        "16 tokens of the built-in text",
+    ],
+    "--by influence --drop 3 --text text.txt --tokens 16": [
+        "Block influence is how far attention turns the stream",
+        "16 tokens of text.txt that had no part",
+    ],
+    "--max-rise 0.9 --protect-last 2 --tokens 32 --format transformers": [
+        "as many as a rise of 0.9 nats a token (--max-rise 0.9) allows, which is",
+        "decided how many go, and nothing",
+    ],
+    "--reading joint --engine vllm --format zeroed": [
+        "zeroed in 2",
+        "to run in vllm",
+    ],
+}
+"""Options, and what `explain` then says."""
+
+
+@pytest.mark.parametrize("options", first_quick(ASKED))
 def test_what_was_asked_for_and_the_commands_that_repeat_it(
-    run: Run, model: str, tmp_path: Path, options: list[str], says: list[str]
+    run: Run, model: str, tmp_path: Path, options: str
 ) -> None:
     (tmp_path / "text.txt").write_text("The state of the union is strong, and getting stronger. " * 20)
-    done = run(model, "--out", "out", *options)
+    done = run(model, "--out", "out", *options.split())
     assert done.returncode == 0, done.stderr
     told = explained(run, "out")
-    for part in says:
+    for part in ASKED[options]:
         assert part in " ".join(told.split()), part
     commands = re.findall(r"^gatenorm-stream (.* --out AGAIN .*)$", told, re.MULTILINE)
     assert len(commands) == 2

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatenorm_stream.families.heads import Heads
@@ -73,7 +73,6 @@ def projections(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, Heads]:
     return q.astype(dtype), k.astype(dtype), heads
 
 
-@settings(max_examples=400, deadline=None)
 @given(projections())
 def test_three_readings_agree_with_brute_force(case: tuple[np.ndarray, np.ndarray, Heads]) -> None:
     q, k, heads = case
@@ -160,7 +159,6 @@ def columns(stored: np.ndarray, dim: int, rows_at_once: int, side: Side) -> Colu
     return ColumnHeads(blocks, range(0, stored.shape[1], dim), dim, side)
 
 
-@settings(max_examples=400, deadline=None)
 @given(projections(), st.integers(1, 30))
 def test_heads_that_are_columns(case: tuple[np.ndarray, np.ndarray, Heads], rows_at_once: int) -> None:
     """As GPT-2 stores them."""

@@ -64,7 +64,11 @@ def wait_for_files(out: Path, count: int, process: subprocess.Popen[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_ctrl_c_and_sigterm(large: Path, tmp_path: Path, number: int, code: int, word: str) -> None:
     out = tmp_path / "out"

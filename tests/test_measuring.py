@@ -82,7 +82,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @given(
     config=configs(),
     dtype=st.sampled_from(["F64", "F32", "F16", "BF16"]),
@@ -346,6 +346,7 @@ def test_numbers_that_are_none(changes: dict[str, Any], tmp_path: Path) -> None:
         obstacle(path)
 
 
+@pytest.mark.slow
 def test_memory_is_a_block_and_the_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = llama_config(hidden_size=256, num_attention_heads=4, num_key_value_heads=4, intermediate_size=1024)
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import gatenorm_stream
@@ -36,6 +36,7 @@ from tests.checkpoints import (
     write_checkpoint,
     write_shard,
 )
+from tests.conftest import first_quick
 from tests.constants import Vectors, compensate, random_vectors, rounded
 
 NEAR = 1e-5
@@ -121,7 +122,7 @@ def assert_measured_alike(source: Path, format: str, vectors: Vectors, held: Vec
 
 
 @pytest.mark.parametrize("format", ["no-op", "transformers", "zeroed"])
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", first_quick(SOURCES))
 def test_directories(name: str, format: str, tmp_path: Path) -> None:
     source, dtype = write_source(tmp_path / "source", name), SOURCES[name][0]
     vectors = random_vectors(LAST if name == "llama-tied" else NEIGHBOURS, HIDDEN)
@@ -131,7 +132,7 @@ def test_directories(name: str, format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["no-op", "zeroed"])
-@pytest.mark.parametrize("name", GGUF_SOURCES)
+@pytest.mark.parametrize("name", first_quick(GGUF_SOURCES))
 def test_gguf(name: str, format: str, tmp_path: Path) -> None:
     source = write_gguf_source(tmp_path / "source.gguf", name)
     vectors = random_vectors(LAST if name == "llama-tied" else NEIGHBOURS, gguf_files.HIDDEN)
@@ -240,7 +241,6 @@ def test_gguf_that_contradicts_itself(layer: int, tmp_path: Path) -> None:
         opened_as(out, True)
 
 
-@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
@@ -58,6 +58,7 @@ def test_html_is_one_file_with_a_title_for_each_bar_and_cell(run: Run, tmp_path:
     assert "prefers-color-scheme: dark" in text
 
 
+@pytest.mark.slow
 def test_png_has_both_colours(run: Run, tmp_path: Path) -> None:
     assert run("score", FIXTURE, "--json", "--plot", "out.png").returncode == 0
     picture = score_picture("x", "per-head", made_up(LAYERS, HEADS), (9, 10))
@@ -68,6 +69,7 @@ def test_png_has_both_colours(run: Run, tmp_path: Path) -> None:
         assert (abs(pixels[:, :, :3] - wanted).max(axis=2) < 0.02).sum() > 200, ink
 
 
+@pytest.mark.slow
 def test_png_without_matplotlib_says_what_to_install(run: Run, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['matplotlib'] = None\n")
     done = run("score", FIXTURE, "--plot", "out.png", PYTHONPATH=str(tmp_path))
@@ -85,7 +87,6 @@ def test_a_place_that_can_not_be_drawn_to(run: Run, name: str, says: str) -> Non
     assert says in done.stderr
 
 
-@settings(deadline=None)
 @given(st.integers(1, 126), st.sampled_from([0, 1, 2, 8, 64, 128]), st.data())
 def test_nothing_is_outside_nor_do_labels_overlap(layers: int, heads: int, data: st.DataObject) -> None:
     dropped = tuple(sorted(data.draw(st.sets(st.integers(0, layers - 1)))))

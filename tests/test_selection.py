@@ -43,8 +43,8 @@ def test_what_is_selected_keeps_every_promise(scores: list[float], choice: Choic
         assert all(layers[n].score <= score for n in dropped for score in stay)
 
 
-def test_the_default_is_a_fifth_rounded_down() -> None:
-    for layers, expected in [(2, 1), (9, 1), (10, 2), (12, 2), (32, 6), (40, 8), (80, 16)]:
+def test_the_default_is_an_eighth_rounded_down() -> None:
+    for layers, expected in [(2, 1), (9, 1), (15, 1), (16, 2), (30, 3), (32, 4), (40, 5), (80, 10)]:
         assert len(select(scored(*range(layers)), Choice())) == expected
 
 

@@ -43,6 +43,7 @@ def wide(root: Path, mlp: int) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_most_bytes_stand_where_they_stood_in_a_block(run: Run, tmp_path: Path) -> None:
     source = wide(tmp_path / "wide", 256)
     for layers, form in (("2", "no-op"), ("1,2", "no-op"), ("1,3", "zeroed"), ("1,3", "transformers")):

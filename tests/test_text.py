@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatenorm_stream.errors import TextError
@@ -100,7 +100,6 @@ def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
     assert read_text(marked).digest == text.digest
 
 
-@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\ufeff"), min_size=1))
 def test_halves_are_the_whole(tmp_path_factory: pytest.TempPathFactory, content: str) -> None:
     if not content.strip():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatenorm_stream.checkpoint.gguf import open_gguf
@@ -174,7 +174,6 @@ def test_large_tokenizer_json_is_not_read(llama: Path) -> None:
 FRAGMENTS: tuple[Any, ...] = (None, True, -1, 1 << 40, 1e300, "", "a", "(", [], {}, [[]], {"type": "BPE"})
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_hostile_tokenizer_json(tmp_path_factory: pytest.TempPathFactory, sotu: Path, data: st.DataObject) -> None:
     root = tmp_path_factory.getbasetemp() / "hostile"
@@ -281,7 +280,6 @@ def test_refused_vocabularies(
     refused(path, error, says, str(path))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_gguf(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     root = tmp_path_factory.getbasetemp()

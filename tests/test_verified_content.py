@@ -152,7 +152,7 @@ def test_one_bit_of_a_tensor(kind: str, name: str, fault: str, output: Callable[
         mend()
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_bit_anywhere_and_a_record_that_fits(

@@ -55,7 +55,7 @@ def test_a_sound_output(run: Run, pruned: Path) -> None:
     assert verified.tensors == len(read_tensors(pruned / "out"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_single_flipped_bit_is_found(pruned: Path, draw: st.DataObject) -> None:
     path = draw.draw(st.sampled_from(all_files(pruned / "out")))

@@ -61,6 +61,11 @@ def read(folder: Path = RESULTS) -> tuple[Judged, list[Judged]]:
     return public, [Judged(f"{t['kind']}:{t['seed']}", t) for t in told]
 
 
+def change(models: Sequence[Judged], criterion: str, count: str) -> Interval:
+    """What constants change of a criterion's rise."""
+    return t_interval([m.rise(criterion, count, MEANS) - m.rise(criterion, count, PLAIN) for m in models])
+
+
 def difference(models: Sequence[Judged], one: tuple[str, str], other: tuple[str, str]) -> Interval:
     """Of two (criterion, constants), at the primary count."""
     return t_interval([m.rise(one[0], PRIMARY, one[1]) - m.rise(other[0], PRIMARY, other[1]) for m in models])
@@ -139,6 +144,14 @@ def answers(public: Judged, decoders: Sequence[Judged]) -> dict[str, object]:
         "c": influence(public, decoders),
         "d": number(public, MEANS if first["is_default"] else PLAIN),
         "theory": theory(public, decoders),
+        "constants_change": {
+            criterion: {count: interval_json(change(decoders, criterion, count)) for count in (PRIMARY, "L/3")}
+            for criterion in (DEFAULT, "influence")
+        },
+        "plain_against_random": {
+            criterion: interval_json(difference(decoders, (criterion, PLAIN), ("random 1", PLAIN)))
+            for criterion in (DEFAULT, "influence")
+        },
     }
 
 

@@ -9,7 +9,6 @@ from benchmarks.quality.answers import COUNTS, DEFAULT, MEANS, PLAIN, PRIMARY, J
 from benchmarks.quality.runs import table
 
 REAL = Path(__file__).parents[1] / "results/real_model.json"
-PLAIN_REAL = REAL.with_name("real_model_plain.json")
 CRITERIA = (
     *("per-head", "joint", "stored", "influence 128", "influence", "influence 2048", "influence random"),
     *("influence other text", "fluctuation", "first", "last", "spread", "random 1", "random 2", "greedy"),
@@ -116,26 +115,13 @@ def span(values: Sequence[float]) -> str:
     return f"{min(values):+.2f} to {max(values):+.2f}"
 
 
-PLAIN_WAYS = {"without constants": "gate-norm", "by influence": "influence"}
-"""Of the earlier run, whose command gave no constants by default, in the words of the later."""
-
-
-def real_rows() -> list[tuple[dict, dict]]:
-    """(run, the unpruned model's run on the same machine), by count."""
-    rows = {}
-    for path in (PLAIN_REAL, REAL):
-        runs = json.loads(path.read_text())["runs"]
-        for run in runs:
-            way = PLAIN_WAYS.get(run["way"], run["way"])
-            if way != "default":
-                rows[run["count"], way] = ({**run, "way": way}, runs[0])
-    order = ("unpruned", "gate-norm", "gate-norm, constants", "influence", "influence, constants")
-    return [rows[key] for key in sorted(rows, key=lambda key: (key[0], order.index(key[1])))]
+ORDER = ("unpruned", "gate-norm", "gate-norm, constants", "influence", "influence, constants")
 
 
 def real_table() -> str:
-    rows = []
-    for run, whole in real_rows():
+    runs, rows = json.loads(REAL.read_text())["runs"], []
+    whole = runs[0]
+    for run in sorted(runs, key=lambda run: (run["count"], ORDER.index(run["way"]))):
         own, base = run["llama.cpp"], whole["llama.cpp"]
         rises = [f"{own['loss'][name] - base['loss'][name]:+.3f}" for name in ("prose", "code")]
         longer = run.get("transformers")
@@ -148,6 +134,7 @@ def real_table() -> str:
                 in_longer,
                 f"{own['cache_mib']:.1f}",
                 f"{own['file_bytes'] / 1e6:.1f}",
+                f"{own['tokens_a_second']:.0f}",
                 "yes" if " Paris" in own["goes_on"]["The capital of France is"] else "no",
             )
         )
@@ -159,6 +146,7 @@ def real_table() -> str:
         "prose, transformers",
         "KV cache, MiB",
         "file, MB",
+        "tokens/s",
         "says Paris",
     )
     return table(head, rows)

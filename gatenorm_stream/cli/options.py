@@ -73,7 +73,7 @@ ShareOption = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
-        help="Share of the attention sublayers that goes; 0.2 by default.",
+        help="Share of the attention sublayers that goes; 0.125 by default.",
         rich_help_panel=WHAT_GOES,
     ),
 ]

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 OUTPUT = "Output"
 EXAMPLES = """
-gatenorm-stream MODEL --out DIR                      # a fifth of the layers
+gatenorm-stream MODEL --out DIR                      # an eighth of the layers
 gatenorm-stream MODEL --out DIR --drop 8             # the 8 least coupled
 gatenorm-stream MODEL --out DIR --layers 7,9-10      # exactly these layers
 gatenorm-stream MODEL --out DIR --by influence       # chosen by a run of it

@@ -47,7 +47,7 @@ class Study:
 
 
 def counts(sublayers: int) -> tuple[int, ...]:
-    """How many sublayers are tried to go: one, the default fifth, and evenly up to a third."""
+    """How many sublayers are tried to go: one, the default number, and evenly up to a third."""
     third = max(1, sublayers // 3)
     evenly = {round(third * step / MOST_COUNTS) for step in range(1, MOST_COUNTS + 1)}
     return tuple(sorted({1, min(default_number(sublayers), third), third} | evenly - {0}))

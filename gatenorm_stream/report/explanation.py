@@ -95,7 +95,7 @@ def _asked(plan: Plan) -> str:
         return f"Asked for were as many as {limit} allows, which is {count}."
     if choice.drop is not None:
         return f"Asked for were {count} (--drop {count})."
-    share = "a fifth, the default," if choice.share is None else f"a share of {choice.share:g}"
+    share = "an eighth, the default," if choice.share is None else f"a share of {choice.share:g}"
     return f"Asked for was {share} of the sublayers, which is {count}."
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from gatenorm_stream.errors import SelectionError
 from gatenorm_stream.scoring.scores import LayerScore
 
-DEFAULT_SHARE = 0.2
+DEFAULT_SHARE = 0.125  # docs/evidence.md, "How many?"
 DEFAULT_PROTECT_FIRST = 1
 
 

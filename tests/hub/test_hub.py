@@ -19,7 +19,7 @@ from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.sources.hub.address import HubAddress, hub_address
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, first_quick
 from tests.hub.hub_faults import Fault, at
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import FIXTURE, Run, contents, environment
@@ -83,7 +83,7 @@ def test_names_that_could_leave_the_directory(name: str) -> None:
     assert is_safe("sub/model.safetensors")
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("reading", first_quick(READINGS))
 def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> None:
     remote = json.loads(run("score", "org/sotu", "--json", "--reading", reading).stdout)
     local = json.loads(run("score", FIXTURE, "--json", "--reading", reading).stdout)
@@ -146,6 +146,7 @@ def download(hub: Hub, tmp_path: Path, *patterns: str) -> None:
     subprocess.run([python, "-c", code, *patterns], env=environment(hub, tmp_path), check=True)
 
 
+@pytest.mark.slow
 def test_a_cached_snapshot_is_read_and_nothing_fetched(run: Run, hub: Hub, tmp_path: Path) -> None:
     download(hub, tmp_path)
     hub.log.clear()
@@ -295,10 +296,9 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("name", "token", "says"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_refusals_are_one_line(
-    run: Run, hub: Hub, tmp_path: Path, name: str, token: dict[str, str], says: str
-) -> None:
+@pytest.mark.parametrize("refusal", first_quick(REFUSALS))
+def test_refusals_are_one_line(run: Run, hub: Hub, tmp_path: Path, refusal: str) -> None:
+    name, token, says = REFUSALS[refusal]
     for args in (("score", name), (name, "--out", "out")):
         done = run(*args, **token)
         assert done.returncode == 1
@@ -398,6 +398,7 @@ def test_ctrl_c_is_prompt_and_says_how_to_go_on(hub: Hub, tmp_path: Path) -> Non
     assert "the same command resumes" in stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_q_and_k_come(hub: Hub, tmp_path: Path) -> None:
     """The file-size limit of a process stands for a full disk: the write fails in the same place."""
     script = "import resource, signal; from gatenorm_stream.cli.main import main\n"
@@ -417,6 +418,7 @@ def test_a_disk_that_is_full_while_q_and_k_come(hub: Hub, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_mistyped_name(run: Run) -> None:
     for typed, meant in (("org/stou", "org/sotu"), ("orgg/sotu", "org/sotu")):
         done = run("score", typed)

@@ -14,6 +14,8 @@ from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import Run
 from tests.hub.hub_server import Hub
 
+pytestmark = pytest.mark.slow
+
 LAYERS = 10
 LEAST = {4: 0.1, 7: 0.2}
 

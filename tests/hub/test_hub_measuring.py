@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.checkpoints import llama_config, random_tensors, shapes_of, write_checkpoint
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import environment
 from tests.hub.hub_server import Hub
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json, sys

@@ -18,6 +18,8 @@ from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import Done, Run, contents
 from tests.hub.hub_server import Hub
 
+pytestmark = pytest.mark.slow
+
 OWNER = {"HF_TOKEN": "hf_secret", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "10"}
 PUT = at("storage", method="PUT")
 
