@@ -20,6 +20,7 @@ from gatenorm_stream.planning.travelling import Needs, missing, needed, never, t
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, write_shard
 from tests.conftest import Run, first_quick
+from tests.gguf_files import shapes, tensors, write_gguf
 
 
 def words(text: str) -> list[str]:
@@ -58,7 +59,7 @@ runs/Nov1/x.json wandb/run.json logs/a.txt __pycache__/m.py hooks/pre-commit slu
 """)
 TWINS = {
     "ours": ("Readme.md", "readme.MD"),
-    "written": ("config.json",),
+    "written": ("Config.json",),
     "licences": ("LICENSE", "license"),
     "unicode": ("NOTICE-e\u0301.txt", "NOTICE-\u00e9.txt"),
     "unicode and case": ("NOTICE-E\u0301.txt", "notice-\u00e9.txt"),
@@ -117,10 +118,21 @@ def test_also(run: Run, llama: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again/sub/x.json").read_text() == "{}"
     record = json.loads((tmp_path / "out/gatenorm.json").read_text())
     assert record["also"] == ["notes.txt", "sub/x.json"]
+    assert "--also notes.txt --also sub/x.json" in " ".join(run("explain", "out").stdout.split())
     refused = run(llama, "--out", "x", "--also", "note.txt")
     assert refused.stderr == "error: --also note.txt: the source has no such file; did you mean notes.txt?\n"
+    for name in ("config.json", "model-00001-of-00002.safetensors", "gatenorm.json"):
+        assert "the output has its own" in run(llama, "--out", "x", "--also", name).stderr
     assert "leave that out" in run(llama, "--out", "x", "--plan", "out/gatenorm.json", "--also", "notes.txt").stderr
     assert gatenorm_stream.plan(llama, layers=[1], also=["notes.txt"]).also == ("notes.txt",)
+
+
+def test_also_beside_a_gguf(run: Run, tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "m.gguf", tensors(shapes(), "Q4_0"))
+    done = run(model, "--out", "out.gguf", "--also", "notes.txt")
+    assert done.stderr == (
+        "error: --also notes.txt: one GGUF file comes out, and nothing beside it; leave that out\n"
+    )
 
 
 @pytest.mark.parametrize("also", ["notes.txt", [1], ["../x"], ["a//b"], [""], {"a": 1}, [None], ["/etc/passwd"]])

@@ -45,7 +45,7 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
     written = {CARD, PICTURE, RECORD, *texts, *(s.name for s in shards)}
     source, needs = checkpoint.source, read_needs(checkpoint)
     weights = {shard.name for shard in checkpoint.shards} | {INDEX}
-    others = travelling((n for n in source.names() if n not in weights | written), needs, plan.also, written)
+    others = travelling(source.names(), needs, plan.also, weights | written)
     check_names([*written, *others.names], source.title)
     copied = {name: _whole(source, name) for name in others.names}
     left_out = {**others.left_out, **source.apart()}

@@ -76,13 +76,16 @@ class Travelling:
 
 
 def travelling(names: Iterable[str], needs: Needs, also: Iterable[str], written: Iterable[str]) -> Travelling:
-    """Divides `names`, of which `written` are in the output anyway.
+    """Divides `names`, but for those that are `written` in any case.
 
     Two names that differ only in case or Unicode form are one file somewhere: then the first stays in, and what is
     written comes before all. Raises CheckpointError for a name in `also` that is not there, or never travels.
     """
-    names, also = sorted(names), list(also)
+    written, also = set(written), list(also)
+    names = sorted(set(names) - written)
     for name in also:
+        if name in written:
+            raise CheckpointError(f"--also {name}: the output has its own; leave that out")
         _check_wanted(name, names)
     taken = {folded(name): name for name in written}
     chosen, left_out = [], dict[str, str]()

@@ -9,7 +9,7 @@ from pathlib import Path
 from gatenorm_stream.errors import HubError
 
 _PART = r"[\w](?:[\w.-]*[\w])?"
-_ID = re.compile(rf"({_PART}/{_PART})(?:@([^\s:]+))?(?::([^\s:]+\.gguf|[\w.-]+))?", re.ASCII)
+_ID = re.compile(rf"({_PART}/{_PART})(?:@([^\s:]+))?(?::([^\s:]+\.gguf|[\w-]+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
