@@ -122,7 +122,7 @@ class PrunedConfig:
             shutil.copyfile(__file__, copy)
 
     def __reduce__(self):  # the class is made at run time, so that pickle cannot find it by its name
-        return _empty_config, (self.gatenorm["model_type"], self.model_type), self.__dict__
+        return _empty_config, (self.gatenorm, self.model_type), self.__dict__
 
 
 class PrunedModel:
@@ -171,13 +171,14 @@ def _subclass(stock: type, extra: type, name: str, **attributes) -> type:
     return type(name, (extra, stock), {"__module__": stock.__module__, **attributes})
 
 
-def _config_class(stock_type: str, model_type: str) -> type:
-    stock = transformers.CONFIG_MAPPING[stock_type]
+def _config_class(gatenorm: dict, model_type: str) -> type:
+    stock = transformers.CONFIG_MAPPING[gatenorm["model_type"]]
     if hasattr(stock, "kv_sharing_modes"):
         raise ValueError(f"{stock.__name__} shares KV caches between layers: attention can't be left out of it")
     # not the stock name: an Auto class that does not know it refuses it, instead of building the stock model
     made = _subclass(stock, PrunedConfig, f"GateNorm{stock.__name__}", model_type=model_type)
-    for auto, model in MODELS.items():
+    fitting = {auto: model for auto, model in HEADS.items() if gatenorm["architecture"].endswith(model.ends)}
+    for auto, model in {**MODELS, **fitting}.items():
         getattr(transformers, auto)._model_mapping.register(made, model, exist_ok=True)
     return made
 
@@ -192,8 +193,8 @@ def _base_model_class(config: PrunedConfig) -> type:
     return _subclass(stock, PrunedModel, stock.__name__)
 
 
-def _empty_config(stock_type: str, model_type: str) -> PrunedConfig:
-    cls = _config_class(stock_type, model_type)
+def _empty_config(gatenorm: dict, model_type: str) -> PrunedConfig:
+    cls = _config_class(gatenorm, model_type)
     return cls.__new__(cls)
 
 
@@ -222,7 +223,7 @@ class GateNormConfig(PretrainedConfig):
             model_type = given["model_type"]
             given = _without_flat_rope(given)
         given["model_type"] = model_type
-        made = _config_class(gatenorm["model_type"], model_type).from_dict(given, **kwargs)
+        made = _config_class(gatenorm, model_type).from_dict(given, **kwargs)
         config = made[0] if isinstance(made, tuple) else made
         config.gatenorm, config.on_disk = gatenorm, on_disk
         if blocks:
@@ -296,12 +297,14 @@ class GateNormModel(GateNormForCausalLM):
 MODELS = {
     "AutoModel": GateNormModel,
     "AutoModelForCausalLM": GateNormForCausalLM,
+    "AutoModelForImageTextToText": GateNormForCausalLM,
+}
+HEADS = {
     "AutoModelForSequenceClassification": GateNormForSequenceClassification,
     "AutoModelForTokenClassification": GateNormForTokenClassification,
     "AutoModelForQuestionAnswering": GateNormForQuestionAnswering,
-    "AutoModelForImageTextToText": GateNormForCausalLM,
 }
-"""Which Auto class builds which."""
+"""Which Auto class builds which; these only a checkpoint with that head."""
 
 
 class GateNormTokenizer:
