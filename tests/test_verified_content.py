@@ -80,7 +80,7 @@ def prune(kind: str, folder: Path, ballast: int = 5) -> Pruned:
     else:
         config = llama_config(model_type="qwen2", architectures=["Qwen2ForCausalLM"])
         shapes = {n: s for n, s in shapes_of(config, bias=True).items() if not n.endswith("o_proj.bias")}
-        shapes["ballast"] = (ballast,)
+        shapes["model.layers.0.self_attn.rotary_emb.inv_freq"] = (ballast,)
         source, out = write_checkpoint(folder / "source", random_tensors(shapes), config), folder / "out"
     gatenorm_stream.prune(gatenorm_stream.plan(source, layers=[2], format=format_), out)
     return Pruned(source, out)
