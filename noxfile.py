@@ -142,7 +142,7 @@ def engines(session: nox.Session) -> None:
 @here
 def smollm2(session: nox.Session) -> None:
     """A public model, pruned, in llama.cpp: its loss on WikiText-2 ($WIKITEXT) and its answer; some minutes."""
-    test(session, python_of(session, "smollm2", *group("smollm2")), "tests/smollm2", "-s", OMP_NUM_THREADS="1")
+    test(session, python_of(session, "smollm2", *group("smollm2")), "tests/smollm2", OMP_NUM_THREADS="1")
 
 
 @here

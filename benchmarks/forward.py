@@ -35,18 +35,18 @@ BLOCK_ROWS = 256
 
 
 def ours(model: Path, tokens: int) -> float:
-    """A pass over two rows of half as many tokens: the unpruned model's statistics and loss."""
+    """A pass over one row of tokens, all of which go through all layers and the head."""
     import numpy as np
 
     from gatenorm_stream.families.open import open_model
-    from gatenorm_stream.measuring.forward import run
+    from gatenorm_stream.measuring.forward import losses_of
     from gatenorm_stream.measuring.numpy_decoder import numpy_decoder
     from gatenorm_stream.sources.open import open_source
 
-    choosing, judging = np.random.default_rng(0).integers(0, 1000, (2, tokens // 2))
+    ids = np.random.default_rng(0).integers(0, 1000, tokens)
     begun = time.perf_counter()
     with open_model(open_source(model)) as opened, numpy_decoder(opened) as decoder:
-        run(decoder, choosing, judging)
+        losses_of(decoder, ids)
     return time.perf_counter() - begun
 
 
@@ -103,13 +103,13 @@ def alone(model: Path, tokens: int) -> float:
 
 
 def torch_whole(model: Path, tokens: int) -> float:
-    """transformers loads the model in float32 and runs the same two rows; the seconds are those of both."""
+    """transformers loads the model in float32 and runs the same tokens; the seconds are those of both."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.llama import modeling_llama  # noqa: F401, not part of the time
 
     torch.set_num_threads(THREADS)
-    ids = torch.randint(0, 1000, (2, tokens // 2))
+    ids = torch.randint(0, 1000, (1, tokens))
     begun = time.perf_counter()
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from pathlib import Path
 from gatenorm_stream.errors import GateNormError, SelectionError, VerificationError
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring.measurement import Measurement
-from gatenorm_stream.planning.decide import DEFAULT_TOKENS, By, Wanted, decide_again
+from gatenorm_stream.planning.decide import DEFAULT_TOKENS, By, Wanted, check_by, decide_again
 from gatenorm_stream.planning.decide_for import decide_for
 from gatenorm_stream.planning.plan import Plan, read_plan
 from gatenorm_stream.pruning import carry_out, prepare
@@ -57,13 +57,17 @@ __all__ = [
 def score(
     source: str | PathLike[str],
     *,
+    by: By = "gate-norm",
     reading: Reading = "per-head",
+    text: str | PathLike[str] | None = None,
+    tokens: int = DEFAULT_TOKENS,
     revision: str | None = None,
     threads: int | None = None,
     connections: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
-    """The score of every layer, by Gate-Norm unless `reading` says otherwise; the lowest would be removed first.
+    """The score of every layer by Gate-Norm, in one of its readings; the lowest would be removed first. Or, if `by`
+    is "influence", that in its place, from a run of the model on `tokens` of `text` (a file, or the built-in one).
 
     `source` is a local directory or GGUF file, or org/name[@revision] on the Hub. Raises CheckpointError (HubError
     for what the Hub refuses) or UnsupportedModelError.
@@ -75,7 +79,12 @@ def score(
         (9, 10.49, 6)
     """
     check_reading(reading)
+    check_by(by)
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
+        if by == "influence":
+            from gatenorm_stream.measuring.influence import measure_influence
+
+            return measure_influence(model, text, tokens, threads=threads, progress=progress).scores
         return scored(model, reading, threads=threads, progress=progress)
 
 
@@ -175,6 +184,7 @@ def measure(
     text: str | PathLike[str] | None = None,
     tokens: int = DEFAULT_TOKENS,
     random: int = 5,
+    by: By | None = None,
     reading: Reading = "per-head",
     revision: str | None = None,
     threads: int | None = None,
@@ -184,7 +194,8 @@ def measure(
     """Runs the model, a layer at a time, and says what the loss would be without some of its attention.
 
     On `tokens` of `text` (a file, or the built-in one) choices are made, on as many others they are judged. At the
-    default number of sublayers, `random` random choices stand beside them. Raises UnsupportedModelError if the
+    default number of sublayers, `random` random choices stand beside them. `by` leaves the other criterion out.
+    Raises UnsupportedModelError if the
     model can't be run here, TextError, and the errors of `score`.
 
     Examples:
@@ -197,8 +208,10 @@ def measure(
     """
     from gatenorm_stream.measuring.measure import measure_model
 
+    if by is not None:
+        check_by(by)
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
-        found, _ = measure_model(model, reading, text, tokens, random, threads=threads, progress=progress)
+        found, _ = measure_model(model, reading, text, tokens, random, by=by, threads=threads, progress=progress)
         return found
 
 

@@ -45,7 +45,7 @@ def files(out: Path) -> dict[str, bytes]:
 def losses(model: Path, choices: list[Variant]) -> tuple[float, list[float]]:
     """The mean loss of the model and of each choice, from a pass of its own."""
     with open_model(open_source(model)) as opened, numpy_decoder(opened) as decoder:
-        texts = read_sample(opened.checkpoint, None, TOKENS).texts
+        texts = read_sample(opened, None, TOKENS).texts
         outcome = run_pass(decoder, texts.choosing, texts.judging, choices)
     return float(outcome.losses.mean()), [float(v.losses.mean()) for v in outcome.variants]
 
@@ -98,6 +98,35 @@ def test_a_plan_that_was_printed_is_carried_out(run: Run, plan: Plan, tmp_path: 
     assert files(tmp_path / "out") == files(tmp_path / "expected")
 
 
+def test_a_plan_for_another_model_shows_no_numbers_of_the_first(run: Run, plan: Plan, tmp_path: Path) -> None:
+    """Of the same shape, with another matrix; back on the first model, they are its own again."""
+    other = shutil.copytree(FIXTURE, tmp_path / "other")
+    _flip(other, "model.layers.5.mlp.down_proj.weight", every=2)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    assert plan.measured
+    loss = f"{plan.measured.loss:.3f}"
+    shown = run(FIXTURE, "--out", "same", "--plan", "plan.json").stdout
+    assert loss in shown
+    assert "not measured" not in shown
+    done = run("other", "--out", "out", "--plan", "plan.json")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert f"not measured: what the plan was measured on is another model, {FIXTURE}" in said
+    assert f"the mean of its output on the text, in {FIXTURE}" in said
+    assert "not measured: gatenorm-stream measure out --against other" in said
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Nobody has measured this output." in card
+    for text in (done.stdout, card, run("explain", "out").stdout):
+        assert loss not in text
+    verified = run("verify", "out", "--against", "other")
+    assert verified.returncode == 0, verified.stderr
+    # the format adds a bias to each of 12 MLPs' three matrices
+    assert "36 as the plan says, the others the same as in other" in " ".join(verified.stdout.split())
+    back = run(FIXTURE, "--out", "back", "--plan", "out/gatenorm.json")
+    assert loss in back.stdout
+    assert files(tmp_path / "back") == files(tmp_path / "same")
+
+
 @pytest.mark.parametrize("format", ["no-op", "transformers"])
 def test_a_flipped_bit_of_a_constant_is_found(plan: Plan, tmp_path: Path, format: str) -> None:
     out = tmp_path / "out"
@@ -113,8 +142,8 @@ def test_a_flipped_bit_of_a_constant_is_found(plan: Plan, tmp_path: Path, format
     assert name in str(caught.value)
 
 
-def _flip(out: Path, name: str) -> None:
-    """One bit of the tensor's first number."""
+def _flip(out: Path, name: str, every: int = 0) -> None:
+    """One bit of the tensor's first byte; with `every`, of every so many."""
     for path in out.glob("*.safetensors"):
         with safe_open(path, "numpy") as shard:
             held = set(shard.keys())
@@ -122,8 +151,9 @@ def _flip(out: Path, name: str) -> None:
             continue
         data = bytearray(path.read_bytes())
         size = int.from_bytes(data[:8], "little")
-        begin = 8 + size + json.loads(bytes(data[8 : 8 + size]))[name]["data_offsets"][0]
-        data[begin] ^= 1
+        begin, end = (8 + size + n for n in json.loads(bytes(data[8 : 8 + size]))[name]["data_offsets"])
+        for place in range(begin, end, every or end):
+            data[place] ^= 1
         path.write_bytes(data)
         return
     raise AssertionError(f"there is no {name}")
@@ -151,7 +181,8 @@ def test_by_influence_is_by_what_measure_prints(run: Run) -> None:
     measured = json.loads(run("measure", FIXTURE, *FEW, "--random", "0", "--json").stdout)
     planned = json.loads(run(FIXTURE, "--dry-run", "--by", "influence", "--drop", "4", *FEW, "--json").stdout)
     influence = [m["influence"] for m in measured["layers"]]
-    assert [m["score"] for m in planned["layers"]] == influence == planned["measured"]["influence"]
+    chosen = [m["score"] for m in planned["layers"]]
+    assert chosen == planned["measured"]["influence"] == pytest.approx(influence, rel=1e-5)
     least = sorted(range(1, 12), key=lambda layer: influence[layer])[:4]
     assert planned["dropped"] == sorted(least)
     assert planned["by"] == "influence"
@@ -246,7 +277,7 @@ def test_mistakes_in_python(mistake: dict[str, Any], says: str) -> None:
 
 def made_up(dropped: tuple[int, ...], rise: float | None = None, constants: bool = False) -> Plan:
     scores = tuple(LayerScore(n, 1.0, ()) for n in range(12))
-    measured = None if rise is None else Measured("x", "y", 16, 2.0, 2.0 + rise, 0.1, (0.1,) * 12)
+    measured = None if rise is None else Measured("x", "y", 16, 2.0, 2.0 + rise, 0.1, (0.1,) * 12, "z")
     held = {layer: bytes(8) for layer in dropped} if constants else {}
     return Plan(
         "m", None, "llama", "per-head", scores, dropped, "no-op", choice=Choice(), constants=held, measured=measured

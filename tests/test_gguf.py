@@ -18,7 +18,7 @@ from gatenorm_stream.checkpoint.gguf_header import IncompleteError, alignment, b
 from gatenorm_stream.checkpoint.gguf_types import QUANTISED, TYPES
 from gatenorm_stream.checkpoint.tensors import place
 from gatenorm_stream.errors import CheckpointError, HeaderError, PlanError, VerificationError
-from gatenorm_stream.floats import dequantise
+from gatenorm_stream.floats import dequantise, widen_into
 from gatenorm_stream.planning.plan import plan_from_json
 from gatenorm_stream.writing.record import FileDigest, render_record
 from tests import gguf_files
@@ -71,6 +71,18 @@ def test_scores(dtype: str, tmp_path: Path) -> None:
 def test_zero_bytes_are_zero_numbers(dtype: str) -> None:
     stored = next(t for t in TYPES.values() if t.name == dtype)
     assert not dequantise(np.zeros((3, 2 * stored.bytes), np.uint8), dtype).any()
+
+
+@pytest.mark.parametrize("dtype", ["Q4_0", "Q4_1", "Q8_0"])
+def test_plain_blocks_are_widened_to_the_bits_of_the_gguf_package(dtype: str) -> None:
+    """Infinite scales included. A row ends before the next begins, as in the memory that blocks are widened in."""
+    stored = next(t for t in TYPES.values() if t.name == dtype)
+    rows = np.random.default_rng(0).integers(0, 256, (500, 3 * stored.bytes), dtype=np.uint8)
+    expected, out = dequantise(rows, dtype), np.empty((500, 100), np.float32)[:, :96]
+    widen_into(out, rows, dtype)
+    assert np.isnan(expected).any()
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
 
 
 @pytest.mark.parametrize("dtype", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ2_XXS"])
@@ -361,7 +373,7 @@ HEAD = b"GGUF" + struct.pack("<I", 3)
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "ends within its header"),
+        (b"", "is empty"),
         (b"GGML" + bytes(40), "begins with b'GGML'"),
         (b"GGUF" + struct.pack(">I", 3) + bytes(40), "big-endian"),
         (b"GGUF" + struct.pack("<I", 1) + bytes(40), "of version 1"),

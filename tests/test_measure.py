@@ -96,12 +96,40 @@ def test_a_text_that_is_none(run: Run, tmp_path: Path, words: list[str], content
     assert says in done.stderr
 
 
-def test_more_tokens_than_the_text_has(run: Run) -> None:
-    done = run("measure", FIXTURE, "--tokens", "100000")
+def test_more_tokens_than_the_text_has(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("These few words are all that there is to measure it on.\n" * 9)
+    done = run("measure", FIXTURE, "--text", "text.txt", "--tokens", "1000")
     assert done.returncode == 1
-    assert re.search(r"take --tokens \d{4} or fewer, or a longer text\n$", done.stderr)
+    assert re.search(r"take --tokens \d{2,3} or fewer, or a longer text\n$", done.stderr)
     few = run("measure", FIXTURE, "--tokens", "15")
     assert (few.returncode, "--tokens takes at least 16" in few.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [["measure"], ["--dry-run", "--by", "influence"], ["score", "--by", "influence"]])
+def test_more_tokens_than_the_model_reads(run: Run, words: list[str]) -> None:
+    given_ = [FIXTURE, *words] if words[0].startswith("-") else [words[0], FIXTURE, *words[1:]]
+    done = run(*given_, "--tokens", "1025")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(
+        "reads at most 1024 tokens at once, and 1025 are asked for; take --tokens 1024 or fewer\n"
+    )
+
+
+def test_by_one_criterion_alone(run: Run) -> None:
+    """The same numbers, and the other's columns are left out."""
+    both = json.loads(run("measure", FIXTURE, *FEW, "--json").stdout)["choices"]
+    for by in ("gate-norm", "influence"):
+        said = json.loads(run("measure", FIXTURE, *FEW, "--by", by, "--json").stdout)
+        expected = [c for c in both if c["by"] in (by, "random")]
+        assert sorted((c["by"], c["dropped"], c["compensated"]) for c in said["choices"]) == sorted(
+            (c["by"], c["dropped"], c["compensated"]) for c in expected
+        )
+        for choice in said["choices"]:
+            like = next(c for c in expected if all(c[k] == choice[k] for k in ("by", "dropped", "compensated")))
+            assert choice["loss"] == pytest.approx(like["loss"], abs=1e-5)
+    shown = run("measure", FIXTURE, *FEW, "--by", "influence").stdout
+    assert "by influence" in shown
+    assert "by Gate-Norm" not in shown
 
 
 def test_a_model_without_a_tokenizer(run: Run, tmp_path: Path) -> None:

@@ -101,13 +101,16 @@ def test_any_shape(config: dict[str, Any], dtype: str, length: int, small: bool,
             patch.setattr(numpy_decoder, "ACTIVATION_BYTES", 1)
             patch.setattr(numpy_decoder, "FEWEST_TOKENS", 3)
             patch.setattr(numpy_decoder, "LOOKED_UP", 2)
-            patch.setattr("gatenorm_stream.measuring.attention.SCORES", 1)
-            patch.setattr("gatenorm_stream.measuring.attention.FEWEST_TOKENS", 3)
+            patch.setattr(numpy_decoder, "LOGITS", 7)
+            patch.setattr(products, "STRETCH_BYTES", 1 << 11)
+            patch.setattr(products, "TILE", 5)
+            patch.setattr(numpy_decoder, "TILE", 5)
+            patch.setattr("gatenorm_stream.measuring.attention.STRETCH", 3)
         path = write_checkpoint(Path(folder, "model"), tensors, config, dtype=dtype, seed=seed)
         with opened(path) as decoder:
-            stream = decoder.embed(np.stack([choosing, judging]))
+            stream, both = decoder.embed(np.stack([choosing, judging])), np.arange(2)
             for layer in range(decoder.layers):
-                stream = decoder.layer(layer, stream, np.zeros(2, bool), lambda before, attention: None)
+                stream = decoder.layer(layer, stream, both < 0, lambda before, attention: None, both)
             logits = decoder.logits(stream)
             losses = decoder.losses(stream, np.stack([choosing, judging]))
     for row, ids in enumerate((choosing, judging)):
@@ -163,17 +166,18 @@ def test_sharing_rows_changes_nothing(model: tuple[Path, DenseLlama]) -> None:
 
 def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
     """(1, 3) and (1, 4) share what is dropped in layer 1; rows for choosing end where no means are needed."""
-    rows, busy = [], []
+    rows, busy, further = [], [], []
 
     class Watched:
         def __init__(self, decoder: NumpyDecoder) -> None:
             self.layers, self.embed, self.losses = decoder.layers, decoder.embed, decoder.losses
             self._layer, self.added = decoder.layer, decoder.added
 
-        def layer(self, number: int, stream: Any, idle: Any, settle: Any) -> Any:
+        def layer(self, number: int, stream: Any, idle: Any, settle: Any, onward: Any) -> Any:
             rows.append(len(stream))
             busy.append(int((~idle).sum()))
-            return self._layer(number, stream, idle, settle)
+            further.append(len(onward))
+            return self._layer(number, stream, idle, settle, onward)
 
     variants = [
         Variant((1, 3)),
@@ -185,6 +189,7 @@ def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
         forward.run(Watched(decoder), *tokens(CONFIG, 8), variants)
     assert rows == [2, 5, 5, 8, 7]
     assert busy == [2, 3, 5, 6, 5]
+    assert further == [2, 5, 5, 7, 5]
 
 
 def test_given_constants_replace_the_means(model: tuple[Path, DenseLlama]) -> None:
@@ -278,7 +283,7 @@ WINDOW = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 3
 def test_sliding_windows(
     changes: dict[str, Any], windowed: dict[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gatenorm_stream.measuring.attention.SCORES", 1)
+    monkeypatch.setattr("gatenorm_stream.measuring.attention.STRETCH", 16)
     config = llama_config(num_hidden_layers=2, **changes)
     tensors = numbers(config)
     path = write_checkpoint(tmp_path / "model", tensors, config, dtype="F32")

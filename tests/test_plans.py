@@ -176,7 +176,7 @@ def test_a_plan_without_constants_says_nothing_of_them() -> None:
     assert "constants" not in PLAN.to_json()
 
 
-MEASURED = Measured("a text", "d1", 16, 2.5, 3.0, 0.1, (0.1, 0.2, 0.3, 0.4))
+MEASURED = Measured("a text", "d1", 16, 2.5, 3.0, 0.1, (0.1, 0.2, 0.3, 0.4), "f1")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from gatenorm_stream.checkpoint.foreign_bytes import in_words
 from gatenorm_stream.checkpoint.gguf_header import MAX_HEADER_BYTES, GgufHeader, IncompleteError, parse_header
 from gatenorm_stream.checkpoint.gguf_metadata import Value
+from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, tensors_in_shards
 from gatenorm_stream.errors import CheckpointError, HeaderError
 from gatenorm_stream.names import SUFFIX
@@ -53,6 +55,8 @@ def read_gguf_header(file: File) -> GgufHeader:
     data, count = b"", min(FIRST_BYTES, file.size)
     while True:
         data += bytes(file.read(ByteRange(len(data), count)))
+        if words := _no_gguf(data):
+            raise HeaderError(f"{file.where} {words}")
         try:
             return parse_header(data, file.size, file.where)
         except IncompleteError:
@@ -65,6 +69,13 @@ def read_gguf_header(file: File) -> GgufHeader:
                     f"{file.where} has a header of more than {MAX_HEADER_BYTES} bytes: not a GGUF file of a model"
                 ) from None
             count = min(2 * count, file.size, MAX_HEADER_BYTES)
+
+
+def _no_gguf(begin: bytes) -> str | None:
+    """What a file is that begins so, where that is known and no GGUF file."""
+    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") <= MAX_JSON_BYTES:
+        return "is a safetensors file, whatever its name; give the directory that holds it and its config.json"
+    return in_words(begin)
 
 
 def _check_split(source: Source, files: list[Mapping[str, Value]]) -> None:

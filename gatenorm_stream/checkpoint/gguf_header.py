@@ -5,17 +5,20 @@ and the tensors' bytes, each aligned. Numbers are little-endian. Format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 A header comes from a stranger. No length in it is believed before the bytes are there, and tensors must stand as
-llama.cpp demands: in the order of the header, one behind the other, each aligned.
+llama.cpp demands: in the order of the header, one behind the other, each aligned. As in llama.cpp, bytes behind the
+last one don't matter. Of a type that is not known, a tensor takes all bytes up to the next one.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, NUMBER_BYTES, STRING, Value, string
-from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES
+from gatenorm_stream.checkpoint.gguf_types import TYPES, type_name, type_number
 from gatenorm_stream.checkpoint.tensors import Header, TensorInfo, shown
 from gatenorm_stream.errors import HeaderError
 from gatenorm_stream.sources.ranges import ByteRange, aligned
@@ -28,6 +31,8 @@ MOST_DIMENSIONS = 4
 LONGEST_NAME = 1 << 10
 DEFAULT_ALIGNMENT = 32
 MOST_ALIGNMENT = 1 << 16
+MOST_BYTES = 8
+"""That a number takes, of whatever type."""
 
 
 class IncompleteError(Exception):
@@ -75,24 +80,18 @@ def parse_header(data: bytes, file_size: int, where: str) -> GgufHeader:
                 raise ValueError(f"the key {shown(key)} stands twice" if key else "a key is empty")
             metadata[key] = reader.value(key)
         align = alignment(metadata)
-        tensors: dict[str, TensorInfo] = {}
-        position = 0
-        for _ in range(tensor_count):
-            tensor = _tensor(reader, position)
-            if tensor.name in tensors:
-                raise ValueError(f"the tensor {shown(tensor.name)} stands twice")
-            tensors[tensor.name] = tensor
-            position = aligned(tensor.data.stop, align)
+        entries = [_entry(reader) for _ in range(tensor_count)]
+        data_start = aligned(reader.position, align)
+        tensors = _placed(entries, align, file_size - data_start)
     except ValueError as error:
         raise HeaderError(f"{where} has a bad GGUF header: {error}; download or convert the file again") from error
-    data_start = aligned(reader.position, align)
-    end = data_start + max((t.data.stop for t in tensors.values()), default=0)
-    if not end <= file_size <= max(aligned(end, align), data_start):
+    end = data_start + max((t.data.stop for t in tensors), default=0)
+    if end > file_size:
         raise HeaderError(
             f"{where} should be {end} bytes long by its header but is {file_size}: truncated or damaged; download "
             "it again"
         )
-    return GgufHeader(metadata, Header(tuple(tensors.values()), {}, data_start))
+    return GgufHeader(metadata, Header(tensors, {}, data_start))
 
 
 def build_header(metadata: Mapping[str, Value], tensors: Sequence[TensorInfo]) -> bytes:
@@ -103,7 +102,7 @@ def build_header(metadata: Mapping[str, Value], tensors: Sequence[TensorInfo]) -
     for t in tensors:
         shape = t.shape[::-1]
         parts += [string(t.name).raw, struct.pack(f"<I{len(shape)}Q", len(shape), *shape)]
-        parts.append(struct.pack("<IQ", NUMBERS[t.dtype], t.data.start))
+        parts.append(struct.pack("<IQ", type_number(t.dtype), t.data.start))
     size = sum(map(len, parts))
     return b"".join((*parts, bytes(aligned(size, alignment(metadata)) - size)))
 
@@ -113,27 +112,57 @@ def padding(size: int, align: int) -> int:
     return aligned(size, align) - size
 
 
-def _tensor(reader: _Reader, position: int) -> TensorInfo:
-    """The entry that comes next; it has to stand at `position`. `shape` has the fastest dimension last."""
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What the header says of a tensor; `size` in bytes, None if its type is not known."""
+
+    name: str
+    shape: tuple[int, ...]
+    number: int
+    start: int
+    size: int | None
+
+
+def _entry(reader: _Reader) -> _Entry:
+    """The one that comes next. `shape` has the fastest dimension last."""
     name = reader.text()
     dimensions = reader.u32()
     if not 1 <= dimensions <= MOST_DIMENSIONS:
         raise ValueError(f"{shown(name)} has {dimensions} dimensions")
     shape = tuple(reader.u64() for _ in range(dimensions))[::-1]
     number, start = reader.u32(), reader.u64()
-    if number not in TYPES:
-        raise ValueError(f"{shown(name)} has the unknown type {number}")
-    stored = TYPES[number]
-    if shape[-1] % stored.elements:
+    stored = TYPES.get(number)
+    if stored and shape[-1] % stored.elements:
         raise ValueError(f"{shown(name)} has rows of {shape[-1]}, which blocks of {stored.elements} do not divide")
-    size = stored.bytes
-    for n in (*shape[:-1], shape[-1] // stored.elements):
+    size = stored.bytes if stored else 1
+    for n in (*shape[:-1], shape[-1] // stored.elements if stored else shape[-1]):
         size *= n
         if not 0 < size < 1 << 63:
             raise ValueError(f"{shown(name)} has a shape that is empty or larger than any file")
-    if start != position:
-        raise ValueError(f"{shown(name)} stands at {start} instead of {position}")
-    return TensorInfo(name, stored.name, shape, ByteRange(start, start + size))
+    return _Entry(name, shape, number, start, size if stored else None)
+
+
+def _placed(entries: Sequence[_Entry], align: int, room: int) -> tuple[TensorInfo, ...]:
+    """`room` is how many bytes stand behind the header."""
+    tensors: dict[str, TensorInfo] = {}
+    position = 0
+    for entry, following in zip_longest(entries, entries[1:]):
+        called = shown(entry.name)
+        if entry.name in tensors:
+            raise ValueError(f"the tensor {called} stands twice")
+        if entry.start != position:
+            raise ValueError(f"{called} stands at {entry.start} instead of {position}")
+        size = entry.size
+        if size is None:
+            size = (following.start if following else room) - entry.start
+            most = aligned(MOST_BYTES * math.prod(entry.shape), align)
+            if not 0 < size <= most and not (following is None and size > 0):
+                raise ValueError(f"{called}, of the unknown type {entry.number}, would take {size} bytes")
+            size = min(size, most)
+        stored = ByteRange(entry.start, entry.start + size)
+        tensors[entry.name] = TensorInfo(entry.name, type_name(entry.number), entry.shape, stored)
+        position = aligned(stored.stop, align)
+    return tuple(tensors.values())
 
 
 class _Reader:

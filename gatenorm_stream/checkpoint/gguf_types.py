@@ -46,8 +46,27 @@ TYPES = {
     35: StoredType("TQ2_0", 256, 66),
     39: StoredType("MXFP4", 32, 17),
     40: StoredType("NVFP4", 64, 36),
+    41: StoredType("Q1_0", 128, 18),
 }
 
 NUMBERS = {stored.name: number for number, stored in TYPES.items()}
 """The number of a type by its name."""
-QUANTISED = frozenset(stored.name for stored in TYPES.values() if stored.elements > 1)
+OPAQUE = frozenset({"Q1_0"})
+"""What the `gguf` package can't dequantise."""
+QUANTISED = frozenset(stored.name for stored in TYPES.values() if stored.elements > 1) - OPAQUE
+_UNKNOWN = "type "
+
+
+def type_name(number: int) -> str:
+    """Of a type that is not known here (a later one of ggml, or one of a fork), its number stands for the name."""
+    return TYPES[number].name if number in TYPES else f"{_UNKNOWN}{number}"
+
+
+def type_number(name: str) -> int:
+    """What `type_name` made the name of."""
+    return NUMBERS[name] if name in NUMBERS else int(name.removeprefix(_UNKNOWN))
+
+
+def is_known(name: str) -> bool:
+    """Whether it is known how many bytes so many numbers of this type take."""
+    return name in NUMBERS

@@ -6,20 +6,26 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from gatenorm_stream.checkpoint.foreign_bytes import LFS, MOST_POINTER_BYTES, in_words
+from gatenorm_stream.checkpoint.gguf_header import MAGIC
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
+from gatenorm_stream.checkpoint.missing_weights import no_model
 from gatenorm_stream.checkpoint.safetensors_header import PREFIX_BYTES, header_range, parse_header
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, tensors_in_shards
-from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.names import ADAPTER, CONFIG, INDEX, SINGLE
+from gatenorm_stream.errors import CheckpointError, HeaderError
+from gatenorm_stream.names import CONFIG, INDEX, SINGLE
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Source
 
 ENTRY_BYTES = 75
 """Of a header's entry beside the tensor's name, about."""
 GUESSED_HEADER_BYTES = 1 << 14
+BEGIN_BYTES = 64
+"""Of a file, by which it is told what it is if it is not what its name says."""
 SHOWN_NAMES = 5
 PLAIN_NAME = re.compile(r"[^./\\\0:][^/\\\0:]*\.safetensors")
-FOREIGN_WEIGHTS = (".bin", ".pth", ".pt", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx")
+TEXTS = (".json", ".model", ".txt", ".tiktoken", ".jinja")
+"""How files end that a model needs beside its weights."""
 
 
 def open_checkpoint(source: Source) -> Checkpoint:
@@ -32,27 +38,18 @@ def open_checkpoint(source: Source) -> Checkpoint:
         names = source.names()
         if (CONFIG not in names or not {SINGLE, INDEX} & set(names)) and (hint := _gguf_hint(source, names)):
             raise CheckpointError(hint)
-        if CONFIG not in names and ADAPTER in names:
-            raise CheckpointError(
-                f"{source.title} is an adapter, not a model; merge it into its base model first "
-                "(peft: merge_and_unload)"
-            )
-        if CONFIG not in names:
-            raise CheckpointError(
-                f"{source.title} has no {CONFIG}; give the directory or repository that holds it beside the "
-                "*.safetensors files"
-            )
+        if words := no_model(source.title, names):
+            raise CheckpointError(words)
         config = json_object(source, CONFIG)
+        _check_pointers(source, names)
         if SINGLE in names:
             weight_map, index_metadata = None, None
             tensors_in: dict[str, list[str]] = {SINGLE: []}
-        elif INDEX in names:
+        else:
             weight_map, index_metadata = _index(source, names)
             tensors_in = {file: [] for file in sorted(set(weight_map.values()))}
             for tensor, file in weight_map.items():
                 tensors_in[file].append(tensor)
-        else:
-            raise CheckpointError(_no_weights(source.title, names))
         with ThreadPoolExecutor(source.connections) as pool:
             shards = tuple(pool.map(lambda item: _shard(source, *item), tensors_in.items()))
         return Checkpoint(source, config, shards, tensors_in_shards(shards, weight_map), index_metadata)
@@ -65,11 +62,20 @@ def open_checkpoint(source: Source) -> Checkpoint:
 def read_shard_header(file: File, guess: int = GUESSED_HEADER_BYTES) -> Header:
     """Reads the header, at one go if its JSON takes no more than `guess` bytes. Raises HeaderError."""
     first = file.read(ByteRange(0, min(PREFIX_BYTES + guess, file.size)))
+    if words := _no_safetensors(bytes(first[:BEGIN_BYTES])):
+        raise HeaderError(f"{file.where} {words}")
     where = header_range(bytes(first[:PREFIX_BYTES]), file.size, file.where)
     text = bytes(first[where.start : where.stop])
     if len(text) < len(where):
         text += bytes(file.read(ByteRange(len(first), where.stop)))
     return parse_header(text, file.size, file.where)
+
+
+def _no_safetensors(begin: bytes) -> str | None:
+    """What a file is that begins so, where that is known and no safetensors file."""
+    if begin.startswith(MAGIC):
+        return "is a GGUF file, not a safetensors file; give it by itself as the model"
+    return None if begin[PREFIX_BYTES : PREFIX_BYTES + 1] == b"{" else in_words(begin)
 
 
 def _shard(source: Source, name: str, tensors: list[str]) -> Shard:
@@ -100,8 +106,11 @@ def json_object(source: Source, name: str) -> dict[str, Any]:
     file = source.open(name)
     if file.size > MAX_JSON_BYTES:
         raise CheckpointError(f"{file.where} is {file.size} bytes long: too large for a {name}")
+    text = bytes(file.read(ByteRange(0, file.size)))
+    if words := in_words(text[:BEGIN_BYTES]):
+        raise CheckpointError(f"{file.where} {words}")
     try:
-        value = parse_json(bytes(file.read(ByteRange(0, file.size))))
+        value = parse_json(text)
     except ValueError as error:
         raise CheckpointError(f"{file.where} is not valid JSON ({error}); restore it") from error
     if not isinstance(value, dict):
@@ -111,7 +120,7 @@ def json_object(source: Source, name: str) -> dict[str, Any]:
 
 def _gguf_hint(source: Source, names: tuple[str, ...]) -> str | None:
     """What to do if there is no safetensors checkpoint, but GGUF files."""
-    found = [n for n in names if n.endswith(".gguf")]
+    found = [n for n in names if n.lower().endswith(".gguf")]
     if not found:
         return None
     shown = ", ".join(f"{source.title}{'/' if source.directory else ':'}{name}" for name in found[:SHOWN_NAMES])
@@ -119,12 +128,12 @@ def _gguf_hint(source: Source, names: tuple[str, ...]) -> str | None:
     return f"{source.title} has no safetensors checkpoint; give one of its GGUF files: {shown}{more}"
 
 
-def _no_weights(title: str, names: tuple[str, ...]) -> str:
-    if loose := [n for n in names if n.endswith(".safetensors")]:
-        return f"{title} has {loose[0]} but neither {SINGLE} nor {INDEX}; restore the index file"
-    if foreign := [n for n in names if n.endswith(FOREIGN_WEIGHTS)]:
-        return (
-            f"{title} has no safetensors weights, only {foreign[0]}; save the model as safetensors "
-            "first (transformers: from_pretrained(...).save_pretrained(...))"
-        )
-    return f"{title} has no weights: neither {SINGLE} nor {INDEX} is there"
+def _check_pointers(source: Source, names: tuple[str, ...]) -> None:
+    """A clone without git-lfs may hold weights, and a pointer for the tokenizer, which would travel as it is."""
+    if source.remote:
+        return
+    for name in names:
+        if name.endswith(TEXTS) and (file := source.open(name)).size <= MOST_POINTER_BYTES:
+            begin = bytes(file.read(ByteRange(0, min(file.size, BEGIN_BYTES))))
+            if begin.startswith(LFS):
+                raise CheckpointError(f"{file.where} {in_words(begin)}")

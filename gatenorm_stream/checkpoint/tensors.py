@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from gatenorm_stream.errors import CheckpointError
@@ -81,6 +82,15 @@ class Checkpoint:
     @property
     def kind(self) -> Kind:
         return self.source.kind
+
+    @cached_property
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """By module, the last parts of the names of its own tensors."""
+        found: dict[str, list[str]] = {}
+        for name in self.tensors:
+            module, _, part = name.rpartition(".")
+            found.setdefault(module, []).append(part)
+        return {module: tuple(parts) for module, parts in found.items()}
 
     @property
     def config_where(self) -> str:

@@ -33,8 +33,9 @@ def explain(
     typer.echo("\nWhy these layers\n")
     for sentence in why(plan):
         typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))
-    typer.echo()
-    typer.echo(score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode()))
+    if plan.scored:
+        typer.echo()
+        typer.echo(score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode()))
     typer.echo("\nAgain\n")
     for purpose, command in repeat(plan, out):
         typer.echo(f"# {purpose}\n{command}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,6 +34,7 @@ DEFAULT_TOKENS = 256
 EXAMPLES = """
 gatenorm-stream measure MODEL                     # what choices would cost
 gatenorm-stream measure MODEL --text notes.txt    # on your own text
+gatenorm-stream measure MODEL --by influence      # only its choices
 gatenorm-stream measure MODEL --plot losses.svg
 gatenorm-stream measure DIR --against MODEL       # what an output costs
 """
@@ -50,6 +51,10 @@ def measure(
     random: Annotated[
         int, typer.Option(metavar="N", min=0, max=100, help="Random choices beside them; 5 by default.")
     ] = 5,
+    by: Annotated[
+        Literal["gate-norm", "influence"] | None,
+        typer.Option(metavar="HOW", help="Only choices by this: gate-norm or influence.", show_default="both"),
+    ] = None,
     reading: ReadingOption = "per-head",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of the tables.")] = False,
     plot: Annotated[
@@ -91,7 +96,7 @@ def measure(
                 from gatenorm_stream.measuring.measure import measure_model
 
                 found, saved = measure_model(
-                    read, reading, text, count, random, threads=threads, progress=meter.report
+                    read, reading, text, count, random, by=by, threads=threads, progress=meter.report
                 )
                 seconds = time.monotonic() - begun
                 lines = [folded(n) for n in measurement_lines(found, saved, table_width(), seconds)]

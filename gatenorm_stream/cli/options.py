@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -41,6 +41,16 @@ READING = typer.Option(
     show_default="per-head",
 )
 ReadingOption = Annotated[Reading, READING]
+ReadingIfGiven = Annotated[Reading | None, READING]
+ByOption = Annotated[
+    Literal["gate-norm", "influence"] | None,
+    typer.Option(
+        metavar="HOW",
+        help="What chooses: gate-norm, from weights alone; or influence, from one run of the model.",
+        rich_help_panel=WHAT_GOES,
+        show_default="gate-norm",
+    ),
+]
 MEASURE = "Run the model"
 TextOption = Annotated[
     Path | None,
@@ -109,6 +119,12 @@ def chosen(
     if len(used) > 1:
         raise UsageProblem(f"{' and '.join(used)} exclude each other; give one")
     return Choice(drop, share, _layers(layers), protect_first, protect_last, max_rise)
+
+
+def check_reading_of(by: str | None, reading: str | None) -> None:
+    """Raises UsageProblem if a reading of Gate-Norm is given where influence chooses."""
+    if reading and by == "influence":
+        raise UsageProblem("--reading is Gate-Norm's; leave it out beside --by influence")
 
 
 def check_plan_alone(**beside: object) -> None:

@@ -16,9 +16,9 @@ from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
     MEASURE,
-    READING,
     TOKENS,
     WHAT_GOES,
+    ByOption,
     ConnectionsOption,
     DebugOption,
     DropOption,
@@ -26,18 +26,20 @@ from gatenorm_stream.cli.options import (
     ProtectFirstOption,
     ProtectLastOption,
     QuietOption,
+    ReadingIfGiven,
     RevisionOption,
     ShareOption,
     TextOption,
     ThreadsOption,
     check_plan_alone,
+    check_reading_of,
     chosen,
 )
 from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.shown_scores import show_scores
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
-from gatenorm_stream.scoring.readings import Reading, describe_reading
+from gatenorm_stream.scoring.readings import Reading
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
@@ -59,16 +61,6 @@ gatenorm-stream MODEL --out DIR --plan plan.json     # and carried out later
 """
 
 
-ReadingIfGiven = Annotated[Reading | None, READING]
-ByOption = Annotated[
-    Literal["gate-norm", "influence"] | None,
-    typer.Option(
-        metavar="HOW",
-        help="What chooses: gate-norm, from weights alone; or influence, from one run of the model.",
-        rich_help_panel=WHAT_GOES,
-        show_default="gate-norm",
-    ),
-]
 Tokens = Annotated[int | None, TOKENS(show_default="512")]
 MaxRise = Annotated[
     float | None,
@@ -192,7 +184,7 @@ def prune(
             if out and not dry_run:
                 carry_out(prepared, out, force=force, restart=restart, threads=threads, progress=meter.report)
     if not (quiet or json_):
-        measured = prepared.decision.plan.measured is not None
+        measured = prepared.decision.plan.own_measurement is not None
         _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)
     if out and repository:
         upload(out, repository, quiet=quiet or json_)
@@ -223,8 +215,7 @@ def _wanted(
             engine=engine,
             protect_first=choice.protect_first,
         )
-    if reading and by == "influence":
-        raise UsageProblem("--reading is Gate-Norm's; leave it out beside --by influence")
+    check_reading_of(by, reading)
     wanted = Wanted(
         choice,
         by or "gate-norm",
@@ -254,6 +245,7 @@ def _again(saved: Path, model: Model) -> Decision:
 
 
 def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
+    from gatenorm_stream.report.chosen import chosen_by
     from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
 
     model, layout, plan = prepared.model, prepared.layout, prepared.decision.plan
@@ -263,9 +255,10 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     if quiet:
         return
     typer.echo(folded(model_line(model)))
-    typer.echo(folded(describe_reading(plan.reading)) + "\n")
-    show_scores(plan.scores, plan.dropped, plan.choice)
-    typer.echo()
+    typer.echo(folded(chosen_by(plan)) + "\n")
+    if plan.scored:
+        show_scores(plan.scores, plan.dropped, plan.choice, influence=plan.reading is None)
+        typer.echo()
     for line in plan_lines(prepared.decision):
         typer.echo(folded(line))
     for line in file_lines(layout):

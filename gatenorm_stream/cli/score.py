@@ -11,6 +11,8 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import (
+    TOKENS,
+    ByOption,
     ConnectionsOption,
     DaskOption,
     DebugOption,
@@ -19,23 +21,29 @@ from gatenorm_stream.cli.options import (
     ProtectFirstOption,
     ProtectLastOption,
     QuietOption,
-    ReadingOption,
+    ReadingIfGiven,
     RevisionOption,
     ShareOption,
+    TextOption,
     ThreadsOption,
+    check_reading_of,
     chosen,
 )
 from gatenorm_stream.cli.shown_scores import show_scores
+from gatenorm_stream.cli.usage import UsageProblem
 
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
+    from gatenorm_stream.measuring.influence import Influences
     from gatenorm_stream.scoring.readings import Reading
     from gatenorm_stream.scoring.scores import LayerScore
+    from gatenorm_stream.work import Progress
 
 EXAMPLES = """
 gatenorm-stream score MODEL
 gatenorm-stream score MODEL --drop 8 --json > scores.json
 gatenorm-stream score MODEL --plot scores.html
+gatenorm-stream score MODEL --by influence    # by one run of the model
 gatenorm-stream score org/name@main    # fetches headers, q and k only
 """
 
@@ -47,7 +55,10 @@ def score(
     share: ShareOption = None,
     protect_first: ProtectFirstOption = None,
     protect_last: ProtectLastOption = 0,
-    reading: ReadingOption = "per-head",
+    by: ByOption = None,
+    text: TextOption = None,
+    tokens: Annotated[int | None, TOKENS(show_default="512")] = None,
+    reading: ReadingIfGiven = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
     plot: Annotated[
         Path | None,
@@ -60,8 +71,9 @@ def score(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show how strongly each layer's attention couples, and which would go."""
+    """Show how strongly each layer's attention couples, or turns the stream, and which would go."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
+    _check(by, reading, text, tokens, dask)
     from gatenorm_stream.families.open import open_model
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
@@ -73,14 +85,13 @@ def score(
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         with open_model(source) as read:
-            if dask:
-                from gatenorm_stream.scoring.cluster import score_on_cluster
-
-                scores = score_on_cluster(dask, read, reading, progress=meter.report)
+            found: Influences | Reading
+            if by == "influence":
+                found = _measured(read, text, tokens, threads, meter.report)
+                scores = found.scores
             else:
-                from gatenorm_stream.scoring.score import scored
-
-                scores = scored(read, reading, threads=threads, progress=meter.report)
+                found = reading or "per-head"
+                scores = _scored(read, found, dask, threads, meter.report)
     from gatenorm_stream.scoring.selection import select
 
     dropped = select(scores, choice)
@@ -88,28 +99,74 @@ def score(
         from gatenorm_stream.report.picture import score_picture
         from gatenorm_stream.report.plot import plot as draw
 
-        draw(score_picture(source.title, reading, scores, dropped), plot)
+        draw(score_picture(source.title, found if isinstance(found, str) else None, scores, dropped), plot)
     if json_:
-        _print_json(read, reading, scores, dropped)
+        typer.echo(json.dumps(_json(read, found, scores, dropped), indent=1, ensure_ascii=False))
     elif not quiet:
         from gatenorm_stream.report.summary import model_line
-        from gatenorm_stream.scoring.readings import describe_reading
 
         typer.echo(folded(model_line(read)))
-        typer.echo(folded(f"{describe_reading(reading)}; the lowest would go first") + "\n")
-        show_scores(scores, dropped, choice)
+        typer.echo(folded(f"{_describe(found)}; the lowest would go first") + "\n")
+        show_scores(scores, dropped, choice, influence=by == "influence")
         if plot:
             typer.echo(f"\nwrote {plot}")
 
 
-def _print_json(model: Model, reading: Reading, scores: tuple[LayerScore, ...], dropped: tuple[int, ...]) -> None:
+def _check(by: str | None, reading: str | None, text: Path | None, tokens: int | None, dask: str | None) -> None:
+    """Raises UsageProblem for an option that another one makes pointless."""
+    check_reading_of(by, reading)
+    if dask and by == "influence":
+        raise UsageProblem("--dask scores weights, and --by influence runs the model; give one of them")
+    if (text or tokens) and by != "influence":
+        raise UsageProblem("--text and --tokens are for --by influence; give it too")
+
+
+def _measured(
+    model: Model, text: Path | None, tokens: int | None, threads: int | None, progress: Progress
+) -> Influences:
+    from gatenorm_stream.measuring.influence import measure_influence
+    from gatenorm_stream.planning.decide import DEFAULT_TOKENS
+
+    return measure_influence(model, text, tokens or DEFAULT_TOKENS, threads=threads, progress=progress)
+
+
+def _scored(
+    model: Model, reading: Reading, dask: str | None, threads: int | None, progress: Progress
+) -> tuple[LayerScore, ...]:
+    if dask:
+        from gatenorm_stream.scoring.cluster import score_on_cluster
+
+        return score_on_cluster(dask, model, reading, progress=progress)
+    from gatenorm_stream.scoring.score import scored
+
+    return scored(model, reading, threads=threads, progress=progress)
+
+
+def _describe(found: Influences | Reading) -> str:
+    from gatenorm_stream.scoring.readings import describe_reading
+
+    if isinstance(found, str):
+        return describe_reading(found)
+    return f"{describe_reading(None)} on {found.tokens} tokens of {found.sample.name}"
+
+
+def _json(
+    model: Model, found: Influences | Reading, scores: tuple[LayerScore, ...], dropped: tuple[int, ...]
+) -> dict[str, object]:
     source = model.checkpoint.source
-    report = {
+    how: dict[str, object]
+    if isinstance(found, str):
+        how = {"reading": found}
+        layers = [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in scores]
+    else:
+        text = {"name": found.sample.name, "blake3": found.sample.digest}
+        how = {"by": "influence", "text": text, "tokens": found.tokens}
+        layers = [{"layer": s.layer, "influence": s.influence, "constant": s.constant} for s in found.sublayers]
+    return {
         "model": source.title,
         "revision": source.revision,
-        "reading": reading,
+        **how,
         "family": model.family.model_type,
-        "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in scores],
+        "layers": layers,
         "dropped": list(dropped),
     }
-    typer.echo(json.dumps(report, indent=1, ensure_ascii=False))

@@ -41,8 +41,12 @@ def verify(
         )
         verified = verify_output(out, source, progress=meter.report)
     if not quiet:
-        compared = f", each the same as in {against}" if against else ""
-        counted = f"{verified.files} files, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
+        compared = ""
+        if against:
+            each = f"{verified.computed} as the plan says, the others" if verified.computed else "each"
+            compared = f", {each} the same as in {against}"
+        files = "1 file" if verified.files == 1 else f"{verified.files} files"
+        counted = f"{files}, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
         typer.echo(folded(f"verified {out}: {counted}{compared}"))
         measure = f"gatenorm-stream measure {shlex.quote(str(out))} --against {shlex.quote(against or 'MODEL')}"
         typer.echo(folded(f"that is its bytes; its quality: {measure}"))

@@ -47,6 +47,11 @@ class Family:
     """Keys (and mostly queries) are computed from a compressed latent: DeepSeek's MLA."""
     hybrid: bool = False
     """Only some layers have softmax attention: those whose query projection is there."""
+    output_bias: str | bool = "attention_bias"
+    """The config's key that gives the output projection a bias, or whether it has one. A bias that the config
+    switches off may be in the file all the same: no engine adds it."""
+    biased_by_default: bool = False
+    """Where the config does not have that key."""
     llama_shaped: bool = False
     """The layer computes what Llama's does, biases apart: DeciLM can express it."""
     stock: bool = True
@@ -59,6 +64,13 @@ class Family:
     """The row that holds for a config, where the config changes it."""
     note: str = ""
     """What people should know of it, for the table that `families` prints."""
+
+    def has_output_bias(self, config: Config) -> bool:
+        """Whether the stock class adds one, whatever the file holds."""
+        if isinstance(self.output_bias, bool):
+            return self.output_bias
+        found = config.get(self.output_bias)
+        return self.biased_by_default if found is None else bool(found)
 
     def of(self, config: Config) -> Family:
         return self.variant(self, config) if self.variant else self

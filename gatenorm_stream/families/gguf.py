@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gatenorm_stream.checkpoint.gguf import GgufCheckpoint
 from gatenorm_stream.checkpoint.gguf_types import QUANTISED
-from gatenorm_stream.checkpoint.tensors import Tensor
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Family
+from gatenorm_stream.families.gguf_purpose import no_language_model
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Projection, Weight, rows, starts
@@ -33,6 +35,8 @@ def read_gguf_model(checkpoint: GgufCheckpoint, *, pruned: bool = False) -> Mode
     title = checkpoint.source.title
     text = {key: value.read() for key, value in checkpoint.config.items()}
     architecture = text.get(ARCHITECTURE)
+    if words := no_language_model(text, checkpoint.tensors):
+        raise UnsupportedModelError(f"{title} {words}")
     if not isinstance(architecture, str):
         raise CheckpointError(f"{title} does not say its {ARCHITECTURE}; it is no model, or damaged")
     if MARK in text and not pruned:
@@ -58,12 +62,20 @@ def read_gguf_model(checkpoint: GgufCheckpoint, *, pruned: bool = False) -> Mode
     )
     gone = pruned_layers(text[MARK], layers, MARK, title) if MARK in text else ()
     check_absence(checkpoint.tensors, f"{LAYERS}.", family, gone, title)
-    rest = sorted(set(range(layers)) - set(gone))
+    rest = sorted(set(range(layers)) - set(gone) - _of_prediction(text, architecture, layers, checkpoint.tensors))
     found = (_attention(checkpoint, architecture, text, hidden, layer) for layer in rest)
     attention = tuple(a for a in found if a)
     if not attention:
         raise UnsupportedModelError(f"{title} has no layer with softmax attention")
     return Model(checkpoint, family, text, f"{LAYERS}.", layers, hidden, attention, gone)
+
+
+def _of_prediction(text: Mapping[str, Any], architecture: str, layers: int, names: Iterable[str]) -> set[int]:
+    """Layers that predict tokens further ahead (MTP): they stand behind the model's own, which run without them."""
+    count = text.get(f"{architecture}.nextn_predict_layers")
+    last = range(layers - count, layers) if type(count) is int and 0 < count < layers else range(0)
+    marked = (re.match(rf"{LAYERS}\.(\d+)\.nextn\.", name) for name in names)
+    return {*last, *(int(match[1]) for match in marked if match)}
 
 
 def _attention(
@@ -90,7 +102,7 @@ def _attention(
         dim = fused.shape[0] // (queries + 2 * keys)
         heads = Heads(queries, keys, dim)
         check_matrix(title, fused, rows(heads, "blocks")[0], hidden)
-        firsts, weight = starts(heads, "blocks"), Weight(fused)
+        firsts, weight = starts(heads, "blocks"), scaled_matrix(checkpoint, fused)
         return Attention(
             layer, heads, Projection(weight, firsts[0], dim), Projection(weight, firsts[1], dim), 2 * keys * dim
         )
@@ -107,8 +119,8 @@ def _attention(
     return Attention(
         layer,
         heads,
-        Projection(Weight(query), firsts[0], dim),
-        Projection(Weight(key), firsts[1], dim),
+        Projection(scaled_matrix(checkpoint, query), firsts[0], dim),
+        Projection(scaled_matrix(checkpoint, key), firsts[1], dim),
         keys * dim + value.shape[0],
     )
 
@@ -121,9 +133,27 @@ def _of_layer(text: Mapping[str, Any], key: str, layer: int, default: int = 0) -
     return found if type(found) is int and found >= 0 else default
 
 
-def check_matrix(title: str, tensor: Tensor, rows: int, columns: int) -> None:
+def scaled_matrix(checkpoint: Checkpoint, tensor: Tensor) -> Weight:
+    """The matrix with the factor that llama.cpp multiplies what comes of it by, MODULE.scale, if there is one.
+
+    Where its numbers can't be read, it says why. Raises CheckpointError for a factor that llama.cpp would not take.
+    """
+    title = checkpoint.source.title
     if tensor.dtype not in STORED and tensor.dtype not in QUANTISED:
-        raise UnsupportedModelError(f"{tensor.name} in {title} is stored as {tensor.dtype}, which is not read")
+        why = f"{tensor.name} in {title} is stored as {tensor.dtype}, which the gguf package does not dequantise"
+        return Weight(tensor, unread=why)
+    scale = checkpoint.tensors.get(f"{tensor.name.removesuffix('.weight')}.scale")
+    if scale is None:
+        return Weight(tensor)
+    if scale.dtype not in STORED or scale.shape != (1,):
+        raise CheckpointError(
+            f"{scale.name} in {title} is {scale.dtype} of {list(scale.shape)}, where llama.cpp takes one number; "
+            "it is damaged, download it again"
+        )
+    return Weight(tensor, scale, (tensor.shape[0], tensor.shape[1]))
+
+
+def check_matrix(title: str, tensor: Tensor, rows: int, columns: int) -> None:
     if tensor.shape != (rows, columns):
         raise CheckpointError(
             f"{tensor.name} in {title} has shape {list(tensor.shape)}, but its metadata call for "

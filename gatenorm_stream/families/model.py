@@ -12,6 +12,7 @@ from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.naming import check_names_are_the_models
+from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.pruned import (
     CONSTANT,
     OURS,
@@ -21,9 +22,8 @@ from gatenorm_stream.families.pruned import (
     with_config_of_source,
 )
 from gatenorm_stream.families.sizes import size
-from gatenorm_stream.families.sublayers import Attention, read_attention
+from gatenorm_stream.families.sublayers import Attention, read_attention, switched_off
 from gatenorm_stream.families.table import FAMILIES
-from gatenorm_stream.families.weights import Place
 from gatenorm_stream.families.wrappers import WRAPPERS
 
 TEXT_PARTS = ("language_model", "text_model")
@@ -60,6 +60,11 @@ class Model:
     def heads(self) -> Heads:
         return self.attention[0].heads
 
+    @property
+    def unread(self) -> str | None:
+        """Why it can't be scored or run, if its weights are packed in a way that is not read here."""
+        return next((a.unread for a in self.attention if a.unread), None)
+
     def kv_bytes_per_token(self, dropped: Iterable[int] = ()) -> int:
         """Bytes of KV cache for one token, 16 bits a number, without the sublayers in `dropped`."""
         gone = set(dropped)
@@ -72,8 +77,13 @@ class Model:
         return self._named(tuple(f"{self.prefix}{layer}.{part}" for part in parts))
 
     def output_projection(self, layer: int) -> tuple[str, ...]:
-        """Names of this layer's output projection: its weight, and its bias if it has one."""
-        return self._named((f"{self.output_module(layer)}.",))
+        """Names of this layer's output projection: its weight, and its bias if it has one.
+
+        What else a quantised one has stays as it is: with a scale of activations that is zero, an engine would
+        divide by it.
+        """
+        module, tensors = self.output_module(layer), self.checkpoint.tensors
+        return tuple(name for name in (f"{module}.weight", f"{module}.bias") if name in tensors)
 
     def output_module(self, layer: int) -> str:
         """What the names of its tensors begin with."""
@@ -91,8 +101,8 @@ class Model:
 def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
     """Reads `checkpoint` through the row of its family; with `pruned`, an output of ours too.
 
-    Raises UnsupportedModelError for an unknown architecture or weights that are packed integers, CheckpointError if
-    the config or the projections are missing or contradict each other.
+    Weights that are packed are told by `Model.unread`. Raises UnsupportedModelError for an unknown architecture,
+    CheckpointError if the config or the projections are missing or contradict each other.
     """
     where, title, ours = checkpoint.config_where, checkpoint.source.title, checkpoint.config.get(OURS)
     if OURS in checkpoint.config:
@@ -110,14 +120,21 @@ def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
     gone = pruned_layers(ours.get("pruned_layers"), layers, f"{OURS}.pruned_layers", where) if ours else ()
     check_names_are_the_models(checkpoint.tensors, prefix, family, title)
     check_absence(checkpoint.tensors, prefix, family, gone, title)
+    there = _with_query(checkpoint.tensors, prefix, family) if family.hybrid else frozenset()
     attention = tuple(
         read_attention(Place(checkpoint, text, where, f"{prefix}{layer}.{family.attention}."), family, layer)
         for layer in sorted(set(range(layers)) - set(gone))
-        if not family.hybrid or f"{prefix}{layer}.{family.attention}.{family.query}.weight" in checkpoint.tensors
+        if not family.hybrid or (layer in there and not switched_off(text, layer))
     )
     if not attention:
         raise CheckpointError(f"{title} has no layer with softmax attention; restore it")
     return Model(checkpoint, family, text, prefix, layers, hidden, attention, gone)
+
+
+def _with_query(names: Iterable[str], prefix: str, family: Family) -> frozenset[int]:
+    """The layers that have a query projection, however it is stored."""
+    query = re.compile(rf"{re.escape(prefix)}(\d+)\.{re.escape(family.attention)}\.{re.escape(family.query)}\.")
+    return frozenset(int(match[1]) for name in names if (match := query.match(name)))
 
 
 def layers_prefix(names: Iterable[str], family: Family) -> str:

@@ -7,6 +7,9 @@ from typing import Any
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
 
+CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length")
+"""What architectures call the number of positions."""
+
 
 def rope_parameters(model: Model) -> dict[str, Any]:
     """Rotary parameters in the form of transformers 5, from either form of config.json."""
@@ -17,6 +20,14 @@ def rope_parameters(model: Model) -> dict[str, Any]:
     kind = given.get("rope_type") or given.get("type") or "default"
     theta = given.get("rope_theta") or config.get("rope_theta") or 10000.0
     return {**{k: v for k, v in given.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
+
+
+def context_length(model: Model) -> int | None:
+    """The most tokens that the model was made to read at once; None where the checkpoint does not say."""
+    architecture = model.text.get("general.architecture")
+    names = (f"{architecture}.context_length",) if architecture else CONTEXT
+    found = next((model.text[name] for name in names if model.text.get(name) is not None), None)
+    return found if type(found) is int and found > 0 else None
 
 
 def sliding_window(model: Model) -> int | None:

@@ -13,11 +13,15 @@ from gatenorm_stream.sources.ranges import ByteRange, coalesce
 
 @dataclass(frozen=True)
 class Weight:
-    """A stored matrix. Each `block` of it (rows, columns) is multiplied by a number of `scale`, if there is one."""
+    """A stored matrix. Each `block` of it (rows, columns) is multiplied by a number of `scale`, if there is one.
+
+    `unread` says why its numbers can't be read, where they can't; `tensor` is then anything that holds them.
+    """
 
     tensor: Tensor
     scale: Tensor | None = None
     block: tuple[int, int] = (1, 1)
+    unread: str | None = None
 
     @property
     def row_bytes(self) -> int:

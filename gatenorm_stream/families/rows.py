@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -25,8 +25,8 @@ HUGE_BYTES = 4 << 20
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
-class Memory(threading.local):
-    """Bytes that each thread has for itself and uses again: fresh ones cost more time than filling them."""
+class Room:
+    """Bytes that are used again: fresh ones cost more time than filling them."""
 
     def __init__(self) -> None:
         self._bytes: Bytes = np.empty(0, np.uint8)
@@ -36,6 +36,16 @@ class Memory(threading.local):
         if self._bytes.size < count:
             self._bytes = np.empty(max(count, HUGE_BYTES), np.uint8)
         return self._bytes[:count]
+
+
+class Memory(threading.local):
+    """Room that each thread has for itself, whoever took hold of `take`."""
+
+    def __init__(self) -> None:
+        self._room = Room()
+
+    def take(self, count: int) -> Bytes:
+        return self._room.take(count)
 
 
 def new_memory(count: int) -> Bytes:
@@ -53,13 +63,18 @@ class Rows:
 
     def __call__(self, *ranges: ByteRange) -> FloatArray:
         """The rows that stand in `ranges`, one below the other."""
+        return self._read(ranges, self._take)
+
+    def between(self, start: int, stop: int, take: Callable[[int], Bytes] | None = None) -> FloatArray:
+        """Rows `start` to `stop` - 1 of the matrix; if `take` is given, in memory from there."""
+        return self._read((self._weight.rows(start, stop),), take or self._take)
+
+    def _read(self, ranges: Sequence[ByteRange], take: Callable[[int], Bytes]) -> FloatArray:
         weight, columns = self._weight, self._weight.tensor.shape[1]
         dtype = np.dtype(widened(weight.tensor.dtype))
         count = sum(map(len, ranges)) // weight.row_bytes
-        numbers = count * (columns + APART) * dtype.itemsize
-        quantised = weight.tensor.dtype not in STORED
-        step = min(count, max(1, QUANTISED_BYTES // weight.row_bytes)) if quantised else count
-        memory = self._take(numbers + step * weight.row_bytes)
+        numbers, step = count * (columns + APART) * dtype.itemsize, _at_once(weight, count)
+        memory = take(numbers + step * weight.row_bytes)
         rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
         done = 0
         for where in (piece for run in ranges for piece in run.chunks(step * weight.row_bytes)):
@@ -73,10 +88,6 @@ class Rows:
             done += len(raw)
         return rows
 
-    def between(self, start: int, stop: int) -> FloatArray:
-        """Rows `start` to `stop` - 1 of the matrix."""
-        return self(self._weight.rows(start, stop))
-
     def _stored(self, where: ByteRange, memory: Bytes) -> Bytes:
         stored = memory[: len(where)]
         self._weight.tensor.shard.file.read_into(where, stored.data)
@@ -85,6 +96,18 @@ class Rows:
 
 def widened_row_bytes(weight: Weight) -> int:
     return weight.tensor.shape[1] * np.dtype(widened(weight.tensor.dtype)).itemsize
+
+
+def room_for(weight: Weight, count: int) -> int:
+    """Bytes that are taken for so many rows, with those of what is stored."""
+    apart = APART * np.dtype(widened(weight.tensor.dtype)).itemsize
+    return count * (widened_row_bytes(weight) + apart) + _at_once(weight, count) * weight.row_bytes
+
+
+def _at_once(weight: Weight, count: int) -> int:
+    """Of so many rows, those whose stored bytes are held at once."""
+    quantised = weight.tensor.dtype not in STORED
+    return min(count, max(1, QUANTISED_BYTES // weight.row_bytes)) if quantised else count
 
 
 def scale_of(weight: Weight) -> Callable[[int, int], FloatArray] | None:

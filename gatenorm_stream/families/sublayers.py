@@ -6,22 +6,34 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.families.family import Family
+from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.heads import Heads
+from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.projections import Latent, Projection, rows, starts
+from gatenorm_stream.families.scales import FLOAT8_DTYPES, FLOAT_DTYPES
 from gatenorm_stream.families.sizes import optional_size, size
-from gatenorm_stream.families.weights import Place, find_tensor, read_weight
+from gatenorm_stream.families.weights import readable_or_not
+
+BY_LAYER = "scale_attn_by_inverse_layer_idx"
+"""Of GPT-2: what goes into the softmax is divided by the layer's number, from 1 on."""
+
+KINDS = ("layer_types", "layers_block_type")
+"""Lists of what each layer of a hybrid model has."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """A layer's softmax-attention sublayer. `kv_width` is how many numbers of a token it keeps in the KV cache."""
+    """A layer's softmax-attention sublayer. `kv_width` is how many numbers of a token it keeps in the KV cache.
+
+    `gain` multiplies all that its heads' products come to, where that is another number in each layer.
+    """
 
     layer: int
     heads: Heads
     query: Projection
     key: Projection
     kv_width: int
+    gain: float = 1.0
 
     @property
     def projections(self) -> tuple[Projection, Projection]:
@@ -32,31 +44,46 @@ class Attention:
         """That must be read to score it."""
         return self.query.bytes + self.key.bytes
 
+    @property
+    def unread(self) -> str | None:
+        """Why it can't be scored, if it can't."""
+        weights = [w for p in self.projections for w in (p.weight, p.latent and p.latent.down) if w]
+        return next((w.unread for w in weights if w.unread), None)
+
+
+def switched_off(config: Config, layer: int) -> bool:
+    """Whether config.json gives a layer of a hybrid model another mixer, whatever tensors are there."""
+    kinds = next((k for key in KINDS if isinstance(k := config.get(key), list)), [])
+    kind = kinds[layer] if layer < len(kinds) else None
+    return isinstance(kind, str) and ("attention" not in kind or "linear" in kind)
+
 
 def read_attention(place: Place, family: Family, layer: int) -> Attention:
-    """Raises CheckpointError if tensors and config contradict each other, UnsupportedModelError for packed ones."""
+    """Raises CheckpointError if tensors and config contradict each other."""
     if family.latent:
         return _latent_attention(place, layer)
     heads = _heads(place, family)
     query_starts, key_starts = starts(heads, family.packing, family.gated)
     query_rows, key_rows = rows(heads, family.packing, family.gated)
     hidden = size(place.config, "hidden_size", place.where)
-    query = read_weight(place, family.query, (query_rows, hidden), family.transposed)
+    query = readable_or_not(place, family.query, (query_rows, hidden), family.transposed)
     key = query
     if family.packing == "separate":
-        key = read_weight(place, family.key, (key_rows, hidden), family.transposed)
+        key = readable_or_not(place, family.key, (key_rows, hidden), family.transposed)
     return Attention(
         layer,
         heads,
         Projection(query, query_starts, heads.dim, family.transposed),
         Projection(key, key_starts, heads.dim, family.transposed),
         2 * heads.keys * heads.dim,
+        1 / (layer + 1) if place.config.get(BY_LAYER) is True else 1.0,
     )
 
 
 def _heads(place: Place, family: Family) -> Heads:
     """head_dim is taken from the query projection's shape where the config does not tell it."""
     config, where = place.config, place.where
+    hidden = size(config, "hidden_size", where)
     queries = size(config, "num_attention_heads", where)
     keys = family.kv_heads or optional_size(config, "num_key_value_heads", where) or queries
     if queries % keys:
@@ -64,15 +91,21 @@ def _heads(place: Place, family: Family) -> Heads:
             f"{where} has {queries} attention heads, not a multiple of its {keys} KV heads; restore it"
         )
     dim = optional_size(config, "head_dim", where)
-    if dim is None:
-        tensor = find_tensor(place, family.query)
+    if dim is not None:
+        return Heads(queries, keys, dim)
+    tensor = place.checkpoint.tensors.get(f"{place.prefix}{family.query}.weight")
+    if tensor and tensor.dtype in (*FLOAT_DTYPES, *FLOAT8_DTYPES):
+        what = f"{tensor.name} in {place.checkpoint.source.title} has shape {list(tensor.shape)}"
         stored = tensor.shape[-1 if family.transposed else 0] if tensor.shape else 0
         dim, rest = divmod(stored, rows(Heads(queries, keys, 1), family.packing, family.gated)[0])
-        if rest or not dim:
-            raise CheckpointError(
-                f"{tensor.name} in {place.checkpoint.source.title} has shape {list(tensor.shape)}, which {queries} "
-                f"query and {keys} key heads of {where} do not divide; one of them is wrong, restore it"
-            )
+    else:  # packed, or not there: as the stock classes reckon
+        what = f"{where} has hidden_size={hidden}"
+        dim, rest = divmod(hidden, queries)
+    if rest or not dim:
+        raise CheckpointError(
+            f"{what}, which {queries} query and {keys} key heads of {where} do not divide; one of them is wrong, "
+            "restore it"
+        )
     return Heads(queries, keys, dim)
 
 
@@ -88,18 +121,18 @@ def _latent_attention(place: Place, layer: int) -> Attention:
     heads, width = Heads(queries, queries, plain + rotary), plain + value
     query_starts = tuple(h * heads.dim for h in range(queries))
     if query_rank is None:
-        query = Projection(read_weight(place, "q_proj", (queries * heads.dim, hidden)), query_starts, heads.dim)
+        query = Projection(readable_or_not(place, "q_proj", (queries * heads.dim, hidden)), query_starts, heads.dim)
     else:
         query = Projection(
-            read_weight(place, "q_b_proj", (queries * heads.dim, query_rank)),
+            readable_or_not(place, "q_b_proj", (queries * heads.dim, query_rank)),
             query_starts,
             heads.dim,
-            latent=Latent(read_weight(place, "q_a_proj", (query_rank, hidden)), query_rank),
+            latent=Latent(readable_or_not(place, "q_a_proj", (query_rank, hidden)), query_rank),
         )
     key = Projection(
-        read_weight(place, "kv_b_proj", (queries * width, rank)),
+        readable_or_not(place, "kv_b_proj", (queries * width, rank)),
         tuple(h * width for h in range(queries)),
         plain,
-        latent=Latent(read_weight(place, "kv_a_proj_with_mqa", (rank + rotary, hidden)), rank, rotary),
+        latent=Latent(readable_or_not(place, "kv_a_proj_with_mqa", (rank + rotary, hidden)), rank, rotary),
     )
     return Attention(layer, heads, query, key, rank + rotary)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from gatenorm_stream.checkpoint.gguf_metadata import Value, integers, string
+from gatenorm_stream.checkpoint.gguf_types import is_known
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.gguf import ARCHITECTURE, MARK
@@ -26,9 +27,10 @@ HALVES = frozenset({"qwen2", "exaone"})
 """Those that rotate halves of a head."""
 KNOWN_TENSORS = re.compile(
     r"blk\.\d+\.((attn_(q|k|v|output)|ffn_(gate|up|down))\.(weight|bias)|(attn|ffn)_norm\.weight)"
+    r"|blk\.\d+\.attn_(q|k|v|output)\.(scale|input_scale)"
     r"|(token_embd|output_norm|output|rope_freqs|rope_factors_(long|short))\.weight"
 )
-"""What `deci` has a place for."""
+"""What `deci` has a place for. Factors of the MLP have none there, though `llama` multiplies by them."""
 
 OTHER_FORM = "prune the model's safetensors form for that"
 LLAMA_CPP_ONLY = Obstacle(
@@ -59,6 +61,10 @@ def _obstacles(model: Model, dropped: tuple[int, ...], compensated: bool) -> Ite
         if found != heads.dim:
             reason = f"{DECI} rotates whole heads, which are {heads.dim} wide"
             yield _obstacle(f"{architecture}.{name}={found}", reason)
+    rotated = map(model.checkpoint.tensors.__getitem__, _rotated(model, dropped))
+    if tensor := next((t for t in rotated if not is_known(t.dtype)), None):
+        reason = "its rows would change their order, and where they end is not known"
+        yield _obstacle(f"{tensor.name} of {tensor.dtype}", reason)
     if 0 in dropped:
         yield _obstacle("layer 0", "llama.cpp reads its heads as the model's own")
     if compensated and (bias := next(filter(model.checkpoint.tensors.__contains__, _biases(model, dropped)), None)):
@@ -90,17 +96,7 @@ def _biases(model: Model, dropped: tuple[int, ...]) -> Iterator[str]:
 
 
 def _interleaved(model: Model, dropped: tuple[int, ...]) -> dict[str, int]:
-    if _architecture(model) not in HALVES:
-        return {}
-    dim, tensors = model.heads.dim, model.checkpoint.tensors
-    names = [
-        name
-        for layer in range(model.layers)
-        if layer not in dropped
-        for part in ("attn_q", "attn_k")
-        for name in (f"{model.prefix}{layer}.{part}.weight", f"{model.prefix}{layer}.{part}.bias")
-        if name in tensors
-    ]
+    dim, tensors, names = model.heads.dim, model.checkpoint.tensors, _rotated(model, dropped)
     for name in names:
         if dim % 2 or tensors[name].shape[0] % dim:
             raise CheckpointError(
@@ -108,6 +104,20 @@ def _interleaved(model: Model, dropped: tuple[int, ...]) -> dict[str, int]:
                 f"halves of heads of {dim}; it is damaged, download it again"
             )
     return dict.fromkeys(names, dim)
+
+
+def _rotated(model: Model, dropped: tuple[int, ...]) -> list[str]:
+    """The tensors whose rows are brought into pairs."""
+    if _architecture(model) not in HALVES:
+        return []
+    return [
+        name
+        for layer in range(model.layers)
+        if layer not in dropped
+        for part in ("attn_q", "attn_k")
+        for name in (f"{model.prefix}{layer}.{part}.weight", f"{model.prefix}{layer}.{part}.bias")
+        if name in model.checkpoint.tensors
+    ]
 
 
 def _metadata(model: Model, dropped: tuple[int, ...]) -> dict[str, Value]:

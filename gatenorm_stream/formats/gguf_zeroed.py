@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+from gatenorm_stream.checkpoint.gguf_types import is_known
 from gatenorm_stream.families.gguf import ARCHITECTURE
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.constants import stored_as
-from gatenorm_stream.formats.deci import LLAMA_CPP_ONLY
-from gatenorm_stream.formats.edit import Added, Constants, Edit, Limits
+from gatenorm_stream.formats.deci import LLAMA_CPP_ONLY, OTHER_FORM
+from gatenorm_stream.formats.edit import Added, Constants, Edit, Limits, Obstacle
+from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.zeroed import NO_CONSTANTS, ZEROED
 
 TAKE_A_BIAS = frozenset({"llama"})
@@ -17,7 +20,17 @@ TAKE_A_BIAS = frozenset({"llama"})
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     plain = compensated and not _holds_constants(model, dropped)
-    return Limits((LLAMA_CPP_ONLY,), (NO_CONSTANTS,) if plain else ())
+    return Limits((LLAMA_CPP_ONLY, *_opaque(model, dropped)), (NO_CONSTANTS,) if plain else ())
+
+
+def _opaque(model: Model, dropped: tuple[int, ...]) -> Iterator[Obstacle]:
+    """An output projection of a type that is not known, and so are its zeros."""
+    for layer in dropped:
+        tensor = model.checkpoint.tensors.get(f"{model.output_module(layer)}.weight")
+        if tensor and not is_known(tensor.dtype):
+            reason = "a type that is not known, and so are its zeros"
+            yield Obstacle(EVERY_ENGINE, f"{tensor.name} of {tensor.dtype}", reason, way_out=OTHER_FORM)
+            return
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:

@@ -22,6 +22,7 @@ from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits,
 from gatenorm_stream.formats.engines import EVERY_ENGINE
 from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
 from gatenorm_stream.formats.model_class import class_cautions, class_obstacles, language_model_obstacles
+from gatenorm_stream.formats.quantised import is_quantised, way_out_of_quantised
 from gatenorm_stream.formats.tokenizer import tokenizer_cautions
 from gatenorm_stream.formats.travelling_file import auto_map_of, removed, travelling_files
 
@@ -50,8 +51,9 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         return Limits(tuple(found))
     found += class_obstacles(model)
     found += (replace(o, engines=EVERY_ENGINE, notice=False) for o in language_model_obstacles(model))
-    if config.get("quantization_config") is not None:
-        stop(EVERY_ENGINE, "quantization_config", "the form is known unquantised only")
+    if is_quantised(model):
+        reason = "the form is known unquantised only"
+        found.append(Obstacle(EVERY_ENGINE, "quantization_config", reason, way_out=way_out_of_quantised(model)))
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         stop(EVERY_ENGINE, f"hidden_act={activation}", "the form knows silu only")
@@ -81,13 +83,10 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
             f"head_dim={heads.dim}",
             f"these compute it as hidden_size / num_attention_heads = {model.hidden}/{heads.queries}",
         )
-    has_biases = bool(config.get("mlp_bias")) or any(
-        f".mlp.{part}.bias" in name for name in model.checkpoint.tensors for part in MLP
-    )
-    if compensated and has_biases:
+    if compensated and _mlp_biased(model):
         reason = "the constants would be the biases of its MLP, which has some already"
         found.append(Obstacle(EVERY_ENGINE, "mlp_bias=true", reason, way_out=OTHER_PLACE))
-    elif compensated or config.get("mlp_bias"):
+    elif compensated or _mlp_biased(model):
         field = "the constant" if compensated else "mlp_bias=true"
         notice = "its MLP of this form has no bias and would drop it silently"
         found.append(Obstacle(frozenset({"sglang"}), field, notice, notice=True))
@@ -104,6 +103,7 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
     remove = {name for layer in dropped for name in model.attention_tensors(layer)}
     remove |= {name for name in model.checkpoint.tensors if name.endswith(".rotary_emb.inv_freq")}
+    remove |= _switched_off(model)
     return Edit(
         _config(model, dropped, bool(constants)),
         remove=frozenset(remove),
@@ -120,7 +120,8 @@ def _output_biases(model: Model, dropped: tuple[int, ...]) -> Iterator[Added]:
     for layer in sorted(set(range(model.layers)) - set(dropped)):
         prefix = f"{model.prefix}{layer}.{model.family.attention}."
         output, names = f"{prefix}{model.family.output}", model.checkpoint.tensors
-        if f"{prefix}{model.family.query}.bias" in names and f"{output}.bias" not in names:
+        there = f"{output}.bias" in names and model.family.has_output_bias(model.config)
+        if _biased(model) and f"{prefix}{model.family.query}.bias" in names and not there:
             yield Added(f"{output}.bias", (model.hidden,), f"{output}.weight")
 
 
@@ -144,7 +145,22 @@ def _mlp_biases(model: Model, constants: Constants) -> Iterator[Added]:
 
 
 def _biased(model: Model) -> bool:
-    return any(name.endswith(f".{model.family.query}.bias") for name in model.checkpoint.tensors)
+    """Whether q, k and v have biases that the model adds."""
+    on = model.family.model_type == "qwen2" or model.family.has_output_bias(model.config)
+    return on and any(name.endswith(f".{model.family.query}.bias") for name in model.checkpoint.tensors)
+
+
+def _mlp_biased(model: Model) -> bool:
+    return model.family.model_type == "llama" and bool(model.config.get("mlp_bias"))
+
+
+def _switched_off(model: Model) -> set[str]:
+    """Biases that are in the file, and that the source's class leaves out: in this form they would be added."""
+    off = [] if _biased(model) else [f"{model.family.attention}.{part}_proj" for part in "qkv"]
+    off += [] if model.family.has_output_bias(model.config) else [f"{model.family.attention}.{model.family.output}"]
+    off += [] if _mlp_biased(model) else [f"mlp.{part}" for part in MLP]
+    names = (f"{model.prefix}{layer}.{module}.bias" for layer in range(model.layers) for module in off)
+    return {name for name in names if name in model.checkpoint.tensors}
 
 
 def _config(model: Model, dropped: tuple[int, ...], compensated: bool) -> dict[str, Any]:
@@ -164,7 +180,7 @@ def _config(model: Model, dropped: tuple[int, ...], compensated: bool) -> dict[s
         "rms_norm_eps": source.get("rms_norm_eps", 1e-6),
         "max_position_embeddings": _size(model, "max_position_embeddings"),
         "attention_bias": _biased(model),
-        "mlp_bias": compensated or bool(source.get("mlp_bias", False)),
+        "mlp_bias": compensated or _mlp_biased(model),
         "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),
         **_rope_config(rope),
         "block_configs": [_block(model, layer in dropped) for layer in range(model.layers)],

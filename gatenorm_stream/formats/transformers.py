@@ -18,6 +18,7 @@ from gatenorm_stream.formats.constants import beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.formats.model_class import class_cautions, class_obstacles, language_model_obstacles
+from gatenorm_stream.formats.quantised import is_quantised, loading_limits
 from gatenorm_stream.formats.tokenizer import tokenizer_cautions
 from gatenorm_stream.formats.travelling_file import architecture_of, auto_map_of, removed, travelling_files
 from gatenorm_stream.formats.vllm_served import NOT_SERVED, SERVED
@@ -29,11 +30,13 @@ BY_PLUGIN = "vLLM runs it where gatenorm-stream is installed beside it"
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     wrapper = WRAPPERS.get(str(model.config.get("model_type")))
     architecture = (wrapper or model.family).architecture
-    served = architecture in SERVED
+    served = architecture in SERVED and not is_quantised(model)
     others = EVERY_ENGINE - {Engine.TRANSFORMERS, Engine.VLLM}
     reason = "only transformers runs its file"
     found = [Obstacle(others, "the form", reason, notice=True)]
-    if not served:
+    quantised = loading_limits(model)
+    found += quantised.obstacles
+    if architecture not in SERVED:
         reason = NOT_SERVED.get(architecture, "vLLM's plugin does not serve it")
         found.append(Obstacle(frozenset({Engine.VLLM}), f"architecture {architecture}", reason, notice=True))
     if not model.family.stock:
@@ -46,8 +49,8 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         beyond_vllm = (o for o in language_model_obstacles(model) if served)
         found += (replace(o, engines=frozenset({Engine.VLLM})) for o in beyond_vllm)
     served = served and not any(Engine.VLLM in o.engines for o in found)
-    cautions = (*((BY_PLUGIN,) if served else ()), *tokenizer_cautions(model), *class_cautions(model))
-    return Limits(tuple(found), cautions)
+    cautions = (*quantised.cautions, *tokenizer_cautions(model), *class_cautions(model))
+    return Limits(tuple(found), (*((BY_PLUGIN,) if served else ()), *cautions))
 
 
 def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[Obstacle]:
@@ -79,8 +82,9 @@ def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
 
 def _constant(model: Model, layer: int, vector: bytes) -> Added:
     """Where the output projection stood, as the parameter of the travelling file's module."""
-    weight = model.checkpoint.tensors[f"{model.output_module(layer)}.weight"]
-    return beside(weight, model.constant_name(layer), (model.hidden,), vector)
+    tensors = model.checkpoint.tensors
+    after = tensors.get(f"{model.output_module(layer)}.weight") or tensors[model.attention_tensors(layer)[0]]
+    return beside(after, model.constant_name(layer), (model.hidden,), vector)
 
 
 TRANSFORMERS = Format("transformers", True, lambda family: family.stock, _limits, _edit)

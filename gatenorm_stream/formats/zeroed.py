@@ -10,6 +10,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.constants import beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits
 from gatenorm_stream.formats.model_class import language_model_obstacles
+from gatenorm_stream.formats.quantised import zeroing_limits
 
 NO_CONSTANTS = (
     "zeroed holds no constants in this model, whose output projections have no bias: it is written without them"
@@ -18,7 +19,7 @@ NO_CONSTANTS = (
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     cautions = (NO_CONSTANTS,) if compensated and not _biases(model, dropped) else ()
-    return Limits(tuple(language_model_obstacles(model)), cautions)
+    return Limits((*zeroing_limits(model, dropped), *language_model_obstacles(model)), cautions)
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
@@ -33,7 +34,9 @@ def _held(model: Model, bias: str, vector: bytes) -> Added:
 
 
 def _biases(model: Model, dropped: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
-    """Each layer with the bias of its output projection; none unless all have one."""
+    """Each layer with the bias of its output projection; none unless all have one that the model adds."""
+    if not model.family.has_output_bias(model.text):
+        return ()
     found = ((n, f"{model.output_module(n)}.bias") for n in dropped)
     biases = tuple((layer, name) for layer, name in found if name in model.checkpoint.tensors)
     return biases if len(biases) == len(dropped) else ()

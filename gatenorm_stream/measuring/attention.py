@@ -7,9 +7,8 @@ import numpy.typing as npt
 
 Float32Array = npt.NDArray[np.float32]
 
-SCORES = 1 << 19
-"""Numbers of the square of tokens that are held at once."""
-FEWEST_TOKENS = 16
+STRETCH = 64
+"""Tokens that look back at once: many would compute much that is hidden from them, few are slow to multiply."""
 
 
 def attend(queries: Float32Array, keys: Float32Array, values: Float32Array, window: int | None) -> Float32Array:
@@ -18,19 +17,24 @@ def attend(queries: Float32Array, keys: Float32Array, values: Float32Array, wind
     A token sees itself and those before it: the last `window` in all, if there is one. Tokens go a stretch at a
     time, against those alone that any of them sees.
     """
-    group, length, _ = queries.shape
-    scaled = queries * np.float32(queries.shape[-1] ** -0.5)
+    group, length, dim = queries.shape
+    scale = np.float32(dim**-0.5)
     out = np.empty((group, length, values.shape[-1]), np.float32)
-    step = max(FEWEST_TOKENS, SCORES // (group * length))
-    for start in range(0, length, step):
-        stop = min(start + step, length)
+    for start in range(0, length, STRETCH):
+        stop = min(start + STRETCH, length)
         first = max(0, start - window + 1) if window else 0
-        shares = scaled[:, start:stop] @ keys[first:stop].T
+        looking = queries[:, start:stop].reshape(-1, dim) * scale
+        shares = looking @ keys[first:stop].T
         behind = np.arange(start, stop)[:, None] - np.arange(first, stop)
         hidden = (behind < 0) | (behind >= window) if window else behind < 0
-        np.copyto(shares, np.float32(-np.inf), where=hidden)
+        by_head = shares.reshape(group, stop - start, -1)
+        if window:
+            np.copyto(by_head, np.float32(-np.inf), where=hidden)
+        else:
+            np.copyto(by_head[..., start - first :], np.float32(-np.inf), where=hidden[:, start - first :])
         shares -= shares.max(-1, keepdims=True)
         np.exp(shares, out=shares)
-        total = shares.sum(-1, keepdims=True)
-        np.divide(shares @ values[first:stop], total, out=out[:, start:stop])
+        taken = shares @ values[first:stop]
+        taken /= shares.sum(-1, keepdims=True)
+        out[:, start:stop] = taken.reshape(group, stop - start, -1)
     return out

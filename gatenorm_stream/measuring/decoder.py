@@ -12,6 +12,7 @@ Stream: TypeAlias = npt.NDArray[np.float32]
 """(rows, length, hidden)"""
 Tokens: TypeAlias = npt.NDArray[np.int64]
 """(rows, length); every row starts at position 0."""
+RowNumbers: TypeAlias = npt.NDArray[np.intp]
 Settle: TypeAlias = Callable[[Stream, Stream], None]
 """settle(stream, attention): called once by each layer that has softmax attention, with the stream before the
 sublayer and what the sublayer puts out, both (rows, length, hidden); it may change `attention` in place."""
@@ -23,8 +24,10 @@ class Decoder(Protocol):
 
     def embed(self, tokens: Tokens) -> Stream: ...
 
-    def layer(self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle) -> Stream:
-        """The stream behind layer `number`.
+    def layer(
+        self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle, onward: RowNumbers
+    ) -> Stream:
+        """The stream behind layer `number`, of the rows in `onward`, which rise: the others end with attention.
 
         Attention of rows in `idle`, (rows,), need not be computed: it is given to `settle` as zeros.
         """

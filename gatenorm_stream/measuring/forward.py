@@ -2,14 +2,15 @@
 
 One row of tokens serves for choosing: statistics and means are taken on it. Another is judged on. A variant is a
 row of its own from the first layer on whose attention it drops; variants that have dropped the same so far share
-it. A compensated variant has a row for choosing too as long as it needs means, so that each mean is that of the
-model in which earlier attention is replaced already.
+it. A compensated variant has a row for choosing too as far as it needs means, so that each mean is that of the
+model in which earlier attention is replaced already. No row goes further than somebody asks for what it gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -50,9 +51,9 @@ class Variant:
         """Through the first so many layers."""
         return tuple((layer, self._in_place(layer)) for layer in sorted(set(self.dropped)) if layer < layers)
 
-    def needs_means(self, layer: int) -> bool:
-        """In this layer or a later one."""
-        return self.compensated and self.constants is None and max(self.dropped, default=-1) >= layer
+    def takes_mean(self, layer: int) -> bool:
+        """Whether the mean of this layer's attention is put in its place."""
+        return self.compensated and self.constants is None and layer in self.dropped
 
     def _in_place(self, layer: int) -> bytes:
         """What is there instead of this layer's attention: equal bytes do the same."""
@@ -81,7 +82,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`losses` are those of the unpruned model; `variants` stand in the order in which they were asked for."""
+    """`losses` are those of the unpruned model; `variants` stand in the order in which they were asked for.
+
+    Without `looks` there are no `sublayers`, without `whole` no `losses` (an empty array).
+    """
 
     losses: Losses
     sublayers: tuple[Sublayer, ...]
@@ -101,7 +105,8 @@ class _Row(NamedTuple):
         return self if self.replaced(layer) is None else _Row(self.path[:-1], self.choosing)
 
 
-_WHOLE = (_Row((), choosing=True), _Row((), choosing=False))
+_CHOOSING, _JUDGING = _Row((), choosing=True), _Row((), choosing=False)
+"""The unpruned model's."""
 
 
 def run(
@@ -110,10 +115,14 @@ def run(
     judging: TokenRow,
     variants: Sequence[Variant] = (),
     steps: Steps = lambda done, total: None,
+    *,
+    looks: bool = True,
+    whole: bool = True,
 ) -> Outcome:
-    """Both rows of tokens must be equally long, two tokens at least.
+    """With `looks`, statistics of the unpruned model's attention are taken; with `whole`, its own loss.
 
-    Raises ValueError if they are not, or a variant drops a layer that is not there or has no attention.
+    Both rows of tokens must be equally long, two tokens at least. Raises ValueError if they are not, or a variant
+    drops a layer that is not there or has no attention.
     """
     if len(choosing) != len(judging) or len(judging) < 2:
         raise ValueError(
@@ -121,31 +130,35 @@ def run(
         )
     if beyond := [layer for v in variants for layer in v.dropped if not 0 <= layer < decoder.layers]:
         raise ValueError(f"there is no layer {beyond[0]}")
+    judged = [_Row(v.path(decoder.layers), choosing=False) for v in variants]
+    once = tuple(dict.fromkeys([*([_JUDGING] if whole else []), *judged]))
+    plan = [*_rows(variants, decoder.layers, once, looks), once]
     sublayers: list[Sublayer] = []
     means: dict[Path, Constant] = {}
-    rows: Sequence[_Row] = _WHOLE
-    stream = decoder.embed(np.stack([choosing, judging]))
-    for layer in range(decoder.layers):
+    present = _before(0, plan[0])
+    stream = decoder.embed(np.stack([choosing if row.choosing else judging for row in present]))
+    for layer, (rows, following) in enumerate(pairwise(plan)):
         steps(layer, decoder.layers + 1)
-        sources = {row: place for place, row in enumerate(rows)}
-        rows = _rows(variants, layer)
-        if rows != tuple(sources):
-            stream = stream[[sources[row.before(layer)] for row in rows]]
-        attention = _Attention(layer, rows, means, decoder)
-        stream = decoder.layer(layer, stream, attention.idle, attention.settle)
+        if rows != present:
+            stream = stream[[present.index(row.before(layer)) for row in rows]]
+        ahead = set(_before(layer + 1, following))
+        onward = np.flatnonzero([row in ahead for row in rows])
+        present = tuple(rows[place] for place in onward)
+        attention = _Attention(layer, rows, means, decoder, looks)
+        stream = decoder.layer(layer, stream, attention.idle, attention.settle, onward)
         sublayers += attention.seen
-        if not attention.seen and any(layer in v.dropped for v in variants):
+        if not attention.settled and any(layer in v.dropped for v in variants):
             raise ValueError(f"layer {layer} has no attention that could be dropped")
     steps(decoder.layers, decoder.layers + 1)
-    judged = [_WHOLE[1], *(_Row(v.path(decoder.layers), choosing=False) for v in variants)]
-    once = tuple(dict.fromkeys(judged))
-    found = decoder.losses(stream[[rows.index(row) for row in once]], np.tile(judging, (len(once), 1)))
-    losses = dict(zip(once, found, strict=True))
+    losses: dict[_Row, Losses] = {}
+    if once:
+        found = decoder.losses(stream[[present.index(row) for row in once]], np.tile(judging, (len(once), 1)))
+        losses = dict(zip(once, found, strict=True))
     steps(decoder.layers + 1, decoder.layers + 1)
     return Outcome(
-        losses[_WHOLE[1]],
+        losses[_JUDGING] if whole else np.empty(0),
         tuple(sublayers),
-        tuple(Judged(losses[row], _constants(row.path, means)) for row in judged[1:]),
+        tuple(Judged(losses[row], _constants(row.path, means)) for row in judged),
     )
 
 
@@ -154,7 +167,7 @@ def losses_of(decoder: Decoder, judging: TokenRow, steps: Steps = lambda done, t
     stream = decoder.embed(judging[None])
     for layer in range(decoder.layers):
         steps(layer, decoder.layers + 1)
-        stream = decoder.layer(layer, stream, np.zeros(1, np.bool_), lambda before, attention: None)
+        stream = decoder.layer(layer, stream, np.zeros(1, np.bool_), lambda before, attention: None, np.arange(1))
     steps(decoder.layers, decoder.layers + 1)
     (found,) = decoder.losses(stream, judging[None])
     steps(decoder.layers + 1, decoder.layers + 1)
@@ -162,26 +175,36 @@ def losses_of(decoder: Decoder, judging: TokenRow, steps: Steps = lambda done, t
     return losses
 
 
-def _rows(variants: Sequence[Variant], layer: int) -> tuple[_Row, ...]:
-    """Those that differ in this layer: first the whole model's two."""
-    rows = dict.fromkeys(_WHOLE)
-    for variant in variants:
-        path = variant.path(layer + 1)
-        rows[_Row(path, choosing=False)] = None
-        if variant.needs_means(layer):
-            rows[_Row(path, choosing=True)] = None
-    return tuple(rows)
+def _rows(variants: Sequence[Variant], layers: int, last: Sequence[_Row], looks: bool) -> list[tuple[_Row, ...]]:
+    """The rows that are needed in each layer, if those of `last` are needed behind all of them."""
+    found: list[tuple[_Row, ...]] = []
+    following = tuple(last)
+    for layer in reversed(range(layers)):
+        means = (_Row(v.path(layer + 1), choosing=True) for v in variants if v.takes_mean(layer))
+        looked_at = [_CHOOSING] if looks else []
+        following = tuple(dict.fromkeys([*looked_at, *_before(layer + 1, following), *means]))
+        found.append(following)
+    return found[::-1]
+
+
+def _before(layer: int, rows: Sequence[_Row]) -> tuple[_Row, ...]:
+    """The rows that these are until then."""
+    return tuple(dict.fromkeys(row.before(layer) for row in rows))
 
 
 class _Attention:
     """One layer's: looks at the whole model's, and replaces those of variants that drop it."""
 
-    def __init__(self, layer: int, rows: Sequence[_Row], means: dict[Path, Constant], decoder: Decoder) -> None:
+    def __init__(
+        self, layer: int, rows: Sequence[_Row], means: dict[Path, Constant], decoder: Decoder, looks: bool
+    ) -> None:
         self._layer = layer
         self._added = decoder.added
         self._replaced = {place: row for place, row in enumerate(rows) if row.replaced(layer) is not None}
         self._means = means
+        self._looked_at = rows.index(_CHOOSING) if looks else None
         self.seen: list[Sublayer] = []
+        self.settled = False
         self.idle = np.array(
             [
                 place in self._replaced and not (row.choosing and row.replaced(layer) == MEAN)
@@ -190,9 +213,11 @@ class _Attention:
         )
 
     def settle(self, stream: Stream, attention: Stream) -> None:
-        own = attention[0]
-        turned = influence(stream[0], self._added(self._layer, attention[:1])[0])
-        self.seen.append(Sublayer(self._layer, turned, constant_share(own), mean_output(own)))
+        self.settled = True
+        if self._looked_at is not None:
+            own = attention[self._looked_at]
+            turned = influence(stream[self._looked_at], self._added(self._layer, own[None])[0])
+            self.seen.append(Sublayer(self._layer, turned, constant_share(own), mean_output(own)))
         for place, row in self._replaced.items():
             if row.choosing and row.replaced(self._layer) == MEAN:
                 self._means[row.path] = mean_output(attention[place])

@@ -5,21 +5,25 @@ What is read of the metadata is what llama.cpp reads; it knows no sliding window
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families import sublayers
-from gatenorm_stream.families.gguf import ARCHITECTURE, LAYERS, check_matrix
+from gatenorm_stream.families.gguf import ARCHITECTURE, LAYERS, check_matrix, scaled_matrix
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.sizes import number_above
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.floats import STORED
 from gatenorm_stream.formats.deci import DECI, HALVES, KNOWN_TENSORS, PAIRS
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.rotary import Rotary, Yarn, yarn_gain
 
+LLAMA_TENSORS = re.compile(rf"{KNOWN_TENSORS.pattern}|blk\.\d+\.ffn_(gate|up|down)\.(scale|input_scale)")
+"""llama.cpp multiplies by factors of the MLP in this architecture only. Those of inputs serve their rounding."""
 BASE = 10000.0
 """What llama.cpp takes where the metadata are silent."""
 
@@ -29,7 +33,8 @@ def read_gguf(model: Model) -> Llama:
     architecture, ours = model.text[ARCHITECTURE], {DECI} if model.pruned else set()
     if architecture not in PAIRS | HALVES | ours:
         _unsupported(model, f"{ARCHITECTURE}={shown(architecture)}")
-    if other := next((t for t in model.checkpoint.tensors if not KNOWN_TENSORS.fullmatch(t)), None):
+    known = LLAMA_TENSORS if architecture == "llama" else KNOWN_TENSORS
+    if other := next((t for t in model.checkpoint.tensors if not known.fullmatch(t)), None):
         _unsupported(model, other)
     if len(model.attention) + len(model.pruned) != model.layers:
         _unsupported(model, "layers without attention")
@@ -118,14 +123,22 @@ def _linear(model: Model, name: str, rows: int, columns: int) -> Linear:
     bias = model.checkpoint.tensors.get(f"{name}.bias")
     if bias:
         _check_vector(model, bias, rows)
-    return Linear(Weight(tensor), bias)
+    return Linear(_read(model, tensor), bias)
 
 
 def _table(model: Model, name: str) -> Weight:
     """A matrix with a row for each token; its own shape says how many."""
     tensor = _tensor(model, f"{name}.weight")
     check_matrix(model.checkpoint.source.title, tensor, tensor.shape[0], model.hidden)
-    return Weight(tensor)
+    return _read(model, tensor)
+
+
+def _read(model: Model, tensor: Tensor) -> Weight:
+    """With the factor beside it. Raises UnsupportedModelError if its numbers can't be read."""
+    weight = scaled_matrix(model.checkpoint, tensor)
+    if weight.unread:
+        raise UnreadError(weight.unread)
+    return weight
 
 
 def _norm(model: Model, name: str) -> Tensor:

@@ -8,10 +8,12 @@ from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.projections import Weight
+from gatenorm_stream.families.scales import FLOAT_DTYPES
 from gatenorm_stream.families.sizes import number_above, size
-from gatenorm_stream.families.weights import FLOAT_DTYPES, Place, find_tensor, read_weight
+from gatenorm_stream.families.weights import find_tensor, read_weight
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.rotary import Llama3, Rotary, Yarn, yarn_gain
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from os import PathLike
 
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import read_sample
-from gatenorm_stream.measuring.study import study
+from gatenorm_stream.measuring.steps import steps_of_passes
+from gatenorm_stream.measuring.study import Criterion, Passes, study
 from gatenorm_stream.scoring.readings import Reading, check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.work import Progress
@@ -32,6 +34,7 @@ def measure_model(
     tokens: int,
     draws: int,
     *,
+    by: Criterion | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Measurement, Saved]:
@@ -40,17 +43,14 @@ def measure_model(
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
     check_reading(reading)
+    if model.unread:
+        raise UnreadError(model.unread)
     with kept(model.checkpoint):
-        sample = read_sample(model.checkpoint, text, tokens)
-        size = model.checkpoint.weight_bytes
-
-        def steps(number: int, done: int, total: int) -> None:
-            if progress:
-                progress(f"pass {number + 1}", size * done // total, size, "")
-
+        sample = read_sample(model, text, tokens)
         with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
             scores = scored(model, reading, threads=threads, progress=progress)
-            found = study(decoder, sample.texts, scores, hidden=model.hidden, draws=draws, steps=steps)
+            passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
+            found = study(passes, scores, draws=draws, by=by)
     by_layer = {s.layer: s for s in found.sublayers}
     layers = (
         MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -15,6 +14,7 @@ from gatenorm_stream.measuring.forward import Losses, losses_of
 from gatenorm_stream.measuring.measurement import perplexity
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import Sample, read_sample
+from gatenorm_stream.measuring.steps import steps_in_bytes
 from gatenorm_stream.measuring.study import standard_error
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
@@ -69,7 +69,7 @@ def measure_output(
     Raises ComparisonError if the two cut the text into other tokens; UnsupportedModelError, TextError,
     CheckpointError.
     """
-    sample = read_sample(model.checkpoint, text, tokens)
+    sample = read_sample(model, text, tokens)
     losses = _losses(model, sample, threads, progress)
     found = partial(
         MeasuredOutput,
@@ -83,7 +83,7 @@ def measure_output(
     if against is None:
         return found()
     with open_model(against) as source:
-        theirs = read_sample(source.checkpoint, text, tokens)
+        theirs = read_sample(source, text, tokens)
         if theirs.texts.judging.tolist() != sample.texts.judging.tolist():
             raise ComparisonError(f"{against.title} cuts the text into other tokens; give the source of the output")
         before = _losses(source, sample, threads, progress)
@@ -91,11 +91,6 @@ def measure_output(
 
 
 def _losses(model: Model, sample: Sample, threads: int | None, progress: Progress | None) -> Losses:
-    size, title = model.checkpoint.weight_bytes, model.checkpoint.source.title
-    report: Progress | Callable[..., None] = progress or (lambda *_: None)
+    steps = steps_in_bytes(progress, model.checkpoint, "measuring", model.checkpoint.source.title)
     with open_decoder(model, threads=threads) as decoder:
-        return losses_of(
-            decoder,
-            sample.texts.judging,
-            lambda done, total: report("measuring", size * done // total, size, title),
-        )
+        return losses_of(decoder, sample.texts.judging, steps)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +17,29 @@ import numpy.typing as npt
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.attention import attend
-from gatenorm_stream.measuring.decoder import Settle, Stream, Tokens
+from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.llama_gguf import read_gguf
 from gatenorm_stream.measuring.llama_safetensors import read_safetensors
-from gatenorm_stream.measuring.products import Block, Float32Array, Products, blocks, vector
+from gatenorm_stream.measuring.products import TILE, Block, Float32Array, Matrices, Products, blocks, slices, vector
+from gatenorm_stream.measuring.token_ids import check_embedded, check_predicted
 from gatenorm_stream.sources.source import Kind
-
-RowNumbers: TypeAlias = npt.NDArray[np.intp]
 
 ACTIVATION_BYTES = 64 << 20
 FEWEST_TOKENS = 256
 """In a group: with fewer, reading the weights again would cost more than multiplying by them."""
-LOGITS = 1 << 20
-"""Numbers that a thread holds at once."""
+LOGITS = 1 << 18
+"""Numbers that a thread holds at once: they should fit its cache."""
 LOOKED_UP = 64
 """Rows of the embedding that a thread reads at once."""
 
 
 def read_llama(model: Model) -> Llama:
     """From headers alone. Raises UnsupportedModelError for what is not run here, CheckpointError for damage."""
+    if model.unread:
+        raise UnreadError(model.unread)
     return read_gguf(model) if model.checkpoint.kind is Kind.GGUF else read_safetensors(model)
 
 
@@ -72,34 +73,35 @@ class NumpyDecoder:
         """Raises CheckpointError for a token that the model does not know."""
         table, known = self._llama.embedding, self._llama.embedding.tensor.shape[0]
         ids, places = np.unique(tokens, return_inverse=True)
-        if ids[0] < 0 or ids[-1] >= known:
-            raise CheckpointError(
-                f"{self._llama.source.title} knows {known} tokens, but the text has token {ids[-1]}; it has "
-                "another model's tokenizer, restore it"
-            )
+        check_embedded(ids, known, self._llama.source.title)
         found, rows = np.empty((len(ids), self._llama.hidden), np.float32), self._products.reader(table)
 
-        def look_up(number: int) -> None:
-            part = slice(number * LOOKED_UP, (number + 1) * LOOKED_UP)
+        def look_up(part: slice) -> None:
             found[part] = rows(*(table.rows(token, token + 1) for token in ids[part].tolist()))
 
-        _run(self._products.share_out(look_up, -(-len(ids) // LOOKED_UP)))
+        self._products.share_out(look_up, slices(len(ids), LOOKED_UP))
         return found[places.reshape(tokens.shape)]
 
-    def layer(self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle) -> Stream:
+    def layer(
+        self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle, onward: RowNumbers
+    ) -> Stream:
         layer = self._llama.layers[number]
         if layer.attention:
             out = np.zeros(stream.shape, np.float32)
             for rows in self._groups_of_rows(layer.attention, np.flatnonzero(~idle), stream.shape[1]):
-                out[rows] = self._attention(layer, layer.attention, stream[rows])
+                out[rows] = self._attention(layer, layer.attention, stream, rows)
             settle(stream, out)
-            out += stream
+            self._products.share_out(lambda row: np.add(out[row], stream[row], out=out[row]), range(len(out)))
         else:
             out = stream + vector(layer.constant) if layer.constant else stream.copy()
+        for place, row in enumerate(onward):
+            if place != row:
+                out[place] = out[row]
+        out = out[: len(onward)]
         tokens = out.reshape(-1, self._llama.hidden)
         following = self._first_blocks(number + 1)
         for group in self._groups_of_tokens(layer, len(tokens)):
-            tokens[group] += self._mlp(layer, tokens[group], following)
+            self._mlp(layer, tokens[group], following)
         return out
 
     def added(self, number: int, attention: Stream) -> Stream:
@@ -109,37 +111,33 @@ class NumpyDecoder:
         """Raises CheckpointError if one is not finite, or the head has no row for a token."""
         rows, length = tokens.shape
         table = self._llama.head.tensor
-        if length > 1 and (largest := tokens[:, 1:].max()) >= table.shape[0]:
-            raise CheckpointError(
-                f"{table.name} in {self._llama.source.title} has {table.shape[0]} rows, but the text has token "
-                f"{largest}; it has another model's tokenizer, restore it"
-            )
+        check_predicted(tokens[:, 1:], table.shape[0], table.name, self._llama.source.title)
         x = np.empty((rows, length - 1, self._llama.hidden), np.float32)
-        for normed, row in zip(x, stream, strict=True):
-            normed[:] = self._normed(row[:-1], self._llama.norm)
+        self._products.share_out(lambda row: self._normed(stream[row, :-1], self._llama.norm, x[row]), range(rows))
         x = x.reshape(-1, self._llama.hidden)
-        wanted, head = tokens[:, 1:].reshape(-1), self._products.reader(self._llama.head)
-        own = np.empty(len(x), np.float32)
-        peak, total = np.full(len(x), -np.inf), np.zeros(len(x))
+        wanted, own = tokens[:, 1:].reshape(-1), np.empty(len(x), np.float32)
+        peak = np.full(len(x), -np.inf, np.float32)
+        total: npt.NDArray[np.float64] = np.zeros(len(x))
+        seen: dict[tuple[int, int], tuple[slice, Float32Array, Float32Array]] = {}
 
-        def peaks_and_sums(block: Block) -> tuple[Float32Array, npt.NDArray[np.float64]]:
+        def peaks_and_sums(block: Block, matrices: Matrices, tile: slice) -> None:
             """Of each token's logits in the block: the largest, and the sum of exp(logit - largest)."""
-            matrix = head.between(block.start, block.stop)
-            peaks, sums = np.empty(len(x), np.float32), np.empty(len(x))
-            for part in _slices(len(x), max(1, LOGITS // len(matrix))):
-                logits = np.asarray(x[part] @ matrix.T, np.float32)
-                inside = np.flatnonzero((block.start <= wanted[part]) & (wanted[part] < block.stop))
-                own[part.start + inside] = logits[inside, wanted[part][inside] - block.start]
-                peaks[part] = logits.max(-1)
-                logits -= peaks[part, None]
-                sums[part] = np.exp(logits, out=logits).sum(-1)
-            return peaks, sums
+            for part in slices(block.stop - block.start, LOGITS // (tile.stop - tile.start)):
+                first = block.start + part.start
+                logits = np.asarray(x[tile] @ matrices[0][part].T, np.float32)
+                inside = np.flatnonzero((first <= wanted[tile]) & (wanted[tile] < block.start + part.stop))
+                own[tile.start + inside] = logits[inside, wanted[tile][inside] - first]
+                peaks = logits.max(-1)
+                logits -= peaks[:, None]
+                seen[first, tile.start] = tile, peaks, np.exp(logits, out=logits).sum(-1)
 
-        for peaks, sums in self._products.each(peaks_and_sums, blocks(self._llama.head)):
-            higher = np.maximum(peak, peaks)
-            total = total * np.exp(peak - higher) + sums * np.exp(peaks - higher)
-            peak = higher
-        found: npt.NDArray[np.float64] = np.log(total) + peak - own
+        for _ in self._products.multiply(peaks_and_sums, len(x), self._llama.head):
+            for _, (tile, peaks, sums) in sorted(seen.items()):
+                higher = np.maximum(peak[tile], peaks)
+                total[tile] = total[tile] * np.exp(peak[tile] - higher) + sums * np.exp(peaks - higher)
+                peak[tile] = higher
+            seen.clear()
+        found: npt.NDArray[np.float64] = np.log(total) + peak.astype(np.float64) - own
         if not np.isfinite(found).all():
             raise CheckpointError(
                 f"the loss of {self._llama.source.title} is no number: its weights hold inf or nan, or what they "
@@ -153,11 +151,15 @@ class NumpyDecoder:
         (out,) = self._products.apply(x, Linear(self._llama.head))
         return out.reshape(*stream.shape[:2], -1)
 
-    def _attention(self, layer: Layer, attention: Attention, stream: Stream) -> Stream:
-        heads, (rows, length, hidden) = attention.heads, stream.shape
-        u = self._normed(stream.reshape(-1, hidden), attention.norm)
+    def _attention(self, layer: Layer, attention: Attention, stream: Stream, chosen: RowNumbers) -> Stream:
+        """What it puts out at those rows of the stream."""
+        heads, (_, length, hidden) = attention.heads, stream.shape
+        rows = len(chosen)
+        u = np.empty((rows, length, hidden), np.float32)
+        self._products.share_out(lambda row: self._normed(stream[chosen[row]], attention.norm, u[row]), range(rows))
         output = blocks(attention.output.weight)
-        projected = self._products.apply(u, attention.query, attention.key, attention.value, then=output)
+        linears = attention.query, attention.key, attention.value
+        projected = self._products.apply(u.reshape(-1, hidden), *linears, then=output)
         queries, keys, values = (
             x.reshape(rows, length, count, heads.dim).swapaxes(1, 2)
             for x, count in zip(projected, (heads.queries, heads.keys, heads.keys), strict=True)
@@ -172,36 +174,47 @@ class NumpyDecoder:
             found = attend(turned, against, values[row, key], attention.window)
             taken[row, :, group] = found.swapaxes(0, 1)
 
-        _run(self._products.share_out(take, rows * heads.keys))
+        self._products.share_out(take, range(rows * heads.keys))
         following = blocks(layer.gate.weight, layer.up.weight)
         (out,) = self._products.apply(taken.reshape(rows * length, -1), attention.output, then=following)
-        return out.reshape(stream.shape)
+        return out.reshape(rows, length, hidden)
 
-    def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Block]) -> Float32Array:
-        u = self._normed(tokens, layer.norm)
+    def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Block]) -> None:
+        """Adds what it puts out to the tokens."""
+        u = np.empty_like(tokens)
+        self._products.share_out(
+            lambda tile: self._normed(tokens[tile], layer.norm, u[tile]), slices(len(tokens), TILE)
+        )
         inner = np.empty((len(u), layer.gate.outputs), np.float32)
-        gate, up = (self._products.reader(linear.weight) for linear in (layer.gate, layer.up))
-        gate_bias, up_bias = (vector(linear.bias) if linear.bias else None for linear in (layer.gate, layer.up))
+        gate_bias, up_bias, down_bias = (
+            vector(linear.bias) if linear.bias else None for linear in (layer.gate, layer.up, layer.down)
+        )
 
-        def gate_and_multiply(block: Block) -> None:
-            out = inner[:, block.rows]
-            np.matmul(u, gate.between(block.start, block.stop).T, out=out, casting="same_kind")
+        def gate_and_multiply(block: Block, matrices: Matrices, tile: slice) -> None:
+            gate, factor = (np.asarray(u[tile] @ matrix.T, np.float32) for matrix in matrices)
             if gate_bias is not None:
-                out += gate_bias[block.rows]
-            out /= 1 + np.exp(-out)
-            factor = u @ up.between(block.start, block.stop).T
+                gate += gate_bias[block.rows]
             if up_bias is not None:
                 factor += up_bias[block.rows]
-            np.multiply(out, factor, out=out, casting="same_kind")
+            factor *= gate
+            np.exp(np.negative(gate, out=gate), out=gate)
+            gate += 1
+            np.divide(factor, gate, out=inner[tile, block.rows])
+
+        def add(block: Block, matrices: Matrices, tile: slice) -> None:
+            out = np.asarray(inner[tile] @ matrices[0].T, np.float32)
+            if down_bias is not None:
+                out += down_bias[block.rows]
+            tokens[tile, block.rows] += out
 
         down = blocks(layer.down.weight)
-        _run(self._products.each(gate_and_multiply, blocks(layer.gate.weight, layer.up.weight), down))
-        (out,) = self._products.apply(inner, layer.down, then=then)
-        return out
+        _run(self._products.multiply(gate_and_multiply, len(u), layer.gate.weight, layer.up.weight, then=down))
+        _run(self._products.multiply(add, len(u), layer.down.weight, then=then))
 
-    def _normed(self, x: Float32Array, norm: Tensor) -> Float32Array:
-        squares = np.vecdot(x, x)[:, None] / np.float32(x.shape[-1])
-        out: Float32Array = x / np.sqrt(squares + np.float32(self._llama.epsilon)) * vector(norm)
+    def _normed(self, x: Float32Array, norm: Tensor, out: Float32Array | None = None) -> Float32Array:
+        squares = np.vecdot(x, x)[..., None] / np.float32(x.shape[-1])
+        out = np.divide(x, np.sqrt(squares + np.float32(self._llama.epsilon)), out=out)
+        out *= vector(norm)
         return out
 
     def _first_blocks(self, number: int) -> Sequence[Block]:
@@ -216,11 +229,11 @@ class NumpyDecoder:
     def _groups_of_rows(self, attention: Attention, rows: RowNumbers, length: int) -> Iterator[RowNumbers]:
         heads = attention.heads
         wide = 2 * self._llama.hidden + 2 * (heads.queries + heads.keys) * heads.dim
-        for group in _slices(len(rows), max(1, self._tokens_at_once(wide, len(rows) * length) // length)):
+        for group in slices(len(rows), self._tokens_at_once(wide, len(rows) * length) // length):
             yield rows[group]
 
-    def _groups_of_tokens(self, layer: Layer, tokens: int) -> Iterator[slice]:
-        yield from _slices(tokens, self._tokens_at_once(2 * self._llama.hidden + layer.gate.outputs, tokens))
+    def _groups_of_tokens(self, layer: Layer, tokens: int) -> list[slice]:
+        return slices(tokens, self._tokens_at_once(self._llama.hidden + layer.gate.outputs, tokens))
 
     def _tokens_at_once(self, wide: int, tokens: int) -> int:
         if not self._llama.source.keeps:
@@ -228,12 +241,7 @@ class NumpyDecoder:
         return max(FEWEST_TOKENS, ACTIVATION_BYTES // (4 * wide))
 
 
-def _slices(count: int, step: int) -> Iterator[slice]:
-    for start in range(0, count, max(1, step)):
-        yield slice(start, min(start + step, count))
-
-
-def _run(results: Iterator[None]) -> None:
+def _run(stretches: Iterator[Sequence[Block]]) -> None:
     """Waits for all of them. Raises what any of them raised."""
-    for _ in results:
+    for _ in stretches:
         pass

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from gatenorm_stream.errors import UnsupportedModelError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.model_class import attends_both_ways, class_of, named_class, own_classes
+from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.decoder import Decoder
 from gatenorm_stream.measuring.numpy_decoder import numpy_decoder, numpy_obstacle
 from gatenorm_stream.sources.source import Kind
@@ -20,6 +21,8 @@ def open_decoder(model: Model, *, threads: int | None = None) -> Iterator[Decode
     CheckpointError for damage.
     """
     check_language_model(model)
+    if model.unread:
+        raise UnreadError(model.unread)
     if numpy_obstacle(model) is None:
         with numpy_decoder(model, threads=threads) as decoder:
             yield decoder

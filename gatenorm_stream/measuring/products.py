@@ -1,7 +1,8 @@
-"""Products with stored matrices, whose rows are read, widened and multiplied a block at a time, on many threads.
+"""Products with stored matrices, whose rows are read, widened and multiplied a stretch at a time, on many threads.
 
-Each thread holds one widened block. How a matrix is cut does not depend on the number of threads, so neither does
-what comes out.
+All threads widen a stretch, block by block, then multiply it by the tokens, tile by tile: each weight is widened
+once for all tokens, and what is multiplied fits the processor's cache. How a matrix is cut into blocks and tokens
+into tiles does not depend on the number of threads, so neither does what comes out.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from itertools import accumulate
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.families.projections import Weight
-from gatenorm_stream.families.rows import BLOCK_BYTES, Memory, Rows, widened_row_bytes
-from gatenorm_stream.floats import widen
+from gatenorm_stream.families.rows import BLOCK_BYTES, Bytes, Memory, Room, Rows, room_for, widened_row_bytes
+from gatenorm_stream.floats import FloatArray, widen
 from gatenorm_stream.measuring.llama import Linear
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import available_threads
@@ -27,8 +30,15 @@ T = TypeVar("T")
 
 PARTS = 16
 """Into about as many a matrix is cut, so that all threads have work, ..."""
-FEWEST_ROWS = 128
+FEWEST_ROWS = 192
 """... but not into fewer rows."""
+STRETCH_BYTES = 16 << 20
+"""Widened blocks that are held at once; a block a thread if that is more."""
+TILE = 512
+"""Tokens that are multiplied by a block at once."""
+ALIGNED = 64
+TASKS = 8
+"""For each thread, so that none waits long for the last."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +53,32 @@ class Block:
     def rows(self) -> slice:
         return slice(self.start, self.stop)
 
+    @property
+    def bytes(self) -> int:
+        """Of its numbers, widened."""
+        return (self.stop - self.start) * sum(map(widened_row_bytes, self.weights))
+
     def expect(self) -> None:
         for weight in self.weights:
             weight.tensor.shard.file.expect(weight.rows(self.start, self.stop))
 
 
+Matrices: TypeAlias = tuple[FloatArray, ...]
+Act: TypeAlias = Callable[[Block, Matrices, slice], None]
+"""act(block, its matrices, tokens): called for each block with each tile of tokens, on many threads."""
+
+
 def blocks(*weights: Weight) -> list[Block]:
     count = weights[0].tensor.shape[0]
-    most = max(1, BLOCK_BYTES // widened_row_bytes(weights[0]))
+    most = max(1, BLOCK_BYTES // (len(weights) * widened_row_bytes(weights[0])))
     step = min(most, max(FEWEST_ROWS, -(-count // PARTS)))
     return [Block(weights, start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def slices(count: int, most: int) -> list[slice]:
+    """Of about the same length, `most` at most."""
+    parts = -(-count // max(1, most))
+    return [slice(n * count // parts, (n + 1) * count // parts) for n in range(parts)]
 
 
 class Products:
@@ -62,7 +88,7 @@ class Products:
         self._source = source
         self._threads = source.connections if source.remote else threads or available_threads()
         self._pool = ThreadPoolExecutor(self._threads)
-        self._memory = Memory()
+        self._memory, self._stretch = Memory(), Room()
 
     def __enter__(self) -> Products:
         return self
@@ -72,44 +98,85 @@ class Products:
             self._source.cancel()
         self._pool.shutdown(cancel_futures=True)
 
-    def share_out(self, act: Callable[[int], T], count: int) -> Iterator[T]:
-        """act(0) to act(count - 1), in their order."""
-        return self._pool.map(_QUIET(act), range(count))
+    def share_out(self, act: Callable[[T], object], parts: Sequence[T]) -> None:
+        """Waits until act(part) was called with each. Raises what any of them raised."""
+        tasks = slices(len(parts), -(-len(parts) // (TASKS * self._threads)))
 
-    def each(self, act: Callable[[Block], T], parts: Sequence[Block], then: Sequence[Block] = ()) -> Iterator[T]:
-        """act(block) of each, in their order. While one is worked on, the disk reads the next, `then` after all."""
-        ahead = [*parts, *then[: self._threads]]
+        def act_on(task: slice) -> None:
+            for part in parts[task]:
+                act(part)
 
-        def read_on_and_act(number: int) -> T:
-            for block in ahead[number + self._threads : number + self._threads + 1]:
-                block.expect()
-            return act(parts[number])
-
-        return self.share_out(read_on_and_act, len(parts))
+        for _ in self._pool.map(_QUIET(act_on), tasks):
+            pass
 
     def reader(self, weight: Weight) -> Rows:
         """Of widened rows, in memory that the same thread's next reading uses again."""
         return Rows(weight, self._memory.take)
 
+    def multiply(
+        self, act: Act, tokens: int, *weights: Weight, then: Sequence[Block] = ()
+    ) -> Iterator[Sequence[Block]]:
+        """Acts on all blocks of `weights`, which are of one shape, and gives the blocks of each stretch when it is
+        done. While one is worked on, the disk reads the next, `then` after all.
+        """
+        stretches = self._stretches(blocks(*weights))
+        tiles, readers = slices(tokens, TILE), [self.reader(weight) for weight in weights]
+        for stretch, following in zip(stretches, [*stretches[1:], then[: self._threads]], strict=True):
+            matrices = self._widened(stretch, readers, following)
+            parts = [(number, tile) for tile in tiles for number in range(len(stretch))]
+            self.share_out(lambda part: act(stretch[part[0]], matrices[part[0]], part[1]), parts)  # noqa: B023
+            yield stretch
+
     def apply(self, x: Float32Array, *linears: Linear, then: Sequence[Block] = ()) -> tuple[Float32Array, ...]:
         """x W^T + b of each; x is (tokens, in), what comes out (tokens, out)."""
         outs = tuple(np.empty((len(x), linear.outputs), np.float32) for linear in linears)
-        place = {
-            id(linear.weight): (self.reader(linear.weight), out) for linear, out in zip(linears, outs, strict=True)
-        }
+        for number, (linear, out) in enumerate(zip(linears, outs, strict=True)):
+            bias = vector(linear.bias) if linear.bias else None
 
-        def multiply(block: Block) -> None:
-            rows, out = place[id(block.weights[0])]
-            weights = rows.between(block.start, block.stop)
-            np.matmul(x, weights.T, out=out[:, block.rows], casting="same_kind")
+            def act(
+                block: Block,
+                matrices: Matrices,
+                tile: slice,
+                out: Float32Array = out,
+                bias: Float32Array | None = bias,
+            ) -> None:
+                part = out[tile, block.rows]
+                np.matmul(x[tile], matrices[0].T, out=part, casting="same_kind")
+                if bias is not None:
+                    part += bias[block.rows]
 
-        parts = [block for linear in linears for block in blocks(linear.weight)]
-        for _ in self.each(multiply, parts, then):
-            pass
-        for linear, out in zip(linears, outs, strict=True):
-            if linear.bias:
-                out += vector(linear.bias)
+            following = blocks(linears[number + 1].weight) if number + 1 < len(linears) else then
+            for _ in self.multiply(act, len(x), linear.weight, then=following):
+                pass
         return outs
+
+    def _stretches(self, parts: Sequence[Block]) -> list[Sequence[Block]]:
+        count = max(self._threads, STRETCH_BYTES // max(1, parts[0].bytes))
+        return [parts[start : start + count] for start in range(0, len(parts), count)]
+
+    def _widened(
+        self, stretch: Sequence[Block], readers: Sequence[Rows], following: Sequence[Block]
+    ) -> list[Matrices]:
+        """The matrices of each block, in memory that the next stretch uses again."""
+        sizes = [room_for(weight, b.stop - b.start) for b in stretch for weight in b.weights]
+        begins = [0, *accumulate(-(-size // ALIGNED) * ALIGNED for size in sizes)]
+        memory = self._stretch.take(begins[-1])
+        wide: list[FloatArray] = [np.empty(0)] * len(sizes)
+
+        def widen_block(number: int) -> None:
+            for ahead in following[number :: len(stretch)]:
+                ahead.expect()
+            block = stretch[number]
+            for place, rows in enumerate(readers, start=number * len(readers)):
+                take = partial(_part, memory, begins[place])
+                wide[place] = rows.between(block.start, block.stop, take)
+
+        self.share_out(widen_block, range(len(stretch)))
+        return [tuple(wide[n : n + len(readers)]) for n in range(0, len(wide), len(readers))]
+
+
+def _part(memory: Bytes, begin: int, count: int) -> Bytes:
+    return memory[begin : begin + count]
 
 
 def vector(tensor: Tensor) -> Float32Array:

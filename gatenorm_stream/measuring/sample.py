@@ -7,7 +7,9 @@ from os import PathLike
 
 import numpy as np
 
-from gatenorm_stream.checkpoint.tensors import Checkpoint
+from gatenorm_stream.errors import TextError
+from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.positions import context_length
 from gatenorm_stream.measuring.study import Texts
 from gatenorm_stream.measuring.text import built_in_text, read_text
 from gatenorm_stream.measuring.tokens import encode_parts
@@ -22,11 +24,18 @@ class Sample:
     texts: Texts
 
 
-def read_sample(checkpoint: Checkpoint, text: str | PathLike[str] | None, tokens: int) -> Sample:
+def read_sample(model: Model, text: str | PathLike[str] | None, tokens: int) -> Sample:
     """So many tokens to choose on and as many to judge on, of the file `text` or the built-in one.
 
-    Raises TextError, and CheckpointError or UnsupportedModelError for the tokenizer.
+    Raises TextError, also for more tokens than the model reads at once; CheckpointError or UnsupportedModelError
+    for the tokenizer.
     """
+    checkpoint, context = model.checkpoint, context_length(model)
+    if context and tokens > context:
+        raise TextError(
+            f"{checkpoint.source.title} reads at most {context} tokens at once, and {tokens} are asked for; take "
+            f"--tokens {context} or fewer"
+        )
     read = built_in_text() if text is None else read_text(text)
     choosing, judging = (np.array(part, np.int64) for part in encode_parts(checkpoint, read, tokens))
     return Sample(read.name, read.digest, Texts(choosing, judging))

@@ -26,6 +26,7 @@ from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.stock_model import StockModel
 from gatenorm_stream.measuring.stored_numbers import Matrix, Numbers, Stored, stored
+from gatenorm_stream.measuring.token_ids import check_embedded
 
 MOST_BUFFER_BYTES = 1 << 30
 """Of a table that no file holds, whose size config.json alone says."""
@@ -66,11 +67,7 @@ class StockWeights:
     def embeddings(self, tokens: npt.NDArray[np.int64]) -> Numbers:
         """(tokens, width): their rows of the table; no others are read."""
         table = self._table(self._stock.embedding_path, self._stock.head_path)
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < table.shape[0]:
-            raise CheckpointError(
-                f"{self._checkpoint.source.title} has embeddings for {table.shape[0]} tokens, but token "
-                f"{tokens.max()} was asked for; tokenizer and weights don't belong together"
-            )
+        check_embedded(tokens, table.shape[0], self._checkpoint.source.title)
         with ThreadPoolExecutor(self._checkpoint.source.connections) as pool:
             return np.concatenate(list(pool.map(lambda token: table.rows(int(token), int(token) + 1), tokens)))
 

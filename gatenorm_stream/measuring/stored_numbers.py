@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor
 from gatenorm_stream.errors import UnsupportedModelError
+from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.rows import scale_of
-from gatenorm_stream.families.weights import FLOAT8_DTYPES, FLOAT_DTYPES, Place, scaled_weight
+from gatenorm_stream.families.scales import FLOAT8_DTYPES, FLOAT_DTYPES, scaled
 from gatenorm_stream.floats import STORED, widen_into, widened
 
 BLOCK_BYTES = 8 << 20
@@ -43,7 +44,7 @@ class Matrix:
         self._weight = Weight(tensor)
         if tensor.dtype in FLOAT8_DTYPES:
             place = Place(checkpoint, checkpoint.config, checkpoint.config_where, "")
-            self._weight = scaled_weight(place, tensor.name.removesuffix(".weight"), tensor)
+            self._weight = scaled(place, tensor.name.removesuffix(".weight"), tensor)
         elif tensor.dtype not in FLOAT_DTYPES:
             raise UnsupportedModelError(
                 f"{tensor.name} in {checkpoint.source.title} is stored as {tensor.dtype}, which can't be measured; "

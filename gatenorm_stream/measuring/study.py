@@ -11,10 +11,10 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Literal, TypeAlias
 
 from gatenorm_stream.measuring.decoder import Decoder
-from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Outcome, Sublayer, TokenRow, Variant, run
+from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Steps, Sublayer, TokenRow, Variant, run
 from gatenorm_stream.measuring.measurement import By, MeasuredChoice
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, default_number, select
@@ -24,8 +24,7 @@ STREAM_BYTES = 128 << 20
 MOST_COUNTS = 5
 SEED = 0
 
-Steps = Callable[[int, int, int], None]
-"""Called as steps(pass, layers done, layers in all); passes count from 0."""
+Criterion: TypeAlias = Literal["gate-norm", "influence"]
 
 
 @dataclass(frozen=True)
@@ -59,23 +58,22 @@ def by_influence(sublayers: Sequence[Sublayer]) -> tuple[LayerScore, ...]:
 
 
 def study(
-    decoder: Decoder,
-    texts: Texts,
+    passes: Passes,
     scores: Sequence[LayerScore],
     *,
-    hidden: int,
     draws: int = 5,
-    steps: Steps = lambda number, done, total: None,
+    by: Criterion | None = None,
 ) -> Study:
-    """Plain and compensated choices by each criterion at each of `counts`; at the default one `draws` random ones.
+    """Plain and compensated choices at each of `counts`, by both criteria or the one given; at the default number
+    `draws` random ones.
 
     Random ones at every count would take most of the time.
     """
-    numbers = counts(len(scores))
-    passes = Passes(decoder, texts, hidden, steps)
-    first = [*_asked("gate-norm", scores, numbers), *_at_random(scores, draws)]
-    judged = passes.judge(first)
-    judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers)])
+    numbers, at_random, judged = counts(len(scores)), [*_at_random(scores, draws)], []
+    if by != "influence":
+        judged, at_random = passes.judge([*_asked("gate-norm", scores, numbers), *at_random]), []
+    if by != "gate-norm":
+        judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers), *at_random])
     return Study(passes.loss, passes.sublayers, tuple(j.choice for j in judged), passes.made)
 
 
@@ -98,50 +96,69 @@ class Judgement:
 class Passes:
     """Judges choices, as many in a pass over the weights as memory allows."""
 
-    def __init__(self, decoder: Decoder, texts: Texts, hidden: int, steps: Steps) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        texts: Texts,
+        hidden: int,
+        steps: Callable[[int], Steps] = lambda number: lambda done, total: None,
+    ) -> None:
+        """`steps` gives those of pass number 0, 1, 2 ..."""
         self._decoder = decoder
         self._texts = texts
         self._steps = steps
         row_bytes = 4 * hidden * len(texts.judging)
         self._at_once = max(1, (STREAM_BYTES // row_bytes - 2) // 2)
-        self._whole: Outcome | None = None
+        self._sublayers: tuple[Sublayer, ...] | None = None
+        self._losses: Losses | None = None
         self.made = 0
 
     @property
     def sublayers(self) -> tuple[Sublayer, ...]:
         """Of the unpruned model."""
-        return self._unpruned.sublayers
+        if self._sublayers is None:
+            self._pass([], whole=False)
+        assert self._sublayers is not None
+        return self._sublayers
+
+    @property
+    def losses(self) -> Losses:
+        """The unpruned model's."""
+        if self._losses is None:
+            self._pass([], whole=True)
+        assert self._losses is not None
+        return self._losses
 
     @property
     def loss(self) -> float:
-        """The unpruned model's, in nats a token."""
-        return float(self._unpruned.losses.mean())
+        """Their mean, in nats a token."""
+        return float(self.losses.mean())
 
     def judge(self, asked: Sequence[Asked]) -> list[Judgement]:
         """In the order in which they are asked."""
         return [
-            Judgement(_choice(one, judged.losses, self._unpruned.losses), judged.constants)
+            Judgement(_choice(one, judged.losses, self.losses), judged.constants)
             for start in range(0, len(asked), self._at_once)
-            for one, judged in self._pass(asked[start : start + self._at_once])
+            for one, judged in self._pass(asked[start : start + self._at_once], whole=self._losses is None)
         ]
 
-    @property
-    def _unpruned(self) -> Outcome:
-        if self._whole is None:
-            self._pass([])
-        assert self._whole
-        return self._whole
-
-    def _pass(self, asked: Sequence[Asked]) -> list[tuple[Asked, Judged]]:
+    def _pass(self, asked: Sequence[Asked], whole: bool) -> list[tuple[Asked, Judged]]:
+        """What is known of the unpruned model is not asked again."""
+        looks = self._sublayers is None
         outcome = run(
             self._decoder,
             self._texts.choosing,
             self._texts.judging,
             [a.variant for a in asked],
-            partial(self._steps, self.made),
+            self._steps(self.made),
+            looks=looks,
+            whole=whole,
         )
         self.made += 1
-        self._whole = self._whole or outcome
+        if looks:
+            self._sublayers = outcome.sublayers
+        if whole:
+            self._losses = outcome.losses
         return list(zip(asked, outcome.variants, strict=True))
 
 

@@ -17,10 +17,11 @@ import torch
 from gatenorm_stream.errors import UnsupportedModelError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.absent_attention import leave_attention_out
-from gatenorm_stream.measuring.decoder import Settle, Stream, Tokens
+from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.stock_body import StockBody
 from gatenorm_stream.measuring.stock_model import build_stock_model
 from gatenorm_stream.measuring.stock_weights import StockWeights
+from gatenorm_stream.measuring.token_ids import check_predicted
 
 TOKENS_AT_ONCE = 4096
 """Of all rows together: their activations between two matrices are held at once."""
@@ -43,7 +44,7 @@ class TransformersDecoder:
             self._stock = stock = build_stock_model(model)
             leave_attention_out(model, stock.layers)
             self._weights = StockWeights(model, stock)
-        self._family = model.family
+        self._family, self._title = model.family, model.checkpoint.source.title
         self._with_attention = {a.layer for a in model.attention}
         self._body = StockBody(stock)
         for number in self._with_attention:
@@ -65,7 +66,9 @@ class TransformersDecoder:
             chunks = _chunks(np.arange(len(tokens)), tokens.shape[1])
             return np.concatenate([self._body.enter(embedded[rows]).numpy() for rows in chunks])
 
-    def layer(self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle) -> Stream:
+    def layer(
+        self, number: int, stream: Stream, idle: npt.NDArray[np.bool_], settle: Settle, onward: RowNumbers
+    ) -> Stream:
         with torch.no_grad(), self._weights.layer(number):
             attention = None
             if number in self._with_attention:
@@ -73,13 +76,17 @@ class TransformersDecoder:
                 for rows in _chunks(np.flatnonzero(~idle), stream.shape[1]):
                     attention[rows] = self._until_attention(number, stream[rows])
                 settle(stream, attention)
-            out = np.empty_like(stream)
-            for rows in _chunks(np.arange(len(stream)), stream.shape[1]):
-                out[rows] = self._run(number, stream[rows], None if attention is None else attention[rows])
+            out = np.empty((len(onward), *stream.shape[1:]), np.float32)
+            for places in _chunks(np.arange(len(onward)), stream.shape[1]):
+                rows = onward[places]
+                out[places] = self._run(number, stream[rows], None if attention is None else attention[rows])
         return out
 
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
+        """Raises CheckpointError if the head has no row for a token."""
         with torch.no_grad():
+            head = self._weights.head()
+            check_predicted(tokens[:, 1:], head.shape[0], head.name, self._title)
             rows, length, _ = stream.shape
             targets = torch.from_numpy(tokens[:, 1:])
             hidden = [self._body.leave(torch.from_numpy(row[None]))[:, :-1] for row in stream]

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from gatenorm_stream.checkpoint.fingerprint import fingerprint
 from gatenorm_stream.errors import FormatError, SelectionError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import choose_format
 from gatenorm_stream.formats.constants import PLAIN
-from gatenorm_stream.measuring.decoder import Decoder
 from gatenorm_stream.measuring.forward import Variant
 from gatenorm_stream.measuring.sample import Sample
-from gatenorm_stream.measuring.study import Asked, Judgement, Passes, Steps, by_influence
+from gatenorm_stream.measuring.study import Asked, Judgement, Passes, by_influence
 from gatenorm_stream.planning.decide import Decision, Wanted, decide_by_scores
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.scoring.scores import LayerScore
@@ -23,13 +23,12 @@ from gatenorm_stream.scoring.selection import select, select_up_to_half
 
 def decide_by_measuring(
     model: Model,
-    decoder: Decoder,
+    passes: Passes,
     sample: Sample,
     scores: Sequence[LayerScore] | None,
     wanted: Wanted,
     *,
     compensate: bool,
-    steps: Steps = lambda number, done, total: None,
 ) -> Decision:
     """By `scores`, or by influence if there are none.
 
@@ -37,7 +36,6 @@ def decide_by_measuring(
     FormatError, as far as the headers tell before the model is run.
     """
     compensate = _holds_constants(model, scores, wanted, compensate)
-    passes = Passes(decoder, sample.texts, model.hidden, steps)
     ranked = tuple(scores) if scores else by_influence(passes.sublayers)
     limit = wanted.choice.max_rise
     choices = [select(ranked, wanted.choice)] if limit is None else select_up_to_half(ranked, wanted.choice)
@@ -51,6 +49,7 @@ def decide_by_measuring(
         chosen.choice.loss,
         chosen.choice.error,
         tuple(s.influence for s in passes.sublayers),
+        fingerprint(model.checkpoint),
     )
     constants = {layer: np.asarray(v, "<f4").tobytes() for layer, v in chosen.constants.items()}
     decided = decide_by_scores(model, ranked, wanted, chosen.choice.dropped, constants=constants, measured=measured)

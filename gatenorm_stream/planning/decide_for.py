@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
-from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.planning.decide import COMPENSATE, By, Decision, Wanted, decide_by_scores
+from gatenorm_stream.families.unread import UnreadError
+from gatenorm_stream.planning.decide import COMPENSATE, Decision, Wanted, check_by, decide_by_scores
+from gatenorm_stream.planning.plan import unscored
 from gatenorm_stream.scoring.readings import check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.scores import LayerScore
@@ -28,11 +28,12 @@ def decide_for(
     CheckpointError for damage.
     """
     check_reading(wanted.reading)
-    if wanted.by not in get_args(By):
-        raise GateNormError(f"nothing chooses by {wanted.by}; give one of {', '.join(get_args(By))}")
+    check_by(wanted.by)
     wanted.choice.check()
     compensate = _compensates(model, wanted)
     if wanted.by == "gate-norm" and not compensate and wanted.choice.max_rise is None:
+        if scores is None and model.unread and wanted.choice.layers is not None:
+            return decide_by_scores(model, unscored(a.layer for a in model.attention), wanted, scored=False)
         found = scores or scored(model, wanted.reading, threads=threads, progress=progress)
         return decide_by_scores(model, tuple(found), wanted)
     from gatenorm_stream.measuring.kept import kept
@@ -51,21 +52,20 @@ def _decide_by_measuring(
 ) -> Decision:
     from gatenorm_stream.measuring.open import open_decoder
     from gatenorm_stream.measuring.sample import read_sample
+    from gatenorm_stream.measuring.steps import steps_of_passes
+    from gatenorm_stream.measuring.study import Passes
     from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
 
-    sample = read_sample(model.checkpoint, wanted.text, wanted.tokens)
-    size = model.checkpoint.weight_bytes
-
-    def steps(number: int, done: int, total: int) -> None:
-        if progress:
-            progress("measuring", size * done // total, size, f"pass {number + 1}")
-
+    if model.unread:
+        raise UnreadError(model.unread)
+    sample = read_sample(model, wanted.text, wanted.tokens)
     with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
         if wanted.by == "influence":
             scores = None
         elif scores is None:
             scores = scored(model, wanted.reading, threads=threads, progress=progress)
-        return decide_by_measuring(model, decoder, sample, scores, wanted, compensate=compensate, steps=steps)
+        passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
+        return decide_by_measuring(model, passes, sample, scores, wanted, compensate=compensate)
 
 
 def _compensates(model: Model, wanted: Wanted) -> bool:

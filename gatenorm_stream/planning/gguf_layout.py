@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from gatenorm_stream.checkpoint.gguf import SPLIT_PREFIX
 from gatenorm_stream.checkpoint.gguf_header import alignment, build_header, padding
-from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES
-from gatenorm_stream.checkpoint.tensors import Tensor, TensorInfo, place
+from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES, is_known
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor, TensorInfo, place
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import formats_for
 from gatenorm_stream.formats.edit import Edit
@@ -29,10 +29,25 @@ def lay_out_gguf(plan: Plan, model: Model) -> Layout:
     align = alignment(metadata)
     parts = [part for t in checkpoint.tensors.values() for part in _parts(t, edit)]
     tensors = place([info for info, _ in parts], align)
-    pieces = tuple(piece for info, content in parts for piece in (*content, *_padding(info, align)))
+    last = parts[-1][0].name
+    pieces = tuple(
+        piece
+        for info, content in parts
+        for piece in (*content, *(() if info.name == last and not is_known(info.dtype) else _padding(info, align)))
+    )
     shard = ShardLayout(MODEL, build_header(metadata, tensors), pieces, tensors)
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    return Layout((shard,), {}, {}, (), removed, Kind.GGUF)
+    return Layout((shard,), {}, {}, tuple(_left_out(checkpoint)), removed, Kind.GGUF)
+
+
+def _left_out(checkpoint: Checkpoint) -> Iterator[str]:
+    """What stands behind the last tensor of a file, beyond what aligns it."""
+    for shard in checkpoint.shards:
+        tensors = [Tensor(info, shard) for info in shard.header.tensors]
+        end = max((t.range.stop for t in tensors), default=shard.header.data_start)
+        rest = shard.file.size - end - padding(end - shard.header.data_start, alignment(checkpoint.config))
+        if rest > 0:
+            yield f"the {rest} bytes behind the last tensor of {shard.name}"
 
 
 def _parts(tensor: Tensor, edit: Edit) -> Iterator[tuple[TensorInfo, tuple[Piece, ...]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ class Measured:
 
     Chosen, and constants taken, was on as many other tokens of it. `digest` is the text's (BLAKE3), `error` the
     standard error of the rise. `influence` has a number for each layer that has a score.
+
+    `fingerprint` tells which model was measured. In a plan for another one, `elsewhere` names where it was found.
     """
 
     text: str
@@ -22,13 +25,16 @@ class Measured:
     pruned: float
     error: float
     influence: tuple[float, ...]
+    fingerprint: str
+    elsewhere: str | None = None
 
     @property
     def rise(self) -> float:
         return self.pruned - self.loss
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "influence": list(self.influence)}
+        found = {**asdict(self), "influence": list(self.influence)}
+        return found if self.elsewhere else {k: v for k, v in found.items() if k != "elsewhere"}
 
 
 def read_measured(given: Any, layers: int) -> Measured | None:
@@ -42,8 +48,18 @@ def read_measured(given: Any, layers: int) -> Measured | None:
             "pruned": float(pruned),
             "error": float(error),
             "influence": [*influence],
-        } if len(given) == 7 and len(influence) == layers and type(tokens) is int:
+            "fingerprint": str(fingerprint),
+            **rest,
+        } if len(influence) == layers and type(tokens) is int and _names_a_model(rest):
             numbers = (loss, pruned, error, *influence)
             if all(type(n) is float and math.isfinite(n) for n in numbers):
-                return Measured(text, digest, tokens, loss, pruned, error, tuple(influence))
+                found = text, digest, tokens, loss, pruned, error, tuple(influence), fingerprint
+                return Measured(*found, str(rest["elsewhere"]) if rest else None)
     return None
+
+
+def _names_a_model(rest: Mapping[Any, Any]) -> bool:
+    """Whether there is nothing else but, perhaps, `elsewhere`."""
+    return not rest or (
+        rest.keys() == {"elsewhere"} and isinstance(rest["elsewhere"], str) and rest["elsewhere"] != ""
+    )

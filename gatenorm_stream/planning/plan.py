@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from os import PathLike
@@ -28,8 +28,8 @@ from gatenorm_stream.spelling import did_you_mean
 from gatenorm_stream.version import VERSION
 
 SCHEMA = 1
-INFLUENCE = "influence"
-"""What a plan is `by`, if not by Gate-Norm."""
+INFLUENCE, NAMED = "influence", "named"
+"""What a plan is `by`, if not by Gate-Norm: the second where layers were named and nothing could be scored."""
 _GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
 
 
@@ -39,7 +39,9 @@ class Plan:
 
     `constants` stand in the place of that attention: one vector for each layer of `dropped`, or none at all.
     `reading` is that of Gate-Norm by which the layers were chosen; without one, `scores` hold their influence.
-    `choice` is what was asked for, which explains `dropped` and decides nothing any more.
+    `choice` is what was asked for, which explains `dropped` and decides nothing any more. If they could not be
+    `scored`, `scores` are zeros. `scores_of` names the model that they are of where it is not the source, whose
+    weights are packed.
     """
 
     source: str
@@ -54,6 +56,13 @@ class Plan:
     choice: Choice | None = None
     constants: Constants = field(default_factory=dict, hash=False)
     measured: Measured | None = None
+    scored: bool = True
+    scores_of: str | None = None
+
+    @property
+    def own_measurement(self) -> Measured | None:
+        """What was measured of this very model."""
+        return None if self.measured is None or self.measured.elsewhere else self.measured
 
     @property
     def kind(self) -> Kind:
@@ -67,8 +76,12 @@ class Plan:
             "source": self.source,
             "revision": self.revision,
             "family": self.family,
-            **({"reading": self.reading} if self.reading else {"by": INFLUENCE}),
-            "layers": [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in self.scores],
+            **({"reading": self.reading} if self.reading else {"by": INFLUENCE if self.scored else NAMED}),
+            **({"scores_of": self.scores_of} if self.scores_of else {}),
+            "layers": [
+                {"layer": s.layer, "score": s.score if self.scored else None, "heads": list(s.heads)}
+                for s in self.scores
+            ],
             "dropped": list(self.dropped),
             "format": self.format,
             "engines": list(self.engines),
@@ -110,15 +123,16 @@ def plan_from_json(data: Any, where: str) -> Plan:
             bad(field, f"one of {', '.join(allowed)}" if allowed else "a string")
         return value
 
+    named = data.get("by") == NAMED and "reading" not in data
     revision, dropped, engines = data.get("revision"), data.get("dropped"), data.get("engines")
     if revision is not None and not isinstance(revision, str):
         bad("revision", "a string or null")
     by_influence = data.get("by") == INFLUENCE and "reading" not in data
-    reading = None if by_influence else text("reading")
+    reading = None if by_influence or named else text("reading")
     if reading is not None and reading not in READINGS:
         found = repr(reading if len(reading) < 40 else f"{reading[:40]}…")
         bad("reading", f"one of {', '.join(READINGS)}, not {found}", "score the model anew")
-    scores = _scores(data.get("layers"))
+    scores = _unscored(data.get("layers")) if named else _scores(data.get("layers"))
     if not scores:
         bad("layers", "a list of layer, score and heads, in order")
     if not isinstance(dropped, list) or not _rising(dropped) or not set(dropped) < {s.layer for s in scores}:
@@ -136,7 +150,10 @@ def plan_from_json(data: Any, where: str) -> Plan:
         bad("constants", "a vector of finite float32 in base64 for each dropped layer, all of one length")
     measured = read_measured(data["measured"], len(scores)) if "measured" in data else None
     if "measured" in data and not measured:
-        bad("measured", "what was measured: text, digest, tokens, loss, pruned, error and influence of each layer")
+        bad(
+            "measured",
+            "what was measured: text, digest, tokens, loss, pruned, error, influence of each layer, fingerprint",
+        )
     return Plan(
         source=text("source"),
         revision=revision,
@@ -150,6 +167,8 @@ def plan_from_json(data: Any, where: str) -> Plan:
         choice=choice,
         constants=constants,
         measured=measured,
+        scored=not named,
+        scores_of=text("scores_of") if "scores_of" in data else None,
     )
 
 
@@ -211,6 +230,19 @@ def _scores(layers: Any) -> tuple[LayerScore, ...]:
             return ()
         scores.append(LayerScore(layer, float(score or 0), tuple(float(h) for h in heads)))
     return tuple(scores) if _rising([s.layer for s in scores]) else ()
+
+
+def _unscored(layers: Any) -> tuple[LayerScore, ...]:
+    """Of a plan whose layers were named. Empty if `layers` is not in the form that `Plan.to_json` gives."""
+    if not isinstance(layers, list) or not all(isinstance(entry, Mapping) for entry in layers):
+        return ()
+    numbers = [entry.get("layer") for entry in layers]
+    bare = all(entry.get("score") is None and entry.get("heads") == [] for entry in layers)
+    return unscored(numbers) if bare and _rising(numbers) else ()
+
+
+def unscored(layers: Iterable[int]) -> tuple[LayerScore, ...]:
+    return tuple(LayerScore(layer, 0.0, ()) for layer in layers)
 
 
 def _numbers(values: list[Any]) -> bool:

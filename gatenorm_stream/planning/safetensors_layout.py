@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from gatenorm_stream.checkpoint.safetensors import FOREIGN_WEIGHTS
+from gatenorm_stream.checkpoint.missing_weights import FOREIGN_WEIGHTS
 from gatenorm_stream.checkpoint.safetensors_header import BLOCK, DTYPE_BITS, build_header
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor, TensorInfo, place
 from gatenorm_stream.errors import FormatError

@@ -49,6 +49,11 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tup
 
 def why(plan: Plan) -> Iterator[str]:
     """Sentences that say how the layers were chosen."""
+    if not plan.scored:
+        yield f"The layers were named (--layers {layer_list(plan.dropped)}): packed weights are not scored."
+        return
+    if plan.scores_of:
+        yield f"The scores are those of {plan.scores_of}: these weights are packed."
     if plan.reading:
         formula = f"the Frobenius norm of {READ[plan.reading]} (reading {plan.reading})"
         yield f"Gate-Norm (arXiv 2512.20636) is {formula}; the lowest goes first."
@@ -133,9 +138,9 @@ def _options(plan: Plan, choice: Choice) -> Iterator[str]:
         yield from ("--protect-first", str(choice.protect_first))
     if choice.protect_last:
         yield from ("--protect-last", str(choice.protect_last))
-    if plan.reading is None:
+    if plan.reading is None and plan.scored:
         yield from ("--by", "influence")
-    elif plan.reading != "per-head":
+    elif plan.reading and plan.reading != "per-head":
         yield from ("--reading", plan.reading)
     if plan.constants:
         yield "--compensate"

@@ -13,6 +13,7 @@ from gatenorm_stream.scoring.selection import default_number
 WIDE, SIDE_BY_SIDE = 76, 54
 """Columns in which what is saved, and what random choices cost, find room beside the rest."""
 GROUPS: tuple[tuple[By, str], ...] = (("gate-norm", "by Gate-Norm"), ("influence", "by influence"))
+AT_RANDOM: tuple[tuple[By, str], ...] = (("random", "at random"),)
 
 
 def measurement_lines(measured: Measurement, saved: Saved, width: int, seconds: float) -> Iterator[str]:
@@ -22,11 +23,13 @@ def measurement_lines(measured: Measurement, saved: Saved, width: int, seconds: 
     yield from _layers(measured)
     yield ""
     yield "rise of the loss, nats a token"
-    draws = any(c.by == "random" for c in measured.choices)
-    groups = (*GROUPS, *((("random", "at random"),) if draws else ()))
-    yield from _costs(measured, groups[:2] if width < SIDE_BY_SIDE else groups, saved if width >= WIDE else None)
-    if draws and width < SIDE_BY_SIDE:
-        yield from _costs(measured, groups[2:], None)
+    there = {c.by for c in measured.choices}
+    groups, draws = [g for g in GROUPS if g[0] in there], [g for g in AT_RANDOM if g[0] in there]
+    if width < SIDE_BY_SIDE:
+        yield from _costs(measured, groups, None)
+        yield from _costs(measured, draws, None) if draws else ()
+    else:
+        yield from _costs(measured, [*groups, *draws], saved if width >= WIDE else None)
     yield ""
     yield from _notes(measured, seconds)
 

@@ -12,13 +12,13 @@ from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.card_metadata import front_matter
+from gatenorm_stream.report.chosen import chosen_by
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.quantities import layer_list
 from gatenorm_stream.report.running import run_it, runs_own_code
 from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 from gatenorm_stream.report.svg import svg
-from gatenorm_stream.scoring.readings import describe_reading
 from gatenorm_stream.sources.source import Kind
 
 CAUTION = "**Measure this model on your task before you use it.**"
@@ -31,7 +31,7 @@ parameters, and showed it on 8 of 80 to 91 M; on some it was worse."""
 
 BY_INFLUENCE = """\
 Its layers were chosen by block influence: how far their
-attention turned the stream on {tokens} tokens of {text}."""
+attention turned the stream on {tokens} tokens of {text}{elsewhere}."""
 
 BY_NAME = "Its layers were named by whoever made it."
 
@@ -56,11 +56,15 @@ def _chosen(plan: Plan) -> str:
     if plan.reading:
         return BY_GATE_NORM
     measured = plan.measured
-    return BY_INFLUENCE.format(tokens=measured.tokens, text=_text(measured)) if measured else BY_NAME
+    return (
+        BY_INFLUENCE.format(tokens=measured.tokens, text=_text(measured), elsewhere=_elsewhere(measured))
+        if measured
+        else BY_NAME
+    )
 
 
 def _measured(plan: Plan) -> str:
-    if not (measured := plan.measured):
+    if not (measured := plan.own_measurement):
         return NOT_MEASURED
     return MEASURED.format(
         tokens=measured.tokens,
@@ -70,6 +74,10 @@ def _measured(plan: Plan) -> str:
         rise=measured.rise,
         error=measured.error,
     )
+
+
+def _elsewhere(measured: Measured) -> str:
+    return f", in another model, `{PurePath(measured.elsewhere).name}`" if measured.elsewhere else ""
 
 
 def _text(measured: Measured) -> str:
@@ -110,9 +118,24 @@ Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these fi
 
 {blocks}
 
+{_scores(plan, done)}
+`gatenorm.json` holds every score and the digest of every file: `gatenorm-stream verify` checks them,
+`gatenorm-stream explain` tells why these layers and how to repeat it.
+"""
+    text = f"---\n{front_matter(model, plan)}\n---\n\n{body}"
+    if not plan.scored:
+        return {CARD: text}
+    picture = score_picture(title, plan.reading, plan.scores, plan.dropped, fate=f"is {done}")
+    return {CARD: text, PICTURE: svg(picture)}
+
+
+def _scores(plan: Plan, done: str) -> str:
+    if not plan.scored:
+        return ""
+    return f"""\
 ## Scores
 
-{describe_reading(plan.reading, "`")}; the lowest goes first. The attention of the hollow bars is {done}.
+{chosen_by(plan, "`")}; the lowest goes first. The attention of the hollow bars is {done}.
 
 ![A bar for the score of each layer, hollow where its attention is {done}, and the norms of its heads]({PICTURE})
 
@@ -120,13 +143,8 @@ Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these fi
 <summary>The scores as text</summary>
 
 ```text
-{score_table(plan.scores, plan.dropped)}
+{score_table(plan.scores, plan.dropped, what="score" if plan.reading else "influence")}
 ```
 
 </details>
-
-`gatenorm.json` holds every score and the digest of every file: `gatenorm-stream verify` checks them,
-`gatenorm-stream explain` tells why these layers and how to repeat it.
 """
-    picture = score_picture(title, plan.reading, plan.scores, plan.dropped, fate=f"is {done}")
-    return {CARD: f"---\n{front_matter(model, plan)}\n---\n\n{body}", PICTURE: svg(picture)}

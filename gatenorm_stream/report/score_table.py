@@ -14,14 +14,21 @@ NARROWEST = 32
 
 
 def score_table(
-    scores: Sequence[LayerScore], dropped: tuple[int, ...], *, width: int = 80, unicode: bool = True
+    scores: Sequence[LayerScore],
+    dropped: tuple[int, ...],
+    *,
+    what: str = "score",
+    width: int = 80,
+    unicode: bool = True,
 ) -> str:
-    """Least coupled first, at most `width` columns (and at least 32, where bars have no room)."""
-    return "\n".join(_lines(scores, dropped, max(width, NARROWEST), unicode))
+    """What goes first is first, at most `width` columns (and at least 32, where bars have no room)."""
+    return "\n".join(_lines(scores, dropped, what, max(width, NARROWEST), unicode))
 
 
-def _lines(scores: Sequence[LayerScore], dropped: tuple[int, ...], width: int, unicode: bool) -> Iterator[str]:
-    head = f"{'rank':>4}  {'layer':>5}  {'score':>11}  "
+def _lines(
+    scores: Sequence[LayerScore], dropped: tuple[int, ...], what: str, width: int, unicode: bool
+) -> Iterator[str]:
+    head = f"{'rank':>4}  {'layer':>5}  {what:>11}  "
     room = width - len(head) - len(MARK) - 2
     highest = max(s.score for s in scores) or 1.0
     yield head.rstrip()

@@ -57,7 +57,8 @@ def plan_lines(decision: Decision) -> Iterator[str]:
     verb = "attention removed from" if choice.format.removes else "attention zeroed in"
     yield f"{verb} {len(plan.dropped)} of {len(plan.scores)} layers: {layer_list(plan.dropped)}"
     if plan.constants and choice.holds_constants:
-        yield "a constant takes its place: the mean of its output on the text"
+        where = f", in {plan.measured.elsewhere}" if plan.measured and plan.measured.elsewhere else ""
+        yield f"a constant takes its place: the mean of its output on the text{where}"
     if plan.measured:
         yield measured_line(plan.measured, plan.choice)
     if decision.following is not None:
@@ -78,9 +79,9 @@ def plan_lines(decision: Decision) -> Iterator[str]:
 def cautions(plan: Plan) -> Iterator[str]:
     """What of a choice has been seen to end badly, at any count."""
     layers = [s.layer for s in plan.scores]
-    if plan.measured and plan.measured.rise > MUCH:
-        yield f"caution: a rise of {plan.measured.rise:.2f} nats a token is much; expect broken text, let fewer go"
-    if len(plan.dropped) > FAR * len(plan.scores) and not plan.measured:
+    if (measured := plan.own_measurement) and measured.rise > MUCH:
+        yield f"caution: a rise of {measured.rise:.2f} nats a token is much; expect broken text, let fewer go"
+    if len(plan.dropped) > FAR * len(plan.scores) and not measured:
         yield "more than a quarter goes: in our measurements scores chose no better than chance there; measure it"
     if VITAL in plan.dropped:
         yield f"caution: layer {VITAL} goes; on the public model that we measured, that alone destroyed the text"

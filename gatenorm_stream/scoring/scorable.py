@@ -5,6 +5,7 @@ from __future__ import annotations
 from gatenorm_stream.errors import UnsupportedModelError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Projection
+from gatenorm_stream.families.unread import REMEDY
 from gatenorm_stream.scoring.readings import Reading
 
 LARGEST_DIM = 1024
@@ -13,10 +14,12 @@ LARGEST_HEAD = 1 << 22
 
 
 def check_scorable(model: Model, reading: Reading) -> None:
-    """Raises UnsupportedModelError for the reading `stored` of a model that stores no key projection (MLA), and for
-    heads that are larger than any known.
+    """Raises UnsupportedModelError for weights whose numbers are not read, for the reading `stored` of a model that
+    stores no key projection (MLA), and for heads that are larger than any known.
     """
     title = model.checkpoint.source.title
+    if model.unread:
+        raise UnsupportedModelError(f"{model.unread}; {REMEDY}")
     if reading == "stored" and model.family.latent:
         raise UnsupportedModelError(
             f"{title} computes its keys from a latent, so there is no stored key projection to read; use --reading "

@@ -95,7 +95,7 @@ def _score_sublayers(
             raise
     norms: dict[int, list[float]] = {attention.layer: [] for attention in sublayers}
     for attention, part in parts:
-        norms[attention.layer] += found[attention.layer, part.start]
+        norms[attention.layer] += (norm * attention.gain for norm in found[attention.layer, part.start])
     return tuple(
         LayerScore(layer, math.hypot(*heads), () if reading == "joint" else tuple(heads))
         for layer, heads in norms.items()

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.names import SPLIT, SUFFIX, split_names
+from gatenorm_stream.names import split_names
+from gatenorm_stream.sources.gguf_file import names_gguf, open_gguf_file
 from gatenorm_stream.sources.hub.address import hub_address
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.hub.source import DEFAULT_CONNECTIONS, open_repository
@@ -32,7 +33,7 @@ def open_source(
     try:
         if address is None:
             path = Path(model)
-            return _gguf(path) if path.suffix == SUFFIX and not path.is_dir() else LocalSource(path)
+            return open_gguf_file(path) if names_gguf(path) else LocalSource(path)
         if meant:
             note(f"{model} is not here, but {meant} is; asking the Hub for {model}")
         gguf = split_names(address.file) if address.file else ()
@@ -41,11 +42,3 @@ def open_source(
         if meant is None:
             raise
         raise type(error)(f"{error}; did you mean the local {meant}?") from error
-
-
-def _gguf(path: Path) -> Source:
-    """A link to one file is followed, wherever it leads: the user named it."""
-    if not path.exists():
-        raise CheckpointError(f"{path} is not there; give a GGUF file, or the directory of a checkpoint")
-    file = path if SPLIT.fullmatch(path.name) else path.resolve()
-    return LocalSource(file.parent, title=str(path), gguf=split_names(file.name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor
@@ -19,8 +20,9 @@ from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.work import Progress, available_threads
 
 
-def differences(output: Output, held: Checkpoint, against: Source, progress: Progress | None) -> Iterator[str]:
-    """What of `output`, opened as `held`, is not what its plan makes of `against`; a line may come twice.
+def compare(output: Output, held: Checkpoint, against: Source, progress: Progress | None) -> tuple[list[str], int]:
+    """What of `output`, opened as `held`, is not what its plan makes of `against`; a line may come twice. And how
+    many tensors hold what the plan says, not what the source has.
 
     Tensors are compared by name with what the edit makes of them: of the layout, which the writer went by, only
     headers and texts are taken. The model card and gatenorm.json are not compared: they tell of the run. Raises
@@ -30,11 +32,14 @@ def differences(output: Output, held: Checkpoint, against: Source, progress: Pro
         check_plan_fits(output.plan, model)
         layout = lay_out(output.plan, model)
         expected = contents(output.format.edit(model, output.plan.dropped, output.plan.constants), model.checkpoint)
-        yield from _names(output, held, expected, layout)
-        yield from _tensors(output, held, expected, model.checkpoint, progress)
-        yield from _padding(output, held)
-        yield from _headers(output, layout, model.checkpoint)
-        yield from _other_files(output, layout, against)
+        found = chain(
+            _names(output, held, expected, layout),
+            _tensors(output, held, expected, model.checkpoint, progress),
+            _padding(output, held),
+            _headers(output, layout, model.checkpoint),
+            _other_files(output, layout, against),
+        )
+        return list(found), sum(content.original is None for content in expected.values())
 
 
 def _names(output: Output, held: Checkpoint, expected: Mapping[str, Content], layout: Layout) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, VerificationError
 from gatenorm_stream.sources.source import Kind, Source
-from gatenorm_stream.verifying.against_source import differences
+from gatenorm_stream.verifying.against_source import compare
 from gatenorm_stream.verifying.contradictions import in_directory, in_gguf
 from gatenorm_stream.verifying.digests import changed_files
 from gatenorm_stream.verifying.output import Output, read_output
@@ -31,11 +31,13 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
         with _opened(output) as held:
             if output.kind is Kind.GGUF:
                 _stop_at(in_gguf(output, held), out)
+            computed = 0
             if against:
-                _stop_at(differences(output, held, against, progress), out)
+                problems, computed = compare(output, held, against, progress)
+                _stop_at(problems, out)
             size = sum(f.size for f in output.files.values())
             title = against.title if against else None
-            return Verified(output.plan, len(output.files), len(held.tensors), size, title)
+            return Verified(output.plan, len(output.files), len(held.tensors), size, title, computed)
 
 
 def _opened(output: Output) -> Checkpoint:

@@ -41,7 +41,7 @@ def logits_and_losses(path: Path, ids: list[int]) -> tuple[np.ndarray, np.ndarra
     with open_model(open_source(path), pruned=True) as model, numpy_decoder(model, threads=2) as decoder:
         stream = decoder.embed(tokens)
         for layer in range(decoder.layers):
-            stream = decoder.layer(layer, stream, np.zeros(1, bool), lambda before, attention: None)
+            stream = decoder.layer(layer, stream, np.zeros(1, bool), lambda before, attention: None, np.arange(1))
         return decoder.logits(stream)[0], decoder.losses(stream, tokens)[0]
 
 

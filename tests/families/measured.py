@@ -34,7 +34,7 @@ def behind_layers(decoder: Decoder, tokens: Tokens, replaced: Sequence[Mapping[i
             for row in map(int, np.flatnonzero(idle)):
                 attention[row] = replaced[row][number]
 
-        stream = decoder.layer(number, stream, idle, settle)
+        stream = decoder.layer(number, stream, idle, settle, np.arange(len(stream)))
     return stream
 
 

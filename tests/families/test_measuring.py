@@ -81,9 +81,8 @@ def test_added_is_what_the_stream_gets(case, checkpoint):
         stream = decoder.embed(tokens)
         for n in range(number + 1):
             before = stream
-            stream = decoder.layer(
-                n, stream, np.zeros(1, bool), partial(lambda n, _, a: added.append(decoder.added(n, a)), n)
-            )
+            look = partial(lambda n, _, a: added.append(decoder.added(n, a)), n)
+            stream = decoder.layer(n, stream, np.zeros(1, bool), look, np.arange(1))
         for hook in hooks:
             hook.remove()
     assert np.abs(added[-1]).max() > 0.01

@@ -154,7 +154,7 @@ def test_only_the_layer_that_runs_has_weights(case, checkpoint):
             seen.append(there())
 
         for number in range(decoder.layers):
-            stream = decoder.layer(number, stream, np.zeros(2, bool), settle)
+            stream = decoder.layer(number, stream, np.zeros(2, bool), settle, np.arange(2))
         assert seen == np.eye(decoder.layers, dtype=bool).tolist()
         decoder.losses(stream, TOKENS)
         assert not any(there())
@@ -208,7 +208,7 @@ def cut(ending):
         ("llama", drop("lm_head.weight"), "has no lm_head.weight"),
         ("phi", drop("lm_head.bias"), "has no lm_head.bias"),
         ("llama", cut("layers.1.mlp.down_proj.weight"), "has shape"),
-        ("llama", cut("embed_tokens.weight"), "has embeddings for 127 tokens"),
+        ("llama", cut("embed_tokens.weight"), "knows 127 tokens, but the text has token 127"),
     ],
 )
 def test_what_is_missing_is_named(case, change, message, changed):
@@ -281,3 +281,13 @@ def test_torch_computes_on_as_many_threads_as_it_is_told(checkpoint):
             assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_token_that_the_head_does_not_know(changed):
+    """The embedding knows it. The same error as in numpy."""
+
+    def cut(tensors):
+        tensors["lm_head.weight"] = tensors["lm_head.weight"][:60].clone()
+
+    with pytest.raises(CheckpointError, match=r"lm_head.weight in .* has 60 rows, but the text has token \d+"):
+        measured(changed(of("llama"), cut))

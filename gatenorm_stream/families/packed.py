@@ -1,0 +1,78 @@
+"""Weights that are packed: what quantises them, told by names and config. Their numbers are not read here.
+
+Their layers can go all the same, named by --layers or a plan: the other layers stay as they are, byte for byte.
+"""
+
+from __future__ import annotations
+
+from gatenorm_stream.checkpoint.tensors import Tensor
+from gatenorm_stream.errors import UnsupportedModelError
+from gatenorm_stream.families.place import Place
+from gatenorm_stream.families.scales import MODELOPT, quantisation
+from gatenorm_stream.families.unread import UnreadError
+
+PARTS = {
+    "qweight": "GPTQ or AWQ",
+    "weight_packed": "compressed-tensors",
+    "weight_blocks": "MXFP4",
+    "_weight_qdata": "torchao",
+    "_data": "quanto",
+    "q_weight": "EXL2",
+    "trellis": "EXL3",
+    "W_q": "HQQ",
+    "codes": "AQLM",
+    "Qidxs": "QuIP#",
+    "indices": "VPTQ",
+    "B": "Marlin",
+}
+"""What stands in the place of a weight, and what puts it there."""
+NAMES = {
+    "gptq": "GPTQ",
+    "awq": "AWQ",
+    "bitsandbytes": "bitsandbytes",
+    "compressed-tensors": "compressed-tensors",
+    "modelopt": "ModelOpt",
+    "exl2": "EXL2",
+    "exl3": "EXL3",
+    "hqq": "HQQ",
+    "torchao": "torchao",
+    "mxfp4": "MXFP4",
+    "mlx": "MLX",
+}
+UNMERGED = ("base_layer", "lora_A", "lora_B", "lora_embedding_A")
+"""Parts of a module that an adapter was put on and not merged into."""
+
+
+def packed_tensor(place: Place, module: str) -> Tensor | None:
+    """The one that stands in the place of the module's weight, or the largest of those that do."""
+    prefix = f"{place.prefix}{module}."
+    known = (f"{prefix}{part}" for part in PARTS)
+    names = [n for n in known if n in place.checkpoint.tensors]
+    names = names or [n for n in place.checkpoint.tensors if n.startswith(prefix) and n != f"{prefix}bias"]
+    tensors = [place.checkpoint.tensors[n] for n in names]
+    return max(tensors, key=lambda t: len(t.info.data), default=None)
+
+
+def method(place: Place, module: str = "", tensor: Tensor | None = None) -> str:
+    """What the weights were quantised by, as people call it; empty if nothing tells."""
+    named = quantisation(place).get("quant_method", "")
+    if named in NAMES:
+        return NAMES[named]
+    if tensor and (found := PARTS.get(tensor.name.removeprefix(f"{place.prefix}{module}."))):
+        return found
+    return named or ("ModelOpt" if MODELOPT in place.checkpoint.source.names() else "")
+
+
+def refused(place: Place, module: str, tensor: Tensor) -> UnsupportedModelError:
+    """Why the numbers of `tensor`, which is the module's weight or in its place, are not read."""
+    title, own = place.checkpoint.source.title, f"{place.prefix}{module}."
+    if tensor.name.removeprefix(own).partition(".")[0] in UNMERGED:
+        return UnsupportedModelError(
+            f"{title} holds an adapter that is not merged ({tensor.name}); merge it first (peft: "
+            "merge_and_unload, then save_pretrained)"
+        )
+    by = method(place, module, tensor)
+    return UnreadError(
+        f"{title} holds packed, quantised weights{f' of {by}' if by else ''}, which are not read here: "
+        f"{tensor.name} is stored as {tensor.dtype}"
+    )
