@@ -105,6 +105,7 @@ def plan(
     tokens: int = DEFAULT_TOKENS,
     format: str = "auto",
     engines: Iterable[str] = (),
+    also: Iterable[str] = (),
     revision: str | None = None,
     threads: int | None = None,
     connections: int | None = None,
@@ -115,6 +116,8 @@ def plan(
     Give at most one of `drop` (a number), `share` (of all layers), `layers` and `max_rise`; without them an eighth
     of the attention sublayers goes. With `scores`, which `score` found in the same model by the same `reading`, it
     is not scored again. Raises SelectionError or FormatError beside the errors of `score`.
+
+    `also` names files of the source to take along, beside those that a model is used with.
 
     The model is run, a layer at a time, if `by` is "influence", with `compensate` (a constant stands in the place
     of each attention that goes), or with `max_rise` (as many go as keep the rise of the loss at that or below, in
@@ -144,7 +147,7 @@ def plan(
     named = None if layers is None else tuple(layers)
     rise = None if max_rise is None else float(max_rise)
     choice = Choice(drop, share, named, protect_first, protect_last, rise)
-    wanted = Wanted(choice, by, reading, compensate, text, tokens, format, tuple(engines))
+    wanted = Wanted(choice, by, reading, compensate, text, tokens, format, tuple(engines), tuple(also))
     with open_model(open_source(source, revision=revision, connections=connections)) as model:
         if scores is not None and [s.layer for s in scores] != [a.layer for a in model.attention]:
             raise SelectionError(f"the scores are not those of {source}: other layers; score it")

@@ -1,13 +1,23 @@
-"""What the disk promises: bytes that are on it when a call returns, and whether copies share their blocks."""
+"""What the disk promises: bytes that are on it when a call returns, and whether copies share their blocks.
+
+File systems leave out calls (network disks, FUSE, containers). One that says so in its error is done without; any
+other error is one.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 import struct
 from functools import cache
 from pathlib import Path
 
+UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ENOTTY, errno.ENOLCK})
+"""How a call fails that a file system, or what stands before it, does not have."""
+_UNSYNCED_DIRECTORY = UNSUPPORTED | {errno.EACCES, errno.EBADF, errno.EISDIR}
+"""EACCES: a directory that may be written to and not read, so that it can't be opened for its sync."""
 FICLONERANGE = 0x4020940D
 """Of Linux (ioctl_ficlonerange(2)): source descriptor, its offset, length or 0 for all, target offset."""
 
@@ -21,26 +31,65 @@ def boot_id() -> str | None:
         return None
 
 
-def write_synced(path: Path, text: str) -> None:
+def write_synced(path: Path, text: str) -> bool:
+    """Whether it is on the disk then, as far as the file system can say."""
     with open(path, "wb") as file:
         file.write(text.encode("utf-8"))
         file.flush()
-        os.fsync(file.fileno())
+        return sync_file(file.fileno(), path)
 
 
-def sync_tree(path: Path) -> None:
-    """The names in a directory and in those below it."""
-    for folder, _, _ in os.walk(path):
-        sync_directory(Path(folder))
-
-
-def sync_directory(path: Path) -> None:
-    """The names in a directory."""
-    handle = os.open(path, os.O_RDONLY)
+def sync_file(descriptor: int, path: Path, *, data_only: bool = False) -> bool:
+    """Whether the file system has such a call; raises OSError, naming `path`, if it has and that fails."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        (os.fdatasync if data_only else os.fsync)(descriptor)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return False
+        raise OSError(error.errno, error.strerror, f"syncing {path}") from error
+    return True
+
+
+def sync_tree(path: Path) -> bool:
+    """The names in a directory and in those below it."""
+    synced = [sync_directory(Path(folder)) for folder, _, _ in os.walk(path)]
+    return all(synced)
+
+
+def sync_directory(path: Path) -> bool:
+    """The names in a directory; False where the file system can't."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno in _UNSYNCED_DIRECTORY:
+            return False
+        raise OSError(error.errno, error.strerror, f"syncing {path}") from error
+    return True
+
+
+def set_size(descriptor: int, size: int) -> None:
+    """Of an open file; longer by a hole, or a zero at the end where the file system can't make holes."""
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError as error:
+        held = os.fstat(descriptor).st_size
+        if error.errno not in UNSUPPORTED or held > size:
+            raise
+        if held < size:
+            os.pwrite(descriptor, b"\0", size - 1)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """None where the file system doesn't say: some network disks know no size."""
+    try:
+        found = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return found.free if found.free or found.total else None
 
 
 def shares_blocks(file: Path, folder: Path) -> bool:

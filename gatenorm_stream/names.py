@@ -21,10 +21,19 @@ OWN_PREFIX = ".gatenorm-"
 SUFFIX = ".gguf"
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
+_SECRET = re.compile(
+    r".*\.(pem|key|p12|pfx|pkcs12|jks|keystore|ppk|kdbx|asc|gpg|pgp|der|crt|cer|ovpn|env|rdp)|"
+    r"id_(rsa|dsa|ecdsa|ed25519)([-_.].*)?|"
+    r"(.*[-_.])?(credentials?|secrets?|passwords?|passwd|api[-_]?keys?|access[-_]?keys?|private[-_]?keys?)([-_.].*)?|"
+    r"(.*[-_.])?(hf|hub|hugging[-_]?face|auth|access|api|bearer|refresh|git|github|gh|wandb|aws)[-_]?tokens?([-_.].*)?|"
+    r"tokens?(\.(txt|json|ya?ml|cfg|ini|toml))?|stored_tokens|"
+    r"_?netrc|_?pypirc|env|(service[-_]?account|kubeconfig|htpasswd|shadow|known_hosts|authorized_keys).*"
+)
+
 
 def is_safe(name: str) -> bool:
     """Whether a file of this name, taken from a stranger's list, stays in the directory that it is written to,
-    leaves our own files there alone, and can be printed.
+    leaves our own files there alone, and can be printed. Of a/b, ./a/b and a//b, which are one, the first is safe.
     """
     path = PurePosixPath(name)
     try:
@@ -33,11 +42,21 @@ def is_safe(name: str) -> bool:
         return False
     return (
         bool(path.parts)
+        and str(path) == name
         and not path.is_absolute()
         and ".." not in path.parts
         and not any(c in "\\:" or unicodedata.category(c) == "Cc" for c in name)
-        and not _same(path.parts[0]).startswith(OWN_PREFIX)
+        and not folded(path.parts[0]).startswith(OWN_PREFIX)
     )
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a file of this name may hold a key, a token or a password, by what such files are called."""
+    return _SECRET.fullmatch(PurePosixPath(name).name.casefold()) is not None
+
+
+def is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def check_names(names: Iterable[str], title: str) -> None:
@@ -46,19 +65,19 @@ def check_names(names: Iterable[str], title: str) -> None:
     for name in names:
         if not is_safe(name):
             raise CheckpointError(f"{title} holds a file called {name!r}, which is no name for a file of an output")
-        other = taken.setdefault(_same(name), name)
+        other = taken.setdefault(folded(name), name)
         if other != name:
             raise CheckpointError(
                 f"{other} and {name} would be one file where upper and lower case are the same; rename or delete "
                 f"that of {title}"
             )
     for name in taken.values():
-        for folder in PurePosixPath(_same(name)).parents:
+        for folder in PurePosixPath(folded(name)).parents:
             if str(folder) in taken:
                 raise CheckpointError(f"{title} holds {name}, but {taken[str(folder)]} is a file; rename it")
 
 
-def _same(name: str) -> str:
+def folded(name: str) -> str:
     """Equal for names that are the same to a file system without regard to case or Unicode form, as macOS has."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 

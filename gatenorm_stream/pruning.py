@@ -18,6 +18,7 @@ from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.report.model_card import model_card
+from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 from gatenorm_stream.writing.partial import SPOOL, open_partial
@@ -86,6 +87,7 @@ def carry_out(
     restart: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    note: Note = lambda line: None,
 ) -> None:
     """Writes what was prepared for `out`, which appears whole or not at all. Raises as `write_output` does."""
     model, plan, layout = prepared.model, prepared.decision.plan, prepared.layout
@@ -101,4 +103,5 @@ def carry_out(
             force=force,
             threads=threads,
             progress=progress,
+            note=note,
         )

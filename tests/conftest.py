@@ -29,9 +29,10 @@ Run = Callable[..., Done]
 
 
 def first_quick(cases: Iterable[Any]) -> list[Any]:
-    """Parameters of which only the first is tried by `make test`."""
+    """Parameters of which only the first is tried by `make test`; a tuple stands for several."""
     first, *others = cases
-    return [first, *(pytest.param(case, marks=pytest.mark.slow) for case in others)]
+    rest = (case if isinstance(case, tuple) else (case,) for case in others)
+    return [first, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 import gatenorm_stream
-from gatenorm_stream.errors import CheckpointError
 from tests.checkpoints import (
     LAYERS,
     llama_config,
@@ -21,7 +20,7 @@ from tests.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
-from tests.conftest import Run
+from tests.conftest import Run, first_quick
 
 GONE = ("self_attn.", "input_layernorm.")
 
@@ -114,8 +113,9 @@ def test_other_files_travel_and_foreign_weights_do_not(run: Run, llama: Path, tm
     (llama / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: en\ntags: [tiny]\n---\nold text\n")
     (llama / "LICENSE").write_text("free")
     (llama / "chat_template.jinja").write_text("{{ messages }}")
-    (llama / "sub").mkdir()
-    (llama / "sub/notes.txt").write_text("kept")
+    (llama / "chat_templates").mkdir()
+    (llama / "chat_templates/tools.jinja").write_text("kept")
+    (llama / "notes.txt").write_text("mine")
     (llama / "original").mkdir()
     for foreign in ("pytorch_model.bin", "model.gguf", "original/consolidated.pth", "adapter.safetensors"):
         (llama / foreign).write_bytes(b"weights")
@@ -124,9 +124,15 @@ def test_other_files_travel_and_foreign_weights_do_not(run: Run, llama: Path, tm
     (llama / "link.txt").symlink_to("/etc/hostname")
     done = run(llama, "--out", "out")
     assert done.returncode == 0
-    assert "left out: adapter.safetensors, model.gguf, original/consolidated.pth, pytorch_model.bin" in done.stdout
+    told = " ".join(done.stdout.split())
+    assert (
+        "left out: adapter.safetensors, model.gguf, notes.txt, original/consolidated.pth (runs code when it is "
+        "loaded), pytorch_model.bin (runs code when it is loaded), link.txt (a link to a file of another kind)"
+    ) in told
     out, source = files(tmp_path / "out"), files(llama)
-    carried = {"LICENSE", "chat_template.jinja", "sub/notes.txt", "tokenizer.json", "generation_config.json"}
+    carried = {"LICENSE", "chat_template.jinja", "chat_templates/tools.jinja", "tokenizer.json"}
+    carried.add("generation_config.json")
+    assert f"travels along: {', '.join(sorted(carried))}" in told
     records = {"README.md", "gatenorm.json", "gatenorm.svg"}
     written = {*records, "config.json", "modeling_gatenorm.py", "model.safetensors.index.json"}
     assert {n for n in out if not n.endswith(".safetensors")} == carried | written
@@ -298,37 +304,55 @@ def test_any_order_of_tensors_survives(dropped: set[int], seed: int, shards: int
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "readme.md",
-        "Config.json",
-        "GateNorm.json",
-        "TOKENIZER.json",
-        "README.md/x",
-        "new\nline",
-        "a\\b",
-        "a:b",
-        "\x1b[2J",
-    ],
+    first_quick(
+        [
+            "readme.md",
+            "Config.json",
+            "GateNorm.json",
+            "TOKENIZER.json",
+            "README.md/x",
+            "new\nline",
+            "a\\b",
+            "a:b",
+            "\x1b[2J",
+            "config.json:Zone.Identifier",
+            "LICENSE:Zone.Identifier",
+            "tokenizer.json~",
+            "tokenizer (1).json",
+            "Thumbs.db",
+            "desktop.ini",
+            " ",
+            "x" * 200,
+        ]
+    ),
 )
-def test_names_that_an_output_cannot_hold(llama: Path, tmp_path: Path, name: str) -> None:
-    plan = gatenorm_stream.plan(llama, layers=[1])
+def test_stray_names_stay_and_are_told(run: Run, llama: Path, tmp_path: Path, name: str) -> None:
+    assert run(llama, "--out", "before", "--layers", "1").returncode == 0
     path = llama / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("x")
-    with pytest.raises(CheckpointError, match="would be one file|is no name|is a file") as caught:
-        gatenorm_stream.prune(plan, tmp_path / "out")
-    assert str(caught.value).isprintable()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["llama"]
+    done = run(llama, "--out", "out", "--layers", "1")
+    assert done.returncode == 0, done.stderr
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    told = "".join(done.stdout.split()).partition("leftout:")[2]
+    assert "".join((name if name.isprintable() else ascii(name)).split()) in told
+    assert files(tmp_path / "out") == files(tmp_path / "before")
+    assert run("verify", "out", "--against", llama).returncode == 0
 
 
-def test_code_travels_as_text_and_is_named(run: Run, llama: Path, tmp_path: Path) -> None:
-    (llama / "modeling_evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    (llama / "sub").mkdir()
-    (llama / "sub" / "numpy.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+def test_code_that_a_config_names_travels_as_text_and_is_named(run: Run, llama: Path, tmp_path: Path) -> None:
+    evil = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    (llama / "tokenization_evil.py").write_text(f"from .numpy import x\n{evil}")
+    (llama / "tokenizer_config.json").write_text(
+        '{"auto_map": {"AutoTokenizer": ["tokenization_evil.Slow", null]}}'
+    )
+    for name in ("numpy.py", "sitecustomize.py", "unnamed.py"):
+        (llama / name).write_text(evil)
     done = run(llama, "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "code of the source, copied as text and not run: modeling_evil.py, sub/numpy.py" in done.stdout
-    assert (tmp_path / "out" / "modeling_evil.py").read_bytes() == (llama / "modeling_evil.py").read_bytes()
+    assert "code of the source, copied as text and not run: numpy.py, tokenization_evil.py" in done.stdout
+    assert "left out: sitecustomize.py (runs by its name alone), unnamed.py" in done.stdout
+    assert (tmp_path / "out" / "tokenization_evil.py").read_bytes() == (llama / "tokenization_evil.py").read_bytes()
     assert run("verify", "out", "--against", llama).returncode == 0
     assert not (tmp_path / "ran").exists()
 

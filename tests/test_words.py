@@ -133,7 +133,7 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an adapter": (adapter_alone, "is an adapter, not a model"),
     "an adapter's weights": (without_config_of_the_adapter, "is an adapter, not a model"),
     "LoRA of diffusers": (renamed("pytorch_lora_weights.safetensors"), "is an adapter, not a model"),
-    "an adapter in the model's own files": (unmerged, "holds an adapter that is not merged"),
+    "an adapter in the model's own files": (unmerged, "which is not merged; call merge_and_unload()"),
     "shards without an index": (
         renamed("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
         f"has all shards (model-00001-of-00002.safetensors ...) but no {INDEX}",

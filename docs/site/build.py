@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
-GUIDE = ("measure", "choosing", "gguf", "engines", "deploy", "hub")
+GUIDE = ("measure", "choosing", "sources", "gguf", "engines", "deploy", "hub")
 REFERENCE = ("cli", "api", "scoring", "compatibility")
 BEHIND = ("evidence", "evidence-decoders", "performance", "reliability", "architecture")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gatenorm_stream.checkpoint.foreign_bytes import LFS, MOST_POINTER_BYTES, in_words
 from gatenorm_stream.checkpoint.gguf_header import MAGIC
+from gatenorm_stream.checkpoint.index import index_remarks
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.missing_weights import no_model
 from gatenorm_stream.checkpoint.safetensors_header import PREFIX_BYTES, header_range, parse_header
@@ -52,7 +53,9 @@ def open_checkpoint(source: Source) -> Checkpoint:
                 tensors_in[file].append(tensor)
         with ThreadPoolExecutor(source.connections) as pool:
             shards = tuple(pool.map(lambda item: _shard(source, *item), tensors_in.items()))
-        return Checkpoint(source, config, shards, tensors_in_shards(shards, weight_map), index_metadata)
+        tensors = tensors_in_shards(shards)
+        remarks = index_remarks(weight_map, tensors, config) if weight_map is not None else ()
+        return Checkpoint(source, config, shards, tensors, index_metadata, remarks)
     except BaseException:
         source.cancel()
         source.close()
@@ -88,8 +91,9 @@ def _shard(source: Source, name: str, tensors: list[str]) -> Shard:
 def _index(source: Source, names: tuple[str, ...]) -> tuple[dict[str, str], dict[str, Any]]:
     index = json_object(source, INDEX)
     where = source.open(INDEX).where
-    weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
-    if not isinstance(weight_map, dict) or not weight_map or not isinstance(metadata, dict):
+    weight_map, metadata = index.get("weight_map"), index.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{where} has no weight_map from tensors to files; download it again")
     for file in weight_map.values():
         if not isinstance(file, str) or not PLAIN_NAME.fullmatch(file):

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.names import CONFIG, INDEX
+from gatenorm_stream.names import CONFIG
 from gatenorm_stream.sources.ranges import ByteRange, aligned
 from gatenorm_stream.sources.source import File, Kind, Source
 
@@ -78,6 +78,8 @@ class Checkpoint:
     shards: tuple[Shard, ...]
     tensors: Mapping[str, Tensor]
     index_metadata: Mapping[str, Any] | None
+    remarks: tuple[str, ...] = ()
+    """What is odd in it and does no harm, a line each."""
 
     @property
     def kind(self) -> Kind:
@@ -114,8 +116,8 @@ class Checkpoint:
         self.source.close()
 
 
-def tensors_in_shards(shards: tuple[Shard, ...], weight_map: Mapping[str, str] | None = None) -> dict[str, Tensor]:
-    """By their names. Raises CheckpointError if one stands twice, or `weight_map` says otherwise."""
+def tensors_in_shards(shards: tuple[Shard, ...]) -> dict[str, Tensor]:
+    """By their names. Raises CheckpointError if one stands twice."""
     tensors: dict[str, Tensor] = {}
     for shard in shards:
         for info in shard.header.tensors:
@@ -124,18 +126,7 @@ def tensors_in_shards(shards: tuple[Shard, ...], weight_map: Mapping[str, str] |
                     f"{info.name} stands in both {tensors[info.name].shard.name} and {shard.name}; "
                     "the checkpoint is damaged, download it again"
                 )
-            if weight_map is not None and weight_map.get(info.name) != shard.name:
-                raise CheckpointError(
-                    f"{shard.name} holds {info.name}, which {INDEX} puts in "
-                    f"{weight_map.get(info.name, 'no file')}; the checkpoint is damaged, download it again"
-                )
             tensors[info.name] = Tensor(info, shard)
-    for name in weight_map or ():
-        if name not in tensors:
-            raise CheckpointError(
-                f"{INDEX} puts {name} in {(weight_map or {})[name]}, which does not hold it; "
-                "the checkpoint is damaged, download it again"
-            )
     return tensors
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from gatenorm_stream.cli.fold import folded
-from gatenorm_stream.cli.streams import flush_output, give_up_output
+from gatenorm_stream.cli.streams import flush_output, give_up_output, hush_libraries
 from gatenorm_stream.errors import GateNormError, VerificationError
 
 SHOWN_PROBLEMS = 20
@@ -33,6 +33,8 @@ def reported(command: F) -> F:
     @functools.wraps(command)
     def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
         signal.signal(signal.SIGTERM, terminate)
+        if not debug:
+            hush_libraries()
         try:
             command(*args, **kwargs)
             flush_output()

@@ -15,7 +15,7 @@ from gatenorm_stream.cli import compare, explain, families, measure, prune, push
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.help import Command, command_help
 from gatenorm_stream.cli.streams import flush_output, give_up_output, open_closed_streams
-from gatenorm_stream.cli.usage import check_command, options_of, usage_line
+from gatenorm_stream.cli.usage import check_command, options_of, usage_line, with_home
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -102,7 +102,7 @@ def main() -> None:
         os.environ.setdefault(name, "1")  # scoring runs threads of its own
     open_closed_streams()
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(with_home(sys.argv[1:]), standalone_mode=False) or 0
         with suppress(OSError) if code else nullcontext():
             flush_output()
     except typer.Abort:

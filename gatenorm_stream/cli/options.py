@@ -22,7 +22,8 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Directory of a safetensors checkpoint, a GGUF file, or org/name[@revision][:file.gguf] on the Hub.",
+        help="Directory of a safetensors checkpoint, a GGUF file, or org/name[@revision][:file.gguf or :Q4_K_M] "
+        "on the Hub.",
     ),
 ]
 RevisionOption = Annotated[

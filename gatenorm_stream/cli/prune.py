@@ -116,6 +116,14 @@ Engines = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file of MODEL to take along beside those that a model is used with. May be repeated.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, write nothing.", rich_help_panel=OUTPUT)]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier output at --out.", rich_help_panel=OUTPUT)]
 Restart = Annotated[
@@ -150,6 +158,7 @@ def prune(
     reading: ReadingIfGiven = None,
     format: Format = None,
     engine: Engines = None,
+    also: Also = None,
     dry_run: DryRun = False,
     force: Force = False,
     restart: Restart = False,
@@ -167,7 +176,7 @@ def prune(
     if push_to and dry_run:
         raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
-    wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine)
+    wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine, also)
     from gatenorm_stream.pruning import carry_out, prepare
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
@@ -182,7 +191,8 @@ def prune(
             with meter.pause():
                 _show_plan(prepared, json_, quiet)
             if out and not dry_run:
-                carry_out(prepared, out, force=force, restart=restart, threads=threads, progress=meter.report)
+                write = partial(carry_out, prepared, out, force=force, restart=restart, threads=threads)
+                write(progress=meter.report, note=meter.note)
     if not (quiet or json_):
         measured = prepared.decision.plan.own_measurement is not None
         _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)
@@ -200,6 +210,7 @@ def _wanted(
     tokens: int | None,
     format: str | None,
     engine: list[Engine] | None,
+    also: list[str] | None,
 ) -> Wanted:
     """Raises UsageProblem for an option that another one makes pointless."""
     from gatenorm_stream.planning.decide import DEFAULT_TOKENS, Wanted
@@ -213,6 +224,7 @@ def _wanted(
             reading=reading,
             format=format,
             engine=engine,
+            also=also,
             protect_first=choice.protect_first,
         )
     check_reading_of(by, reading)
@@ -225,6 +237,7 @@ def _wanted(
         tokens or DEFAULT_TOKENS,
         format or "auto",
         tuple(engine or ()),
+        tuple(also or ()),
     )
     if (text or tokens) and not wanted.may_run:
         raise UsageProblem("--text and --tokens are for --by influence, --compensate or --max-rise; give one too")
@@ -261,7 +274,7 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
         typer.echo()
     for line in plan_lines(prepared.decision):
         typer.echo(folded(line))
-    for line in file_lines(layout):
+    for line in (*model.checkpoint.remarks, *file_lines(layout)):
         typer.echo(folded(line))
     typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 

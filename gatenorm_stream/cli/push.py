@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
+from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import DebugOption, QuietOption
 from gatenorm_stream.cli.usage import UsageProblem
 
@@ -61,15 +62,20 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from gatenorm_stream.errors import HubError
-    from gatenorm_stream.names import RECORD
+    from gatenorm_stream.names import RECORD, is_hidden, looks_secret
     from gatenorm_stream.writing.record import read_record
     from gatenorm_stream.writing.upload import push as push_files
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    names = [*read_record(out)[1], RECORD]
+    if kept := sorted(name for name in names if is_hidden(name) or looks_secret(name)):
+        raise HubError(f"{out} holds {kept[0]}, which never goes up; make the output anew without it")
+    if not quiet:
+        typer.echo(folded(f"going up to {target.repository} (private): {', '.join(sorted(names))}"))
     try:
-        page = push_files(out, [*read_record(out)[1], RECORD], target)
+        page = push_files(out, names, target)
     except HubError as error:
         again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
         raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 
 
 def open_closed_streams() -> None:
@@ -29,3 +31,13 @@ def flush_output() -> None:
     except OSError:
         give_up_output()
         raise
+
+
+def hush_libraries() -> None:
+    """What libraries remark in passing, on a stranger's files or a user's settings, is neither asked for nor ours.
+
+    What they find wrong comes as an error. PYTHONWARNINGS still shows Python's own warnings.
+    """
+    logging.disable(logging.WARNING)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,17 @@ REWORDED = (
     (r"Invalid value for '(.*)': Input should be less than or equal to (.*)", r"\1 takes at most \2"),
 )
 """What typer says, and what is said here."""
+
+
+_GLUED = re.compile(r"(--[\w-]+=|-[a-zA-Z])(~.*)", re.DOTALL)
+
+
+def with_home(arguments: Iterable[str]) -> list[str]:
+    """The home folder for a ~ that begins a path: shells leave it alone behind = and in quotes, and who starts the
+    command without a shell gets none. A folder of that name is ./~.
+    """
+    glued = ((_GLUED.fullmatch(argument), argument) for argument in arguments)
+    return [m[1] + os.path.expanduser(m[2]) if m else os.path.expanduser(argument) for m, argument in glued]
 
 
 class UsageProblem(typer.BadParameter):

@@ -39,8 +39,6 @@ NAMES = {
     "mxfp4": "MXFP4",
     "mlx": "MLX",
 }
-UNMERGED = ("base_layer", "lora_A", "lora_B", "lora_embedding_A")
-"""Parts of a module that an adapter was put on and not merged into."""
 
 
 def packed_tensor(place: Place, module: str) -> Tensor | None:
@@ -65,12 +63,7 @@ def method(place: Place, module: str = "", tensor: Tensor | None = None) -> str:
 
 def refused(place: Place, module: str, tensor: Tensor) -> UnsupportedModelError:
     """Why the numbers of `tensor`, which is the module's weight or in its place, are not read."""
-    title, own = place.checkpoint.source.title, f"{place.prefix}{module}."
-    if tensor.name.removeprefix(own).partition(".")[0] in UNMERGED:
-        return UnsupportedModelError(
-            f"{title} holds an adapter that is not merged ({tensor.name}); merge it first (peft: "
-            "merge_and_unload, then save_pretrained)"
-        )
+    title = place.checkpoint.source.title
     by = method(place, module, tensor)
     return UnreadError(
         f"{title} holds packed, quantised weights{f' of {by}' if by else ''}, which are not read here: "

@@ -49,8 +49,9 @@ def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits
         beyond_vllm = (o for o in language_model_obstacles(model) if served)
         found += (replace(o, engines=frozenset({Engine.VLLM})) for o in beyond_vllm)
     served = served and not any(Engine.VLLM in o.engines for o in found)
-    cautions = (*quantised.cautions, *tokenizer_cautions(model), *class_cautions(model))
-    return Limits(tuple(found), (*((BY_PLUGIN,) if served else ()), *cautions))
+    mine = (BY_PLUGIN,) if served else ()
+    cautions = (*mine, *quantised.cautions, *tokenizer_cautions(model), *class_cautions(model))
+    return Limits(tuple(found), cautions)
 
 
 def _of_wrapper(wrapper: Wrapper | None, config: Mapping[str, Any]) -> Iterator[Obstacle]:

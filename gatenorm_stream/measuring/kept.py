@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
+from gatenorm_stream.disk import free_bytes
 from gatenorm_stream.errors import OutputError
 
 
@@ -23,8 +23,8 @@ def kept(checkpoint: Checkpoint) -> Iterator[None]:
         return
     with TemporaryDirectory(prefix="gatenorm-") as folder:
         where, title = Path(folder).parent, checkpoint.source.title
-        free, needed = shutil.disk_usage(folder).free, checkpoint.unfetched_bytes
-        if free < needed:
+        free, needed = free_bytes(where), checkpoint.unfetched_bytes
+        if free is not None and free < needed:
             raise OutputError(
                 f"{where} has {free / 1e9:.2f} GB free, the weights of {title} take {needed / 1e9:.2f} GB there "
                 "while it is run; free some space, or set TMPDIR to another place"

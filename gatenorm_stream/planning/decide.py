@@ -48,7 +48,7 @@ class Wanted:
 
     The model is run if influence chooses, constants are wanted, or `choice` names the largest rise of the loss: on
     `tokens` of `text`, and as many others to judge on. None for `compensate` is the default, for `text` the
-    built-in one.
+    built-in one. `also` are files of the source to take along.
     """
 
     choice: Choice = field(default_factory=Choice)
@@ -59,6 +59,7 @@ class Wanted:
     tokens: int = DEFAULT_TOKENS
     format: str = "auto"
     engines: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def may_run(self) -> bool:
@@ -99,6 +100,7 @@ def decide_by_scores(
         constants=constants or {},
         measured=measured,
         scored=scored,
+        also=wanted.also,
     )
     return Decision(plan, form)
 

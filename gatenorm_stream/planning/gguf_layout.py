@@ -9,6 +9,7 @@ from gatenorm_stream.checkpoint.gguf import SPLIT_PREFIX
 from gatenorm_stream.checkpoint.gguf_header import alignment, build_header, padding
 from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES, is_known
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor, TensorInfo, place
+from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import formats_for
 from gatenorm_stream.formats.edit import Edit
@@ -22,8 +23,13 @@ MODEL = "model.gguf"
 
 
 def lay_out_gguf(plan: Plan, model: Model) -> Layout:
-    """Lays out what `plan` makes of `model`, whose checkpoint is a GgufCheckpoint."""
+    """Lays out what `plan` makes of `model`, whose checkpoint is a GgufCheckpoint.
+
+    Raises FormatError if a file is to travel along: there is one file, which holds all.
+    """
     checkpoint = model.checkpoint
+    if plan.also:
+        raise FormatError(f"--also {plan.also[0]}: one GGUF file comes out, and nothing beside it; leave that out")
     edit = formats_for(checkpoint)[plan.format].edit(model, plan.dropped, plan.constants)
     metadata = {key: value for key, value in edit.config.items() if not key.startswith(SPLIT_PREFIX)}
     align = alignment(metadata)
@@ -37,7 +43,7 @@ def lay_out_gguf(plan: Plan, model: Model) -> Layout:
     )
     shard = ShardLayout(MODEL, build_header(metadata, tensors), pieces, tensors)
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    return Layout((shard,), {}, {}, tuple(_left_out(checkpoint)), removed, Kind.GGUF)
+    return Layout((shard,), {}, {}, dict.fromkeys(_left_out(checkpoint), ""), removed, Kind.GGUF)
 
 
 def _left_out(checkpoint: Checkpoint) -> Iterator[str]:

@@ -81,16 +81,18 @@ class Layout:
     """All files of an output but its model card, the picture in it, and gatenorm.json.
 
     `texts` are written anew, `copied` are taken over from the source, `left_out` are files of the source that do
-    not travel; `removed` are the tensors that go. Of GGUF the one shard is the output, and
+    not travel, each with why where that is not plain; `missing` says what the output lacks since the source does.
+    `removed` are the tensors that go. Of GGUF the one shard is the output, and
     gatenorm.json stands beside it under its name.
     """
 
     shards: tuple[ShardLayout, ...]
     texts: Mapping[str, str]
     copied: Mapping[str, Copied]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
     removed: tuple[Tensor, ...]
     kind: Kind = Kind.SAFETENSORS
+    missing: tuple[str, ...] = ()
 
     @property
     def code(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Constants
 from gatenorm_stream.formats.engines import ENGINES
+from gatenorm_stream.names import is_safe
 from gatenorm_stream.planning.constants import FLOAT_BYTES, constants_as_text, read_constants
 from gatenorm_stream.planning.measured import Measured, read_measured
 from gatenorm_stream.scoring.readings import READINGS
@@ -39,9 +40,9 @@ class Plan:
 
     `constants` stand in the place of that attention: one vector for each layer of `dropped`, or none at all.
     `reading` is that of Gate-Norm by which the layers were chosen; without one, `scores` hold their influence.
-    `choice` is what was asked for, which explains `dropped` and decides nothing any more. If they could not be
-    `scored`, `scores` are zeros. `scores_of` names the model that they are of where it is not the source, whose
-    weights are packed.
+    `choice` is what was asked for, which explains `dropped` and decides nothing any more. `also` are files of the
+    source that travel beyond those that always do. If they could not be `scored`, `scores` are zeros. `scores_of`
+    names the model that they are of where it is not the source, whose weights are packed.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Plan:
     choice: Choice | None = None
     constants: Constants = field(default_factory=dict, hash=False)
     measured: Measured | None = None
+    also: tuple[str, ...] = ()
     scored: bool = True
     scores_of: str | None = None
 
@@ -86,6 +88,7 @@ class Plan:
             "format": self.format,
             "engines": list(self.engines),
             **({"choice": _asked(self.choice)} if self.choice else {}),
+            **({"also": list(self.also)} if self.also else {}),
             **({"measured": self.measured.to_json()} if self.measured else {}),
             **({"constants": constants_as_text(self.constants)} if self.constants else {}),
         }
@@ -145,6 +148,9 @@ def plan_from_json(data: Any, where: str) -> Plan:
             "choice",
             "what was asked for: drop, share, layers, max_rise, protect_first, protect_last, as far as given",
         )
+    also = data.get("also", [])
+    if not isinstance(also, list) or not all(isinstance(name, str) and is_safe(name) for name in also):
+        bad("also", "a list of names of files")
     constants = read_constants(data["constants"], tuple(dropped)) if "constants" in data else {}
     if constants is None:
         bad("constants", "a vector of finite float32 in base64 for each dropped layer, all of one length")
@@ -169,6 +175,7 @@ def plan_from_json(data: Any, where: str) -> Plan:
         measured=measured,
         scored=not named,
         scores_of=text("scores_of") if "scores_of" in data else None,
+        also=tuple(also),
     )
 
 

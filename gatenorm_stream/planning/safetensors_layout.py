@@ -1,4 +1,5 @@
-"""A plan for a safetensors checkpoint becomes a layout. Pure: nothing is read but headers, nothing written."""
+"""A plan for a safetensors checkpoint becomes a layout. Pure: nothing is read but headers and
+configs, nothing written."""
 
 from __future__ import annotations
 
@@ -6,10 +7,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
-from gatenorm_stream.checkpoint.missing_weights import FOREIGN_WEIGHTS
 from gatenorm_stream.checkpoint.safetensors_header import BLOCK, DTYPE_BITS, build_header
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor, TensorInfo, place
 from gatenorm_stream.errors import FormatError
@@ -18,11 +17,11 @@ from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Added, Edit
 from gatenorm_stream.names import CARD, CONFIG, INDEX, PICTURE, RECORD, SINGLE, check_names
 from gatenorm_stream.planning.layout import Copied, Layout, Piece, ShardLayout, Zeros
-from gatenorm_stream.planning.module_folders import module_folders
+from gatenorm_stream.planning.needs import read_needs
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.planning.travelling import missing, travelling
 from gatenorm_stream.sources.ranges import ByteRange, coalesce
-
-FOREIGN_FOLDERS = ("onnx", "original", "openvino", "coreml")
+from gatenorm_stream.sources.source import Source
 
 
 def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
@@ -43,10 +42,18 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
     texts = {CONFIG: json.dumps(edit.config, indent=2, ensure_ascii=False) + "\n", **edit.files}
     if len(shards) > 1:
         texts[INDEX] = _index(checkpoint, shards)
-    copied, left_out = _other_files(checkpoint, set(texts))
-    check_names([CARD, PICTURE, RECORD, *texts, *(s.name for s in shards), *copied], checkpoint.source.title)
+    written = {CARD, PICTURE, RECORD, *texts, *(s.name for s in shards)}
+    source, needs = checkpoint.source, read_needs(checkpoint)
+    weights = {shard.name for shard in checkpoint.shards} | {INDEX}
+    others = travelling(source.names(), needs, plan.also, weights | written)
+    check_names([*written, *others.names], source.title)
+    copied = {name: _whole(source, name) for name in others.names}
+    left_out = {**others.left_out, **source.apart()}
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    return Layout(shards, texts, copied, left_out, removed)
+    lacking = missing(source.names(), needs, checkpoint.config)
+    if lacking and source.directory and source.revision:
+        lacking += (f"the Hub cache may hold half of it; `hf download {source.title}` fetches the rest",)
+    return Layout(shards, texts, copied, left_out, removed, missing=lacking)
 
 
 def _kept(shard: Shard, edit: Edit) -> Iterator[TensorInfo]:
@@ -120,19 +127,6 @@ def _index(checkpoint: Checkpoint, shards: tuple[ShardLayout, ...]) -> str:
     return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _other_files(checkpoint: Checkpoint, written: set[str]) -> tuple[dict[str, Copied], tuple[str, ...]]:
-    """Tokenizer, generation config, chat template, licence and the like travel; foreign weights do not."""
-    copied, left_out = {}, []
-    weights = {shard.name for shard in checkpoint.shards} | {INDEX}
-    modules = module_folders(checkpoint.source)
-    for name in checkpoint.source.names():
-        if name in weights or name in written or name in (CARD, PICTURE, RECORD):
-            continue
-        path = PurePosixPath(name)
-        foreign = path.name.lower().endswith((*FOREIGN_WEIGHTS, ".safetensors", ".index.json"))
-        if (foreign or path.parts[0] in FOREIGN_FOLDERS) and not name.startswith(modules):
-            left_out.append(name)
-        else:
-            file = checkpoint.source.open(name)
-            copied[name] = Copied(file, ByteRange(0, file.size))
-    return copied, tuple(left_out)
+def _whole(source: Source, name: str) -> Copied:
+    file = source.open(name)
+    return Copied(file, ByteRange(0, file.size))

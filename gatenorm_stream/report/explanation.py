@@ -149,3 +149,5 @@ def _options(plan: Plan, choice: Choice) -> Iterator[str]:
     yield from ("--format", plan.format)
     for engine in plan.engines:
         yield from ("--engine", engine)
+    for name in plan.also:
+        yield from ("--also", name)

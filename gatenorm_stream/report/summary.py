@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, describe
 from gatenorm_stream.planning.decide import Decision
-from gatenorm_stream.planning.layout import Layout
+from gatenorm_stream.planning.layout import Copied, Layout
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list, si
@@ -19,6 +19,7 @@ MUCH = 0.5
 """Nats a token."""
 FAR = 1 / 4
 """Share of the sublayers beyond which the summary cautions; docs/evidence.md has a third and a half."""
+SHOWN_FILES = 40
 UNTRIED = {"sglang": "sglang (tried on a CPU only)"}
 
 
@@ -97,11 +98,33 @@ def _with_attention(model: Model) -> str:
 
 
 def file_lines(layout: Layout) -> Iterator[str]:
-    """Files of the source that stay behind, and code that travels."""
+    """Files of the source that travel and that stay behind, and code that travels."""
+    if layout.copied:
+        yield f"travels along: {_listed((name, _linked(piece)) for name, piece in layout.copied.items())}"
     if layout.left_out:
-        yield f"left out: {', '.join(layout.left_out)}"
+        yield f"left out: {_listed(layout.left_out.items())}"
+    for line in layout.missing:
+        yield f"caution: the source has {line}" if line.startswith(("no ", "nothing ")) else f"caution: {line}"
     if layout.code:
         yield f"code of the source, copied as text and not run: {', '.join(layout.code)}"
+
+
+def _listed(names: Iterable[tuple[str, str]]) -> str:
+    shown = [f"{_printable(name)} ({_printable(why)})" if why else _printable(name) for name, why in names]
+    more = f" and {len(shown) - SHOWN_FILES} more" if len(shown) > SHOWN_FILES else ""
+    return ", ".join(shown[:SHOWN_FILES]) + more
+
+
+def _linked(piece: Copied) -> str:
+    """Where a link leads that somebody made; of the Hub cache, all are."""
+    path = piece.file.path
+    if path is None or not path.is_symlink() or (target := path.resolve()).parent.name == "blobs":
+        return ""
+    return f"a link to {target}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
 
 
 def _row(what: str, before: int, after: int, unit: str = "") -> tuple[str, str, str, str]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gatenorm_stream.disk import UNSUPPORTED
 from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.names import is_safe
+from gatenorm_stream.sources.links import homes, why_not_followed
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Kind
 
@@ -67,14 +70,14 @@ class LocalFile:
         filled = 0
         while filled < len(where):
             with self._reading():
-                count = os.preadv(self._fd, [buffer[filled:]], where.start + filled)
+                count = _read_into(self._fd, buffer[filled : len(where)], where.start + filled)
             if not count:
                 raise self._cut_short(where)
             filled += count
 
     def expect(self, where: ByteRange) -> None:
         """Has the system begin to read these bytes, where it can."""
-        if hasattr(os, "posix_fadvise"):
+        with suppress(AttributeError, OSError):
             os.posix_fadvise(self._fd, where.start, len(where), os.POSIX_FADV_WILLNEED)
 
     @contextmanager
@@ -82,9 +85,15 @@ class LocalFile:
         try:
             yield
         except OSError as error:
-            raise CheckpointError(f"{self.path} can't be read: {error.strerror}; restore it") from error
+            lacking = error.errno in UNSUPPORTED
+            step = "its file system lacks pread; copy it to another disk" if lacking else "restore it"
+            raise CheckpointError(f"{self.path} can't be read: {error.strerror}; {step}") from error
 
     def _cut_short(self, where: ByteRange) -> CheckpointError:
+        if os.fstat(self._fd).st_size >= where.stop:
+            return CheckpointError(
+                f"{self.path} can't be read: its file system gives no bytes up to {where.stop}; copy it elsewhere"
+            )
         return CheckpointError(f"{self.path} ends before byte {where.stop}: it was cut short; restore it")
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int]]:
@@ -97,6 +106,16 @@ class LocalFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _read_into(descriptor: int, buffer: memoryview, position: int) -> int:
+    """Where preadv fails or gives nothing, by pread: it says what is wrong, if anything is."""
+    with suppress(OSError):
+        if count := os.preadv(descriptor, [buffer], position):
+            return count
+    part = os.pread(descriptor, len(buffer), position)
+    buffer[: len(part)] = part
+    return len(part)
 
 
 def _open_regular(path: Path) -> int:
@@ -136,23 +155,39 @@ class LocalSource:
         self.gguf = gguf
         self.kind = Kind.GGUF if gguf else Kind.SAFETENSORS
         self._open: dict[str, LocalFile] = {}
-        home = root.resolve()
-        self._homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+        self._homes = homes(root)
 
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all regular files below the root, sorted; hidden ones left out.
 
-        A symbolic link counts if it leads to a file within the root, or within the blob folder of the Hub cache
-        whose snapshot the root is; any other link is left out, since following it would leave the checkpoint.
+        A symbolic link counts if `why_not_followed` has nothing against it.
         """
-        found: list[str] = []
+        return tuple(sorted(name for name, why in self._entries() if not why))
+
+    def apart(self) -> dict[str, str]:
+        return {name: why for name, why in self._entries() if why}
+
+    def _entries(self) -> Iterator[tuple[str, str]]:
+        """What is there and not hidden: each name, and why it is no file of the source, if it is none."""
         for folder, subfolders, files in os.walk(self.directory):
-            subfolders[:] = [s for s in subfolders if not s.startswith(".")]
+            for name in list(subfolders):
+                linked = Path(folder, name).is_symlink()
+                if linked or name.startswith("."):
+                    subfolders.remove(name)
+                if linked and not name.startswith("."):
+                    yield Path(folder, name).relative_to(self.directory).as_posix(), "a link to a folder"
             for name in files:
-                path = Path(folder, name)
-                if not name.startswith(".") and path.is_file() and self._within(path):
-                    found.append(path.relative_to(self.directory).as_posix())
-        return tuple(sorted(found))
+                if not name.startswith("."):
+                    path = Path(folder, name)
+                    relative = path.relative_to(self.directory).as_posix()
+                    yield relative, self._why_not(path, relative)
+
+    def _why_not(self, path: Path, name: str) -> str:
+        if not is_safe(name):
+            return "no name for a file of an output"
+        if not path.is_file():
+            return "a link to nothing" if path.is_symlink() and not path.exists() else "not a regular file"
+        return why_not_followed(path, self._homes)
 
     def open(self, name: str) -> LocalFile:
         """Raises CheckpointError if `name` is not a readable regular file of this directory."""
@@ -160,8 +195,8 @@ class LocalSource:
             path = self.directory / name
             if not path.exists():
                 raise CheckpointError(f"{path} is not there; download the missing file")
-            if not self._within(path):
-                raise CheckpointError(f"{path} leads out of {self.directory}: refused")
+            if path.is_file() and (why := why_not_followed(path, self._homes)):
+                raise CheckpointError(f"{path} leads out of {self.directory}, and is {why}: refused")
             self._open[name] = LocalFile(path)
         return self._open[name]
 
@@ -175,7 +210,3 @@ class LocalSource:
         for file in self._open.values():
             file.close()
         self._open.clear()
-
-    def _within(self, path: Path) -> bool:
-        real = path.resolve()
-        return any(real.is_relative_to(home) for home in self._homes)

@@ -11,6 +11,7 @@ from gatenorm_stream.sources.gguf_file import names_gguf, open_gguf_file
 from gatenorm_stream.sources.hub.address import hub_address
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.hub.source import DEFAULT_CONNECTIONS, open_repository
+from gatenorm_stream.sources.links import snapshot_in
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.spelling import similar_path
@@ -33,7 +34,7 @@ def open_source(
     try:
         if address is None:
             path = Path(model)
-            return open_gguf_file(path) if names_gguf(path) else LocalSource(path)
+            return open_gguf_file(path) if names_gguf(path) else _directory(path, revision)
         if meant:
             note(f"{model} is not here, but {meant} is; asking the Hub for {model}")
         gguf = split_names(address.file) if address.file else ()
@@ -42,3 +43,8 @@ def open_source(
         if meant is None:
             raise
         raise type(error)(f"{error}; did you mean the local {meant}?") from error
+
+
+def _directory(path: Path, revision: str | None) -> Source:
+    folder = snapshot_in(path, revision)
+    return LocalSource(folder, title=None if folder == path else str(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -93,6 +93,10 @@ class Source(Protocol):
 
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all files, sorted."""
+
+    def apart(self) -> Mapping[str, str]:
+        """What is there but is no file of the source, by name: links that are not followed, names that are none,
+        each with why. Hidden ones are not told."""
 
     def open(self, name: str) -> File:
         """Raises CheckpointError if there is no such readable file."""

@@ -11,13 +11,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
-from gatenorm_stream.disk import boot_id
+from gatenorm_stream.disk import UNSUPPORTED, boot_id, sync_file
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.planning.layout import Copied, Interleaved
 from gatenorm_stream.sources.ranges import ByteRange
@@ -87,7 +88,8 @@ def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead,
     with open(_opened(path), "r+b", buffering=0) as target, Follower() as follower:
         for part in ByteRange(0, start).chunks(CHUNK):
             digest.update(_reread(target, part))
-        target.truncate(start)
+        if target.seek(0, os.SEEK_END) > start:
+            _cut(target, start, sum(map(len, filling.pieces)))
         target.seek(start)
         advance(start, name)
         for chunk in chunks(filling.pieces, start):
@@ -109,14 +111,14 @@ def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead,
             if isinstance(chunk, Remote):
                 boot = boot_id()
                 if boot is None or due:
-                    os.fdatasync(target.fileno())
+                    sync_file(target.fileno(), path, data_only=True)
                     synced, boot = size, None
                 journal.add_part(name, size, boot)
             elif due:
-                follower.then(partial(os.fdatasync, target.fileno()))
+                follower.then(partial(_sync_data, target.fileno(), path))
                 synced = size
         follower.wait()
-        os.fsync(target.fileno())
+        sync_file(target.fileno(), path)
     digest.check(path)
     for piece in filling.pieces:
         if isinstance(piece, Copied):
@@ -170,24 +172,40 @@ def _reread(target: FileIO, part: ByteRange) -> bytes:
 
 def _write_all(target: FileIO, data: memoryview) -> None:
     while data:
-        data = data[target.write(data) :]
+        written = target.write(data)
+        if not written:
+            raise OSError(errno.EIO, "nothing of it is taken", target.name)
+        data = data[written:]
 
 
 def _copy(chunk: Local, target: FileIO) -> None:
-    """Lets the kernel copy where it can (a reflinking file system then copies nothing)."""
+    """Lets the kernel copy where it can (a reflinking file system then copies nothing).
+
+    Where it can't, or copies nothing, whatever it says (CIFS gives EIO), the bytes are read and written: what is
+    wrong with the source or the target shows there, each under its own name.
+    """
     position = chunk.range.start
     while position < chunk.range.stop:
-        try:
+        copied = 0
+        with suppress(AttributeError, OSError):
             copied = os.copy_file_range(
                 chunk.descriptor, target.fileno(), chunk.range.stop - position, offset_src=position
             )
-        except (AttributeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_KERNEL_COPY:
-                raise
-            copied = target.write(chunk.file.read(ByteRange(position, chunk.range.stop)))
         if not copied:
-            raise CheckpointError(f"{chunk.file.where} was cut short while it was read; restore it")
+            data = chunk.file.read(ByteRange(position, chunk.range.stop))
+            _write_all(target, data)
+            copied = len(data)
         position += copied
 
 
-_NO_KERNEL_COPY = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+def _cut(target: FileIO, size: int, most: int) -> None:
+    """What stands behind `size` will be written over, so that a file system that can't cut need not."""
+    try:
+        target.truncate(size)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED or os.fstat(target.fileno()).st_size > most:
+            raise
+
+
+def _sync_data(descriptor: int, path: Path) -> None:
+    sync_file(descriptor, path, data_only=True)

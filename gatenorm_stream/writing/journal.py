@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from gatenorm_stream.checkpoint.json_text import parse_json
-from gatenorm_stream.disk import boot_id, sync_directory, write_synced
+from gatenorm_stream.disk import boot_id, sync_directory, sync_file, write_synced
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.names import OWN_PREFIX, RECORD
 from gatenorm_stream.writing.partial import SPOOL, clear, left_by_us
@@ -80,7 +79,7 @@ class Journal:
             journal.write(text)
             journal.flush()
             if sync:
-                os.fsync(journal.fileno())
+                sync_file(journal.fileno(), self._path)
 
     def _believe(self, partial: Path, line: Any, names: Collection[str]) -> None:
         """Takes over what a line says as far as the file bears it out."""

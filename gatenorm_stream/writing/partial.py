@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.names import OWN_PREFIX, RECORD
+from gatenorm_stream.writing.lock import locked
 
 SPOOL = f"{OWN_PREFIX}spool"
 """The folder in it that keeps what was fetched before it was known which bytes stay."""
@@ -31,10 +31,10 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Path]:
             raise OutputError(f"{partial} is not a directory; delete it, or choose another --out") from error
         raise OutputError(f"{partial} can't be written: {error.strerror}; choose another --out") from error
     try:
-        _lock(handle, partial)
-        if restart:
-            _empty(partial)
-        yield partial
+        with locked(handle, partial):
+            if restart:
+                _empty(partial)
+            yield partial
     finally:
         os.close(handle)
 
@@ -59,17 +59,6 @@ def _opened(partial: Path) -> int:
         os.close(handle)
         raise OutputError(f"{partial} belongs to another user ({owner}); choose another --out")
     return handle
-
-
-def _lock(handle: int, partial: Path) -> None:
-    """Also refuses a directory that the run before has just renamed: the lock on it would guard nothing."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        here = os.path.samestat(os.fstat(handle), os.lstat(partial))
-    except (BlockingIOError, FileNotFoundError):
-        here = False
-    if not here:
-        raise OutputError(f"another run is writing {partial}; wait for it to end")
 
 
 def clear(partial: Path, *, keep: Collection[str] = ()) -> None:

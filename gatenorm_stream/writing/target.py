@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
-from gatenorm_stream.disk import shares_blocks
+from gatenorm_stream.disk import free_bytes, shares_blocks
 from gatenorm_stream.errors import OutputError, PlanError, VerificationError
 from gatenorm_stream.names import RECORD, SUFFIX
 from gatenorm_stream.planning.layout import Layout
@@ -111,8 +110,8 @@ def check_space_to_run(checkpoint: Checkpoint, out: Path) -> None:
 
 
 def _check_free(parent: Path, needed: int, what: str) -> None:
-    free = shutil.disk_usage(parent).free
-    if free < needed:
+    free = free_bytes(parent)
+    if free is not None and free < needed:
         raise OutputError(
             f"{parent} has {free / 1e9:.2f} GB free, {what} {needed / 1e9:.2f} GB; free some space, or choose "
             "another place for --out"

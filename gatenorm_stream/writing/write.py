@@ -24,6 +24,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.names import RECORD
 from gatenorm_stream.planning.layout import Copied, Interleaved, Layout, Zeros
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.work import Progress, available_threads
@@ -33,6 +34,11 @@ from gatenorm_stream.writing.journal import Journal
 from gatenorm_stream.writing.partial import SPOOL, clear
 from gatenorm_stream.writing.publication import publish_directory, publish_file
 from gatenorm_stream.writing.record import render_record
+
+UNSYNCED = (
+    "the file system of {out} does not sync {what}: if the power fails soon, the output may be damaged or gone; "
+    "`gatenorm-stream verify` tells"
+)
 
 
 def write_output(
@@ -46,8 +52,11 @@ def write_output(
     force: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    note: Note = lambda line: None,
 ) -> None:
     """Writes `layout` and the texts of `card` to `partial` (from `open_partial`), and makes that `out`.
+
+    `note` is told what the file system lacks, and what that means for the output.
 
     Raises OutputError if it can't be written, CheckpointError if the source changes while it is read or can't be
     read to its end. Either way, and on any other exception, `out` is as it was before.
@@ -58,23 +67,29 @@ def write_output(
         _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
         for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
             file.check_unchanged()
-        write_synced(partial / RECORD, render_record(plan, journal.finished))
+        if not write_synced(partial / RECORD, render_record(plan, journal.finished)):
+            note(UNSYNCED.format(out=out, what="files"))
         shutil.rmtree(partial / SPOOL, ignore_errors=True)
         if layout.kind is Kind.GGUF:
             _check_file(layout, partial)
-            sync_tree(partial)
+            _sync_names(partial, out, note)
             publish_file(partial, layout.shards[0].name, out, force)
             shutil.rmtree(partial, ignore_errors=True)
             return
         _check_shards(layout, partial)
         journal.remove()
-        sync_tree(partial)
+        _sync_names(partial, out, note)
         publish_directory(partial, out, force)
     except DamagedSpoolError:
         clear(partial)
         raise
     except OSError as error:
         raise OutputError(_explain(error, out, partial)) from error
+
+
+def _sync_names(partial: Path, out: Path, note: Note) -> None:
+    if not sync_tree(partial):
+        note(UNSYNCED.format(out=out, what="directories"))
 
 
 def fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:

@@ -47,8 +47,8 @@ class Crashing:
     ) -> None:
         self.folder = folder
         self.source = write_checkpoint(folder / "source", random_tensors(llama_shapes()), llama_config())
-        (self.source / "sub").mkdir()
-        (self.source / "sub" / "notes.txt").write_text("travels")
+        (self.source / "chat_templates").mkdir()
+        (self.source / "chat_templates" / "tools.jinja").write_text("travels")
         for path in self.source.rglob("*"):
             os.utime(path, (1e9, 1e9))
         self.model = model or str(self.source)

@@ -2,7 +2,7 @@
  *
  * Calls that change files below one path, and calls that read files below another, are counted apart. At the n-th of
  * either kind the process is killed, sent a signal, the call fails, the disk is filled, or the file that is read is
- * changed.
+ * changed. Apart from that, one kind of call may be missing altogether, as on file systems that leave it out.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,7 +16,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { COUNT, KILL, FAIL, FILL, SHRINK, CHANGE, SIGNAL };
@@ -31,6 +35,8 @@ static char target[PATH_MAX], source[PATH_MAX], filler[PATH_MAX];
 static long nth;
 static int on_reads, mode, failure;
 static int armed;
+static char missing[32];
+static int missing_error;
 
 void fault_prepare(void) {
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -45,6 +51,13 @@ void fault_arm(const char *to, const char *from, int reads, long n, int what, in
     nth = n, mode = what, failure = error, on_reads = reads;
     memset(shared, 0, sizeof *shared);
     armed = 1;
+}
+
+/* From now on every call of this name fails with this error; with 0, it does nothing and returns 0. A sync of a
+ * directory is called "fsync of a directory". */
+void fault_lack(const char *name, int error) {
+    snprintf(missing, sizeof missing, "%s", name);
+    missing_error = error;
 }
 
 long fault_changes(void) { return atomic_load(&shared->changes); }
@@ -97,12 +110,25 @@ static int fault(int reads, const char *path, const char *name) {
     return 1;
 }
 
+static int lacks(const char *name, int fd) {
+    struct stat found;
+    if (!armed || !missing[0]) return 0;
+    if (!strcmp(name, "fsync") && !fstat(fd, &found) && S_ISDIR(found.st_mode)) name = "fsync of a directory";
+    if (strcmp(name, missing)) return 0;
+    char buffer[PATH_MAX];
+    if (!strcmp(name, "write") && !below(path_of(fd, buffer), target)) return 0;
+    if (missing_error) errno = missing_error;
+    return 1;
+}
+
+#define LACKING (missing_error ? -1 : 0)
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define ON_FD(type, name, parameters, arguments, reads)                                                               \
     type name parameters {                                                                                             \
         static __typeof__(&name) real;                                                                                 \
         if (!real) real = REAL(name);                                                                                  \
         char buffer[PATH_MAX];                                                                                         \
+        if (lacks(#name, fd)) return LACKING;                                                                          \
         if (armed && fault(reads, path_of(fd, buffer), #name)) return -1;                                              \
         return real arguments;                                                                                         \
     }
@@ -110,6 +136,7 @@ static int fault(int reads, const char *path, const char *name) {
     int name parameters {                                                                                              \
         static __typeof__(&name) real;                                                                                 \
         if (!real) real = REAL(name);                                                                                  \
+        if (lacks(#name, -1)) return LACKING;                                                                          \
         if (armed && fault(0, path, #name)) return -1;                                                                 \
         return real arguments;                                                                                         \
     }
@@ -121,6 +148,7 @@ static int fault(int reads, const char *path, const char *name) {
         va_start(rest, flags);                                                                                         \
         int permissions = flags & O_CREAT ? va_arg(rest, int) : 0;                                                     \
         va_end(rest);                                                                                                  \
+        if ((flags & O_TMPFILE) == O_TMPFILE && lacks("O_TMPFILE", -1)) return -1;                                     \
         if (armed && flags & O_CREAT && fault(0, path, "open")) return -1;                                             \
         return real(path, flags, permissions);                                                                         \
     }
@@ -156,7 +184,42 @@ ssize_t copy_file_range(int from, off64_t *start, int fd, off64_t *at, size_t si
     static __typeof__(&copy_file_range) real;
     if (!real) real = REAL(copy_file_range);
     char buffer[PATH_MAX];
+    if (lacks("copy_file_range", fd)) return LACKING;
     if (armed && fault(1, path_of(from, buffer), "copied from")) return -1;
     if (armed && fault(0, path_of(fd, buffer), "copy_file_range")) return -1;
     return real(from, start, fd, at, size, flags);
+}
+
+#define ONLY_LACKING(type, name, parameters, arguments)                                                               \
+    type name parameters {                                                                                             \
+        static __typeof__(&name) real;                                                                                 \
+        if (!real) real = REAL(name);                                                                                  \
+        return lacks(#name, -1) ? LACKING : real arguments;                                                            \
+    }
+
+ONLY_LACKING(int, flock, (int fd, int operation), (fd, operation))
+ONLY_LACKING(ssize_t, preadv64v2, (int fd, const struct iovec *to, int count, off64_t at, int flags), (fd, to, count, at, flags))
+
+int posix_fadvise64(int fd, off64_t at, off64_t size, int advice) {
+    static __typeof__(&posix_fadvise64) real;
+    if (!real) real = REAL(posix_fadvise64);
+    return lacks("posix_fadvise64", fd) ? missing_error : real(fd, at, size, advice);
+}
+
+int statvfs64(const char *path, struct statvfs64 *found) {
+    static __typeof__(&statvfs64) real;
+    if (!real) real = REAL(statvfs64);
+    if (!lacks("statvfs64", -1)) return real(path, found);
+    memset(found, 0, sizeof *found);
+    return LACKING;
+}
+
+int ioctl(int fd, unsigned long request, ...) {
+    static __typeof__(&ioctl) real;
+    if (!real) real = REAL(ioctl);
+    va_list rest;
+    va_start(rest, request);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    return lacks("ioctl", fd) ? LACKING : real(fd, request, argument);
 }

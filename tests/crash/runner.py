@@ -34,6 +34,7 @@ faults.fault_arm.argtypes = [
     ctypes.c_int,
     ctypes.c_int,
 ]
+faults.fault_lack.argtypes = [ctypes.c_char_p, ctypes.c_int]
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +78,8 @@ def started(request: dict[str, Any], errors: int) -> int:
             fault["mode"],
             fault["error"],
         )
+        if lack := request.get("lack"):
+            faults.fault_lack(lack[0].encode(), lack[1])
         main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0

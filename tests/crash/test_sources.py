@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("mode", [Mode.SHRINK, Mode.CHANGE, Mode.FAIL])
 def test_at_every_read(crashing: Crashing, mode: Mode) -> None:
-    """A file that changed is found whenever that was; only the tokenizer's failing read may pass: the model card
-    does without it."""
+    """A file that changed is found whenever that was. A failing read may pass where it is tried in another way, and
+    where it is the tokenizer's: the model card does without it."""
     reads, finished = crashing.run().reads, 0
     assert reads > 30
     for nth in range(1, reads + 1):
@@ -31,4 +31,4 @@ def test_at_every_read(crashing: Crashing, mode: Mode) -> None:
             if again.code:
                 assert crashing.run("--restart").code == 0
         crashing.check(complete=True)
-    assert finished == (mode is Mode.FAIL)
+    assert bool(finished) == (mode is Mode.FAIL)

@@ -41,7 +41,7 @@ def _not_utf8(root: Path, rng: random.Random) -> None:
 
 
 def _linked(path: Path) -> None:
-    path.symlink_to(path.parent.parent / "outside" / path.name)
+    path.symlink_to(path.parent.parent / "outside" / ".kept" / path.name)
 
 
 def _loop(path: Path) -> None:

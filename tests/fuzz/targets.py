@@ -74,9 +74,10 @@ class Fuzzing:
         self._source = write_checkpoint(folder / "source", random_tensors(llama_shapes()), llama_config())
         (self._source / "modeling_evil.py").write_text("raise SystemExit('code of the checkpoint ran')\n")
         (folder / "plans").mkdir()
-        (folder / "outside").mkdir()
+        (folder / "outside" / ".kept").mkdir(parents=True)
         for path in self._source.iterdir():
             shutil.copy(path, folder / "outside" / path.name)
+            shutil.copy(path, folder / "outside" / ".kept" / path.name)
         (folder / "gguf").mkdir()
         content = gguf_files.tensors(gguf_files.shapes(2), "Q4_0")
         self._gguf = gguf_files.write_gguf(folder / "gguf" / "model.gguf", content)

@@ -118,6 +118,7 @@ def spoilt(answer: Answer, fault: Fault, asked: Mapping[str, str], elsewhere: st
     match fault.kind:
         case "status":
             failure = replace(error(value, "", f"Status {value}, as told"), file=answer.file)
+            failure = replace(failure, headers={**failure.headers, **dict(fault.headers)})
             return failure if fault.retry_after is None else failure.headed(Retry_After=str(fault.retry_after))
         case "expired":
             return replace(denied("Request has expired"), file=answer.file)

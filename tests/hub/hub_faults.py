@@ -126,7 +126,8 @@ class Fault:
     match: Callable[[Request], bool] = ANY
     skip: int = 0
     times: int | None = 1
-    retry_after: int | None = None
+    retry_after: int | str | None = None
+    headers: tuple[tuple[str, str], ...] = ()  # of the answer with that status
 
     def concerns(self, request: Request) -> bool:
         content = request.method == "GET" and request.file != "" and request.status in (200, 206)

@@ -31,10 +31,16 @@ class Routes:
         self.strangers = ("hf_stranger",)
         self.page = 1000  # entries of a tree in one answer
         self.resolve_cache = True
+        self.sizes = True  # in the list of files; mirrors may leave them out, and digests too
+        self.etag: Callable[[File], str] | None = None  # a mirror's own
+        self.below = ""  # the path that a mirror stands below
+        self.more: tuple[str, ...] = ()  # names in the list that no file has
         self.hub_url = self.storage_url = ""
 
     def answer(self, method: str, target: str, asked: Mapping[str, str], posted: bytes) -> Answer:
-        parts = urlsplit(target)
+        if self.below and not target.startswith(self.below):
+            return error(404, "", "Nothing is outside the mirror.")
+        parts = urlsplit(target.removeprefix(self.below))
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if match := RESOLVE_CACHE.fullmatch(parts.path):
             return self._file(match, asked, cached=True)
@@ -93,15 +99,16 @@ class Routes:
         path, repository = file.name, self.repositories[name]
         if file.is_lfs:
             location = self.storage.url(self.storage_url, f"{name}/{commit}/{path}")
-            answer = redirect(302, location, path, X_Repo_Commit=commit, ETag=f'"{file.blob}"')
-            answer = answer.headed(X_Linked_Size=str(file.size), X_Linked_Etag=f'"{file.sha256}"')
+            own = self.etag(file) if self.etag else None
+            answer = redirect(302, location, path, X_Repo_Commit=commit, ETag=f'"{own or file.blob}"')
+            answer = answer.headed(X_Linked_Size=str(file.size), X_Linked_Etag=f'"{own or file.sha256}"')
             if repository.xet:
                 answer = answer.headed(X_Xet_Hash=file.xet_hash, Link=self._xet_links(name, commit, file))
             return answer.headed(Accept_Ranges="bytes")
         if self.resolve_cache and not cached:
             location = quote(f"/api/resolve-cache/models/{name}/{commit}/{path}") + f"?etag=%22{file.blob}%22"
             return redirect(307, location, path, X_Repo_Commit=commit, ETag=f'"{file.blob}"')
-        return content(file, file.blob, asked, X_Repo_Commit=commit)
+        return content(file, self.etag(file) if self.etag else file.blob, asked, X_Repo_Commit=commit)
 
     def _xet_links(self, name: str, commit: str, file: File) -> str:
         token = f"<{self.hub_url}/api/models/{name}/xet-read-token/{commit}>"
@@ -144,10 +151,11 @@ class Routes:
         siblings: list[dict[str, Any]] = []
         for file in repository.files(commit):
             siblings.append({"rfilename": file.name})
-            if blobs:
+            if blobs and self.sizes:
                 siblings[-1] |= {"size": file.size, "blobId": file.blob}
                 if file.is_lfs:
                     siblings[-1]["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": 134}
+        siblings += [{"rfilename": name, "size": 1, "blobId": "0" * 40} for name in self.more]
         return {
             "_id": hashlib.sha1(name.encode()).hexdigest()[:24],
             "id": name,

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gatenorm_stream.errors import HubError
 
 _PART = r"[\w](?:[\w.-]*[\w])?"
-_ID = re.compile(rf"({_PART}/{_PART})(?:@([^\s:]+))?(?::([^\s:]+\.gguf))?", re.ASCII)
+_ID = re.compile(rf"({_PART}/{_PART})(?:@([^\s:]+))?(?::([^\s:]+\.gguf|[\w-]+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class HubAddress:
     """A model repository; `revision` is a branch, tag or commit, None for the default branch.
 
-    `file` is a GGUF file in it, None if its safetensors checkpoint is meant.
+    `file` is a GGUF file in it, `quantisation` stands for one, as Q4_K_M; both None if its safetensors checkpoint
+    is meant.
     """
 
     repository: str
     revision: str | None = None
     file: str | None = None
+    quantisation: str | None = None
 
     def __str__(self) -> str:
         return f"{self.repository}@{self.revision}" if self.revision else self.repository
 
 
 def hub_address(text: str, revision: str | None = None) -> HubAddress | None:
-    """The address that `text` (org/name[@revision][:file.gguf], hf://..., a Hub URL) stands for; None if it is a
-    local path.
+    """The address that `text` (org/name[@revision][:file.gguf or :Q4_K_M], hf://..., a Hub URL) stands for; None if
+    it is a local path.
 
     An existing path is local, whatever it looks like. `revision` overrides the one in `text`. Raises HubError for
     an address that is not a model's.
@@ -39,10 +41,12 @@ def hub_address(text: str, revision: str | None = None) -> HubAddress | None:
     if "://" in text:
         address = _from_uri(text)
     elif match := _ID.fullmatch(text):
-        address = HubAddress(match[1], match[2], match[3])
+        name = match[3]
+        is_file = name is None or name.endswith(".gguf")
+        address = HubAddress(match[1], match[2], name if is_file else None, None if is_file else name)
     else:
         return None
-    return HubAddress(address.repository, revision or address.revision, address.file)
+    return replace(address, revision=revision or address.revision)
 
 
 def _from_uri(text: str) -> HubAddress:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
-from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, TransientError, UnreachableError, retry_after
+from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, TransientError, UnreachableError, wait_told
 from gatenorm_stream.sources.hub.spelling import similar_repository
 
 
@@ -51,7 +51,7 @@ def hub_errors(address: HubAddress, *, logged_in: bool) -> Iterator[None]:
     except hf.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in TRANSIENT_STATUS:
-            raise TransientError(f"the Hub answered {status}", retry_after(error.response.headers)) from error
+            raise TransientError(f"the Hub answered {status}", wait_told(status, error.response.headers)) from error
         if status == 401:
             raise HubError("the Hub does not accept your token; log in anew with `hf auth login`") from error
         if status == 403:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from threading import Event
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
@@ -18,7 +19,7 @@ from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.answers import Answer, answer
 from gatenorm_stream.sources.hub.errors import hub_errors
-from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, Note, Patience, TransientError, retry_after
+from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, Note, Patience, TransientError, wait_told
 from gatenorm_stream.sources.ranges import ByteRange
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20})")
@@ -27,20 +28,24 @@ MOST_REDIRECTS = 5
 
 
 class RangeFetcher:
-    """`url` is the file's address at the Hub, `etag` what the Hub says of its content, `size` its bytes."""
+    """`url` is the file's address at the Hub, at one commit; `size` its bytes, asked for if the Hub did not say.
+
+    A commit does not change, so an ETag tells nothing but that the answers are of one version: mirrors make their
+    own. The first one of each kind must stay.
+    """
 
     def __init__(
-        self, address: HubAddress, name: str, url: str, size: int, etag: str, note: Note, cancelled: Event
+        self, address: HubAddress, name: str, url: str, size: int | None, commit: str, note: Note, cancelled: Event
     ) -> None:
         self._address = address
         self._name = name
         self._url = url
-        self._size = size
-        self._etag = etag
+        self._commit = commit
         self._note = note
         self._cancelled = cancelled
         self._signed: str | None = None
-        self._storage_etag: str | None = None
+        self._etags: dict[str, str] = {}
+        self.size = self._asked_size() if size is None else size
 
     def fetch(self, where: ByteRange) -> Iterator[bytes]:
         """The bytes of `where` in order, in blocks.
@@ -61,17 +66,42 @@ class RangeFetcher:
             except TransientError as error:
                 patience.failed(error)
 
+    def _asked_size(self) -> int:
+        """What a request for the first byte says of the whole file."""
+        patience = Patience(self._name, self._note, self._cancelled)
+        while True:
+            try:
+                with self._answered(ByteRange(0, 1)) as (url, got, storage):
+                    told = got.headers.get("content-range", "").rpartition("/")[2]
+                    if got.status == 200:
+                        told = got.headers.get("content-length", "")
+                    elif got.status not in (206, 416):
+                        self._failed(url, got, storage=storage)
+                if re.fullmatch(r"\d{1,20}", told, re.ASCII):
+                    return int(told)
+                raise HubError(
+                    f"{urlsplit(url).hostname} does not say how large {self._name} is; use another HF_ENDPOINT, or "
+                    "download the model first (`hf download`)"
+                )
+            except TransientError as error:
+                patience.failed(error)
+
     def _attempt(self, where: ByteRange) -> Iterator[bytes]:
+        with self._answered(where) as (url, got, storage):
+            yield from self._body(url, got, where, storage=storage)
+
+    @contextmanager
+    def _answered(self, where: ByteRange) -> Iterator[tuple[str, Answer, bool]]:
+        """The address that answered, its answer, and whether it is the storage host's."""
         url = self._signed or self._url
         for _ in range(MOST_REDIRECTS):
             storage = not _same_origin(url, self._url)
             headers = {"Range": f"bytes={where.start}-{where.stop - 1}", "Accept-Encoding": "identity"}
             with answer(url, headers if storage else self._hub_headers() | headers, storage=storage) as got:
-                if got.status in REDIRECTS:
-                    url = self._redirected(url, got)
-                    continue
-                yield from self._body(url, got, where, storage=storage)
-                return
+                if got.status not in REDIRECTS:
+                    yield url, got, storage
+                    return
+                url = self._redirected(url, got)
         raise HubError(f"{self._name} is redirected more than {MOST_REDIRECTS} times; check HF_ENDPOINT")
 
     def _hub_headers(self) -> dict[str, str]:
@@ -80,25 +110,40 @@ class RangeFetcher:
         return build_hf_headers()
 
     def _redirected(self, url: str, got: Answer) -> str:
-        linked = got.headers.get("x-linked-etag")
-        if linked is not None and _plain(linked) != self._etag:
-            self._changed("another version is there now")
-        location = urljoin(url, got.headers.get("location", ""))
+        self._check_version("x-linked-etag", got, "x-linked-etag")
+        location = urljoin(url, self._below_endpoint(got.headers.get("location", "")))
         if not _same_origin(location, self._url):
             self._signed = location
         return location
 
-    def _body(self, url: str, got: Answer, where: ByteRange, *, storage: bool) -> Iterator[bytes]:
+    def _below_endpoint(self, location: str) -> str:
+        """The Hub names its own paths from the root; a mirror that stands below a path may pass them on."""
+        from huggingface_hub import constants
+
+        prefix = urlsplit(constants.ENDPOINT).path.rstrip("/")
+        return f"{prefix}{location}" if prefix and location.startswith("/api/resolve-cache/") else location
+
+    def _check_version(self, header: str, got: Answer, kind: str) -> None:
+        commit, etag = got.headers.get("x-repo-commit"), got.headers.get(header)
+        if commit is not None and commit != self._commit:
+            self._changed("another commit's is there now")
+        if etag and self._etags.setdefault(kind, _plain(etag)) != _plain(etag):
+            self._changed("its ETag changed in between")
+
+    def _failed(self, url: str, got: Answer, *, storage: bool) -> NoReturn:
         if got.status in TRANSIENT_STATUS:
-            raise TransientError(f"the server answered {got.status}", retry_after(got.headers))
+            raise TransientError(f"the server answered {got.status}", wait_told(got.status, got.headers))
         if got.status >= 400 and storage:
             if self._signed == url:
                 self._signed = None
             raise TransientError(f"the storage host answered {got.status} (its address may have expired)", 0)
         if got.status == 416:
             self._changed("it is shorter now")
+        self._refused(got)
+
+    def _body(self, url: str, got: Answer, where: ByteRange, *, storage: bool) -> Iterator[bytes]:
         if got.status not in (200, 206):
-            self._refused(got)
+            self._failed(url, got, storage=storage)
         promised = self._checked(url, got, where, storage=storage)
         received = 0
         for block in got.blocks:
@@ -112,7 +157,7 @@ class RangeFetcher:
     def _checked(self, url: str, got: Answer, where: ByteRange, *, storage: bool) -> int:
         """How many bytes the response promises from the start of `where`; HTTP allows fewer than were asked for."""
         promised = len(where)
-        if got.status == 200 and where != ByteRange(0, self._size):
+        if got.status == 200 and where != ByteRange(0, self.size):
             raise HubError(
                 f"{urlsplit(url).hostname} ignores ranges and would send all of {self._name}; use another "
                 "HF_ENDPOINT, or download the model first (`hf download`)"
@@ -121,8 +166,8 @@ class RangeFetcher:
             given = got.headers.get("content-range", "")
             match = _CONTENT_RANGE.fullmatch(given)
             start, last, size = map(int, match.groups()) if match else (-1, -1, -1)
-            if (start, size) != (where.start, self._size) or not start <= last < where.stop:
-                asked = f"bytes {where.start}-{where.stop - 1}/{self._size}"
+            if (start, size) != (where.start, self.size) or not start <= last < where.stop:
+                asked = f"bytes {where.start}-{where.stop - 1}/{self.size}"
                 self._changed(f"the server sent {given or 'no Content-Range'} for {asked}")
             promised = last + 1 - start
         if got.headers.get("content-encoding", "identity") != "identity":
@@ -130,13 +175,7 @@ class RangeFetcher:
         length = got.headers.get("content-length", str(promised))
         if length != str(promised):
             self._changed(f"its Content-Length is {length}, not that of the range")
-        etag = _plain(got.headers.get("etag", ""))
-        if storage:
-            self._storage_etag = self._storage_etag or etag
-            if etag != self._storage_etag:
-                self._changed("its ETag changed in between")
-        elif etag and etag != self._etag:
-            self._changed("its ETag is not the one the Hub gave")
+        self._check_version("etag", got, "storage" if storage else "hub")
         return promised
 
     def _changed(self, how: str) -> NoReturn:

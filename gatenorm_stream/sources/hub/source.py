@@ -10,12 +10,14 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from gatenorm_stream.errors import CheckpointError, HubError
-from gatenorm_stream.names import is_safe
+from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.errors import hub_errors
 from gatenorm_stream.sources.hub.fetch import RangeFetcher
+from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
+from gatenorm_stream.sources.links import snapshot_in
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind, Source
@@ -28,10 +30,12 @@ DEFAULT_CONNECTIONS = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """A file as the Hub lists it. `etag` is its sha256 for a large file, else its git object id."""
+    """A file as the Hub lists it. `etag` is its sha256 for a large file, else its git object id; mirrors may leave
+    out both that and the size.
+    """
 
     name: str
-    size: int
+    size: int | None
     etag: str
     sha256: str | None
 
@@ -41,11 +45,13 @@ class HubFile:
 
     path = None
 
-    def __init__(self, entry: Entry, address: HubAddress, fetcher: RangeFetcher, spool: SpoolFile | None) -> None:
-        self.size = entry.size
+    def __init__(
+        self, entry: Entry, address: HubAddress, commit: str, fetcher: RangeFetcher, spool: SpoolFile | None
+    ) -> None:
+        self.size = fetcher.size
         self.sha256 = entry.sha256
         self.where = f"{address.repository}/{entry.name}"
-        self.identity = f"{entry.size} {entry.etag}"
+        self.identity = f"{fetcher.size} {entry.etag or commit}"
         self._fetcher = fetcher
         self.spool = spool
 
@@ -102,7 +108,9 @@ class HubSource:
         connections: int,
         note: Note,
         gguf: tuple[str, ...] = (),
+        apart: Mapping[str, str] | None = None,
     ) -> None:
+        self._apart = apart or {}
         self.title = f"{address.repository}:{address.file}" if address.file else address.repository
         self.gguf = gguf
         self.kind = Kind.GGUF if gguf else Kind.SAFETENSORS
@@ -117,7 +125,11 @@ class HubSource:
         self._spool: Path | None = None
 
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._entries))
+        """Hidden ones left out."""
+        return tuple(sorted(name for name in self._entries if not is_hidden(name)))
+
+    def apart(self) -> Mapping[str, str]:
+        return self._apart
 
     def open(self, name: str) -> File:
         with self._lock:
@@ -135,7 +147,7 @@ class HubSource:
         self._spool = folder
         for name, file in self._open.items():
             if isinstance(file, HubFile):
-                file.spool = self._spooled(self._entries[name])
+                file.spool = self._spooled(self._entries[name], file.size)
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -155,17 +167,18 @@ class HubSource:
             raise CheckpointError(f"{self._address} has no {name}")
         cached = try_to_load_from_cache(self._address.repository, name, revision=self.revision)
         entry = self._entries[name]
-        if isinstance(cached, str) and Path(cached).stat().st_size == entry.size:
+        if isinstance(cached, str) and Path(cached).stat().st_size == (entry.size or Path(cached).stat().st_size):
             return LocalFile(Path(cached))
-        url = hf_hub_url(self._address.repository, name, revision=self.revision)
-        fetcher = RangeFetcher(self._address, name, url, entry.size, entry.etag, self._note, self._cancelled)
-        return HubFile(entry, self._address, fetcher, self._spooled(entry))
+        commit = self.revision
+        url = hf_hub_url(self._address.repository, name, revision=commit)
+        fetcher = RangeFetcher(self._address, name, url, entry.size, commit, self._note, self._cancelled)
+        return HubFile(entry, self._address, commit, fetcher, self._spooled(entry, fetcher.size))
 
-    def _spooled(self, entry: Entry) -> SpoolFile | None:
+    def _spooled(self, entry: Entry, size: int) -> SpoolFile | None:
         if self._spool is None:
             return None
-        version = hashlib.sha256(f"{self.title} {entry.name} {entry.etag}".encode()).hexdigest()[:32]
-        return SpoolFile(self._spool / version, entry.size)
+        told = f"{self.title} {entry.name} {entry.etag or self.revision}"
+        return SpoolFile(self._spool / hashlib.sha256(told.encode()).hexdigest()[:32], size)
 
 
 def open_repository(address: HubAddress, connections: int, note: Note, gguf: tuple[str, ...] = ()) -> Source:
@@ -195,13 +208,14 @@ def open_repository(address: HubAddress, connections: int, note: Note, gguf: tup
     if info.sha is None:
         raise HubError(f"the Hub names no commit for {address}; give a revision")
     entries = {entry.name: entry for entry in map(_entry, info.siblings or ())}
-    for name in entries:
-        if not is_safe(name):
-            raise HubError(f"{address} lists a file called {name!r}, which could leave its directory: refused")
+    apart = {name: "no name for a file of an output" for name in entries if not is_safe(name)}
+    entries = {name: entry for name, entry in entries.items() if name not in apart}
+    if address.quantisation:
+        address, gguf = with_file(address, entries)
     if missing := next((name for name in gguf if name not in entries), None):
         there = ", ".join(sorted(name for name in entries if name.endswith(".gguf"))) or "none"
         raise HubError(f"{address} has no {missing}; its GGUF files: {there}")
-    return HubSource(address, info.sha, entries, connections, note, gguf)
+    return HubSource(address, info.sha, entries, connections, note, gguf, apart)
 
 
 def _ask(address: HubAddress) -> ModelInfo:
@@ -214,12 +228,18 @@ def _ask(address: HubAddress) -> ModelInfo:
 
 def _entry(sibling: RepoSibling) -> Entry:
     sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return Entry(sibling.rfilename, sibling.size or 0, sha256 or sibling.blob_id or "", sha256)
+    return Entry(sibling.rfilename, sibling.size, sha256 or sibling.blob_id or "", sha256)
 
 
 def _cached_snapshot(address: HubAddress, gguf: tuple[str, ...]) -> Source | None:
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
 
+    if address.quantisation:
+        folder = Path(constants.HF_HUB_CACHE, f"models--{address.repository.replace('/', '--')}")
+        if not (folder / "snapshots").is_dir():
+            return None
+        held = LocalSource(snapshot_in(folder, address.revision))
+        address, gguf = with_file(address, held.names())
     name = gguf[0] if gguf else "config.json"
     found = try_to_load_from_cache(address.repository, name, revision=address.revision)
     if not isinstance(found, str):

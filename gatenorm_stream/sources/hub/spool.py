@@ -6,6 +6,7 @@ what is lost with the machine is fetched again.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from bisect import bisect_right
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from gatenorm_stream.disk import boot_id
+from gatenorm_stream.disk import boot_id, set_size, sync_file
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.sources.local import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
@@ -47,7 +48,7 @@ class SpoolFile:
             self._list.unlink(missing_ok=True)
         with _writing(path.parent):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            os.ftruncate(self._fd, size)
+            set_size(self._fd, size)
         self.local = LocalFile(path)
 
     @property
@@ -59,13 +60,15 @@ class SpoolFile:
         with _writing(self._list.parent):
             while block:
                 written = os.pwrite(self._fd, block, position)
+                if not written:
+                    raise OSError(errno.EIO, "nothing of it is taken")
                 position, block = position + written, block[written:]
 
     def add(self, where: ByteRange) -> None:
         """Says that all of `where` has been written."""
         with self._lock, _writing(self._list.parent):
             if boot_id() is None:
-                os.fdatasync(self._fd)
+                sync_file(self._fd, self.local.path, data_only=True)
             with open(self._list, "a", encoding="ascii") as lines:
                 lines.write(f"{where.start} {where.stop} {boot_id()}\n")
             self._insert(where)
