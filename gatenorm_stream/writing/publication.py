@@ -102,6 +102,9 @@ def asides_of(home: Folder, out: Path) -> list[str]:
 def name_leftovers(home: Folder, out: Path, note: Note) -> None:
     with suppress(OSError):
         for name in asides_of(home, out):
+            with suppress(OSError):
+                home.rmdir(name)
+                continue
             note(f"{home.path / name} holds what was left of an earlier output; look at it, then delete it")
 
 
