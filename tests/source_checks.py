@@ -178,7 +178,7 @@ def main(model: str, folder: str, kept: str) -> None:
     for number, check in enumerate(CHECKS):
         source = open_source(model)
         if kept:
-            Path(kept, str(number)).mkdir()
+            Path(kept, str(number)).mkdir(parents=True)
             source.keep_in(open_folder(Path(kept, str(number))))
         try:
             check(source, Path(folder))

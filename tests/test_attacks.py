@@ -54,6 +54,11 @@ def replaced(path: Path) -> Path:
     return path
 
 
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 def hard_linked(name: str) -> Callable[[Path, Path], object]:
     return lambda partial, mine: os.link(mine / "thesis", replaced(partial / name))
 
@@ -76,10 +81,7 @@ PLANTED: dict[str, Callable[[Path, Path], object]] = {
     "a shard is a pipe": lambda partial, mine: os.mkfifo(replaced(partial / SHARD)),
     "a shard is a folder": lambda partial, mine: replaced(partial / SHARD).mkdir(),
     "the spool is a link": linked(SPOOL, "folder"),
-    "in the spool is a link": lambda partial, mine: (
-        (partial / SPOOL).mkdir(),
-        (partial / SPOOL / "0123").symlink_to(mine / "thesis"),
-    ),
+    "in the spool is a link": lambda partial, mine: linked("0123")(made(partial / SPOOL), mine),
     "a subfolder is a link": linked("chat_templates", "folder"),
     "something deep": lambda partial, mine: os.makedirs(partial / "/".join("d" * 40)),
 }
@@ -312,7 +314,7 @@ def edited(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path, Path]
 FOREIGN: dict[str, Callable[[Path, Path], object]] = {
     "a file": lambda out, mine: (out / "results.txt").write_text("mine"),
     "a hidden file": lambda out, mine: (out / ".notes").write_text("mine"),
-    "a hidden folder": lambda out, mine: ((out / ".git").mkdir(), (out / ".git" / "HEAD").write_text("mine")),
+    "a hidden folder": lambda out, mine: (made(out / ".git") / "HEAD").write_text("mine"),
     "an empty folder": lambda out, mine: (out / "empty").mkdir(),
     "a link": lambda out, mine: (out / "link").symlink_to(mine),
     "a pipe": lambda out, mine: os.mkfifo(out / "pipe"),

@@ -30,17 +30,21 @@ class Earlier:
 
     ours: Mapping[str, Seen]
     others: Mapping[str, str]
+    folders: tuple[str, ...] = ()
+    """In which the listed files lie."""
 
 
 def earlier_directory(folder: Folder, *, digests: bool) -> Earlier:
     """Without `digests` only names and sizes are compared. Raises OutputError if the record can't be read."""
     files = _recorded(folder, RECORD, folder.path)
     above = {str(parent) for name in files for parent in PurePosixPath(name).parents}
-    ours, others = dict[str, Seen](), dict[str, str]()
+    ours, others, folders = dict[str, Seen](), dict[str, str](), []
     for name, found in folder.walk():
         if stat.S_ISDIR(found.st_mode):
             if name not in above or found.st_dev != os.fstat(folder.handle).st_dev:
                 others[name] = "which gatenorm-stream did not write"
+            else:
+                folders.append(name)
         elif name == RECORD and stat.S_ISREG(found.st_mode):
             ours[name] = seen(found)
         elif name not in files or not stat.S_ISREG(found.st_mode):
@@ -49,7 +53,7 @@ def earlier_directory(folder: Folder, *, digests: bool) -> Earlier:
             others[name] = "which was changed since it was written"
         else:
             ours[name] = seen(found)
-    return Earlier(ours, others)
+    return Earlier(ours, others, tuple(folders))
 
 
 def earlier_file(home: Folder, name: str, record: str, *, digests: bool) -> Earlier:
@@ -72,13 +76,13 @@ def check_only_ours(earlier: Earlier, out: Path) -> Earlier:
 
 def discard(folder: Folder, earlier: Earlier) -> None:
     """Deletes what is ours and is still what was seen; the record last. What is left over stays."""
-    for name in sorted(earlier.ours, key=lambda n: (n.endswith(RECORD), n)):
+    last = [name for name in earlier.ours if "/" not in name and name.endswith(RECORD)]
+    for name in (*(n for n in earlier.ours if n not in last), *reversed(earlier.folders), *last):
         with suppress(OSError, OutputError):
-            _unlink_seen(folder, name, earlier.ours[name])
-    above = {str(p) for name in earlier.ours for p in PurePosixPath(name).parents if str(p) != "."}
-    for name in sorted(above, key=len, reverse=True):
-        with suppress(OSError, OutputError):
-            _remove_empty(folder, name)
+            if name in earlier.ours:
+                _unlink_seen(folder, name, earlier.ours[name])
+            else:
+                _remove_empty(folder, name)
 
 
 def seen(found: os.stat_result) -> Seen:
