@@ -97,14 +97,7 @@ def score(
 
     dropped = select(scores, choice)
     if plot:
-        from gatenorm_stream.report.picture import score_picture
-        from gatenorm_stream.report.plot import plot as draw
-
-        draw(
-            score_picture(source.title, found if isinstance(found, str) else None, scores, dropped),
-            plot,
-            force=force,
-        )
+        _draw(source.title, found, scores, dropped, plot, force=force)
     if json_:
         typer.echo(json.dumps(_json(read, found, scores, dropped), indent=1, ensure_ascii=False))
     elif not quiet:
@@ -115,6 +108,21 @@ def score(
         show_scores(scores, dropped, choice, influence=by == "influence")
         if plot:
             typer.echo(f"\nwrote {plot}")
+
+
+def _draw(
+    title: str,
+    found: Influences | Reading,
+    scores: tuple[LayerScore, ...],
+    dropped: tuple[int, ...],
+    plot: Path,
+    *,
+    force: bool,
+) -> None:
+    from gatenorm_stream.report.picture import score_picture
+    from gatenorm_stream.report.plot import plot as draw
+
+    draw(score_picture(title, found if isinstance(found, str) else None, scores, dropped), plot, force=force)
 
 
 def _check(by: str | None, reading: str | None, text: Path | None, tokens: int | None, dask: str | None) -> None:
