@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,8 @@ import typer
 
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
-from gatenorm_stream.cli.options import DebugOption, QuietOption
+from gatenorm_stream.cli.options import DebugOption, Output, QuietAlone
+from gatenorm_stream.cli.started_as import next_command
 from gatenorm_stream.cli.usage import UsageProblem
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ gatenorm-stream push DIR org/name    # a private repository
 
 @reported
 def push(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream.")],
+    out: Output,
     repository: Annotated[str, typer.Argument(metavar="REPO", help="org/name; made if it is not there.")],
-    quiet: QuietOption = False,
+    quiet: QuietAlone = False,
     debug: DebugOption = False,
 ) -> None:
     """Upload an output to a private repository on the Hub; after a failure the same command resumes."""
@@ -77,7 +77,7 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
     try:
         page = push_files(out, names, target)
     except HubError as error:
-        again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
+        again = next_command("push", str(out), target.repository)
         raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error
     if not quiet:
         typer.echo(f"uploaded {out} to {page} (private)")

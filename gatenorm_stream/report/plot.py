@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def check_plot(path: Path) -> None:
         raise PictureError(f"{path} is no kind of picture that can be drawn; end its name in {', '.join(KINDS)}")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise PictureError(f"{path} can't be written: its folder does not exist, or it is one; choose another name")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise PictureError(f"{path} can't be written: you may not write there; choose another name")
     if path.suffix.lower() == ".png" and not find_spec("matplotlib"):
         raise PictureError(
             f"{path} would be drawn by matplotlib, which is not installed: pip install 'gatenorm-stream[plot]'; a "
@@ -25,7 +28,14 @@ def check_plot(path: Path) -> None:
 
 
 def plot(picture: Picture, path: Path) -> None:
-    """Raises OSError if `path` can't be written."""
+    """Raises PictureError if `path` can't be written."""
+    try:
+        _write(picture, path)
+    except OSError as error:
+        raise PictureError(f"{path} can't be written: {error.strerror}; choose another name") from error
+
+
+def _write(picture: Picture, path: Path) -> None:
     match path.suffix.lower():
         case ".png":
             from gatenorm_stream.report.png import png

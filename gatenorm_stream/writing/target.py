@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -113,9 +115,14 @@ def _check_free(parent: Path, needed: int, what: str) -> None:
     free = free_bytes(parent)
     if free is not None and free < needed:
         raise OutputError(
-            f"{parent} has {free / 1e9:.2f} GB free, {what} {needed / 1e9:.2f} GB; free some space, or choose "
-            "another place for --out"
+            f"{parent} has {_megabytes(free, math.floor)} free, {what} {_megabytes(needed, math.ceil)}; free some "
+            "space, or choose another place for --out"
         )
+
+
+def _megabytes(count: int, rounded: Callable[[float], int]) -> str:
+    """Room that is there is rounded down and room that is needed up, so that the two never read alike."""
+    return f"{rounded(count / 1e6):,} MB"
 
 
 def _begun(out: Path) -> int:
