@@ -35,7 +35,9 @@ def explain(
         typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))
     if plan.scored:
         typer.echo()
-        typer.echo(score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode(), colour=has_colour()))
+        typer.echo(
+            score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode(), colour=has_colour())
+        )
     typer.echo("\nAgain\n")
     for purpose, command in repeat(plan, out, started_as()):
         typer.echo(f"# {purpose}\n{command}")

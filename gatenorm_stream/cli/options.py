@@ -24,7 +24,9 @@ def _share(text: str) -> float:
         pass
     percentage, fraction = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"(\d+)/(\d+)", text)
     try:
-        meant = float(percentage[1]) / 100 if percentage else int(fraction[1]) / int(fraction[2]) if fraction else None
+        meant = (
+            float(percentage[1]) / 100 if percentage else int(fraction[1]) / int(fraction[2]) if fraction else None
+        )
     except (ValueError, ZeroDivisionError):
         meant = None
     more = f"; did you mean {meant:g}?" if meant else ", such as 0.2"

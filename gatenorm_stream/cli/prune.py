@@ -173,8 +173,7 @@ def prune(
     debug: DebugOption = False,
 ) -> None:
     """Prune MODEL into --out; without it, show the plan (the default command)."""
-    dry_run = dry_run or out is None
-    if push_to and dry_run:
+    if push_to and (dry_run or out is None):
         raise UsageProblem("--push-to uploads what is written; give --out, and no --dry-run")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
     wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine, also)
@@ -196,7 +195,13 @@ def prune(
                 write(progress=meter.report, note=meter.note)
     if not (quiet or json_):
         measured = prepared.decision.plan.own_measurement
-        _show_end(model, None if dry_run else out, time.monotonic() - begun, measured)
+        seconds = time.monotonic() - begun
+        if dry_run:
+            typer.echo("dry run: nothing was written")
+        elif out is None:
+            typer.echo("nothing was written; --out DIR writes it")
+        else:
+            _show_end(model, out, seconds, measured)
     if out and repository:
         upload(out, repository, quiet=quiet or json_)
 
@@ -280,11 +285,8 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 
 
-def _show_end(model: str, out: Path | None, seconds: float, measured: Measured | None) -> None:
-    """What was done, what to type next, and what the output is known to cost: in that order, the last line last."""
-    if out is None:
-        typer.echo("nothing was written; --out DIR writes it")
-        return
+def _show_end(model: str, out: Path, seconds: float, measured: Measured | None) -> None:
+    """What was done, what to type next, and last what the output costs, as far as that is known."""
     typer.echo(f"wrote {out} in {seconds:.1f} s")
     both = str(out), "--against", model
     typer.echo(f"next: {next_command('verify', *both)}")

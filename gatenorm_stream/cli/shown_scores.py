@@ -24,6 +24,8 @@ def show_scores(
     from gatenorm_stream.scoring.selection import protection_mattered
 
     what = "influence" if influence else "score"
-    typer.echo(score_table(scores, dropped, what=what, width=table_width(), unicode=has_unicode(), colour=has_colour()))
+    typer.echo(
+        score_table(scores, dropped, what=what, width=table_width(), unicode=has_unicode(), colour=has_colour())
+    )
     if choice and protection_mattered(scores, dropped, choice):
         typer.echo("layer 0 scores low but stays: llama.cpp and vLLM can't run without it (--protect-first 0)")

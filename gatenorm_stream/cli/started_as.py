@@ -14,7 +14,7 @@ ZIPPED = (".pyz", ".zip")
 
 
 def started_as() -> str:
-    """`gatenorm-stream` where that is on the PATH; a path to it, `python -m` or a zipapp where it was started so."""
+    """`gatenorm-stream` where that is on the PATH; else a path to it, `python -m`, or a zipapp."""
     words = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv[1:])]
     if words[-2:] == ["-m", MODULE]:
         return shlex.join([_python(), "-m", MODULE])

@@ -12,13 +12,14 @@ import typer
 from gatenorm_stream.spelling import similar
 
 
-
 def _one_of(found: re.Match[str]) -> str:
     """Names the words that an option takes, or the one of them that was meant."""
     option, word, listed = found.groups()
     words = re.findall(r"'(.*?)'", listed)
     meant = similar(word, words)
-    return f"{option} knows no {word}; " + (f"did you mean {meant}?" if meant else f"give one of {', '.join(words)}")
+    return f"{option} knows no {word}; " + (
+        f"did you mean {meant}?" if meant else f"give one of {', '.join(words)}"
+    )
 
 
 REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (

@@ -19,8 +19,7 @@ from gatenorm_stream.formats.tokenizer import QWEN_2, class_in_output
 
 LLAMA_3_VOCABULARY = 128256
 CAUTION = (
-    "llama.cpp's converter loses this tokenizer's merge order, so that text is cut into other tokens; for llama.cpp, "
-    "convert the source and prune that GGUF file"
+    "llama.cpp cuts text into other tokens (its converter loses the merge order): the output's card has the fix"
 )
 
 

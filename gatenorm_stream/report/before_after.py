@@ -53,8 +53,7 @@ class BeforeAfter:
         theirs, ours = self.before, self.after
         if theirs.layers != ours.layers or not set(ours.attention) <= set(theirs.attention):
             raise ComparisonError(
-                f"{ours.title} has {ours.layers} layers and {theirs.title} {theirs.layers}, or attention in others; "
-                "give the output's own source"
+                f"{ours.title} is no output of {theirs.title}: their layers don't fit; give its own source"
             )
 
     @property
@@ -88,7 +87,8 @@ def gone_lines(pair: BeforeAfter) -> Iterator[str]:
     if pair.gone:
         yield f"attention is gone from {len(pair.gone)} of {pair.before.layers} layers: {layer_list(pair.gone)}"
     if pair.zeroed:
-        yield f"attention is zeroed in {len(pair.zeroed)} layers, which keep their shapes: {layer_list(pair.zeroed)}"
+        zeroed = layer_list(pair.zeroed)
+        yield f"attention is zeroed in {len(pair.zeroed)} layers, where every shape is kept: {zeroed}"
     if pair.plan and pair.plan.constants:
         yield "a constant takes its place"
     if m := pair.measured:
@@ -107,5 +107,7 @@ def before_after_json(pair: BeforeAfter) -> dict[str, Any]:
         for name, s in (("before", pair.before), ("after", pair.after))
     }
     m = pair.measured
-    loss = {"before": m.loss, "after": m.pruned, "rise": m.rise, "error": m.error, "tokens": m.tokens} if m else None
+    loss = (
+        {"before": m.loss, "after": m.pruned, "rise": m.rise, "error": m.error, "tokens": m.tokens} if m else None
+    )
     return {**sides, "gone": list(pair.gone), "zeroed": list(pair.zeroed), "loss": loss}

@@ -6,6 +6,7 @@ from pathlib import PurePath
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
+from gatenorm_stream.formats.llama_cpp_tokenizer import CAUTION as LOSES_ORDER
 from gatenorm_stream.measuring.text import BUILT_IN_NAME
 from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.layout import Layout
@@ -97,7 +98,12 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     zeroed = ZEROED.format(code="Its own code runs it." if runs_own_code(model) else "No custom code is needed.")
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
-    blocks = "\n\n".join([*([] if removes else [zeroed]), *run_it(model, removes, choice.engines)])
+    blocks = "\n\n".join(
+        [
+            *([] if removes else [zeroed]),
+            *run_it(model, removes, choice.engines, unordered=LOSES_ORDER in choice.cautions),
+        ]
+    )
     held = f"{CONSTANTS}\n" if plan.constants and choice.holds_constants else ""
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}

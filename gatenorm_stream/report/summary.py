@@ -30,6 +30,14 @@ def model_line(model: Model) -> str:
     )
 
 
+def left_lines(model: Model) -> Iterator[str]:
+    """Of an output: what is gone and what is left, and that no more goes from it."""
+    if model.pruned:
+        left = layer_list(tuple(a.layer for a in model.attention))
+        yield f"an output: attention is gone from layers {layer_list(model.pruned)}, and left in {left}"
+        yield "to prune more, start from the original"
+
+
 def size_rows(model: Model, plan: Plan, layout: Layout) -> list[Row]:
     """Rows for parameters, weight bytes and KV cache (at 16 bits an element)."""
     gone = plan.dropped if FORMATS[plan.format].removes else ()
@@ -121,4 +129,3 @@ def _linked(piece: Copied) -> str:
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
-

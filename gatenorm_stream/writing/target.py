@@ -115,14 +115,14 @@ def _check_free(parent: Path, needed: int, what: str) -> None:
     free = free_bytes(parent)
     if free is not None and free < needed:
         raise OutputError(
-            f"{parent} has {_megabytes(free, math.floor)} free, {what} {_megabytes(needed, math.ceil)}; free some "
+            f"{parent} has {_room(free, math.floor)} free, {what} {_room(needed, math.ceil)}; free some "
             "space, or choose another place for --out"
         )
 
 
-def _megabytes(count: int, rounded: Callable[[float], int]) -> str:
+def _room(count: int, rounded: Callable[[float], int]) -> str:
     """Room that is there is rounded down and room that is needed up, so that the two never read alike."""
-    return f"{rounded(count / 1e6):,} MB"
+    return f"{rounded(count / 1e6)} MB" if count < 1e9 else f"{rounded(count / 1e7) / 100:.2f} GB"
 
 
 def _begun(out: Path) -> int:
