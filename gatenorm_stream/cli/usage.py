@@ -24,6 +24,10 @@ def _one_of(found: re.Match[str]) -> str:
 
 REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"there is no place for \1"),
+    (
+        r"Invalid value for '--drop': Input should be a valid integer.*",
+        "--drop takes a whole number; --share takes a share, such as 0.2",
+    ),
     (r"Invalid value for '(.*)': Input should be a valid integer.*", r"\1 takes a whole number"),
     (r"Invalid value for '(.*)': Input should be a valid number.*", r"\1 takes a number such as 0.2"),
     (r"Invalid value for '(.*)': Value error, '(.*)' is not one of (.*)", _one_of),

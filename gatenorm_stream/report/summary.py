@@ -34,7 +34,7 @@ def left_lines(model: Model) -> Iterator[str]:
     """Of an output: what is gone and what is left, and that no more goes from it."""
     if model.pruned:
         left = layer_list(tuple(a.layer for a in model.attention))
-        yield f"an output: attention is gone from layers {layer_list(model.pruned)}, and left in {left}"
+        yield f"an output of gatenorm-stream; layers without attention: {layer_list(model.pruned)}; with it: {left}"
         yield "to prune more, start from the original"
 
 

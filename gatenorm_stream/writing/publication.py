@@ -10,11 +10,11 @@ from pathlib import Path
 
 from gatenorm_stream.disk import sync_directory
 from gatenorm_stream.errors import OutputError
-from gatenorm_stream.names import RECORD
+from gatenorm_stream.names import CARD, RECORD
 from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.writing.journal import JOURNAL
 from gatenorm_stream.writing.partial import open_partial, partial_path
-from gatenorm_stream.writing.record import record_path
+from gatenorm_stream.writing.record import card_path, record_path
 
 
 def publish_directory(partial: Path, out: Path, force: bool) -> None:
@@ -36,13 +36,14 @@ def publish_directory(partial: Path, out: Path, force: bool) -> None:
 
 
 def publish_file(partial: Path, name: str, out: Path, force: bool) -> None:
-    """The file `name`, and before it the record, so that there is never a file without one.
+    """The file `name`, and before it the record and the card, so that there is never a file without them.
 
     Raises OutputError if there is an `out` by now, unless `force` lets it be replaced.
     """
     if out.exists() and not force:
         raise OutputError(f"{out} was made by someone else in the meantime; choose another --out")
     os.rename(partial / RECORD, record_path(out, Kind.GGUF))
+    os.rename(partial / CARD, card_path(out))
     os.rename(partial / name, out)
     sync_directory(out.parent)
 

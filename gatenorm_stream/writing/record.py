@@ -74,6 +74,11 @@ def record_path(out: Path, kind: Kind) -> Path:
     return out.with_suffix(f".{RECORD}") if kind is Kind.GGUF else out / RECORD
 
 
+def card_path(out: Path) -> Path:
+    """Where the model card of a GGUF file is: that of NAME.gguf is NAME.gatenorm.md."""
+    return record_path(out, Kind.GGUF).with_suffix(".md")
+
+
 def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
     """The one text that stands for this plan and these files: what differs from it in a byte was changed."""
     content: dict[str, Any] = {
