@@ -213,8 +213,8 @@ def _heat_map(scores: Sequence[LayerScore], x: int, top: int, row: int, cell: in
         for h, norm in enumerate(s.heads):
             title = f"layer {s.layer}, head {h}: {norm:.4g}"
             yield Box(x + h * cell, top + n * row, cell, row, _heat(norm, low, high), title)
-    yield Label(x, bottom + 42, f"{low:.3g}", "muted")
-    yield Label(x + HEAT_STEPS * STRIP, bottom + 42, f"{high:.3g}", "muted", anchor="end")
+    yield Label(x, bottom + 42, f"{low:.4g}", "muted")
+    yield Label(x + HEAT_STEPS * STRIP, bottom + 42, f"{high:.4g}", "muted", anchor="end")
     yield Label(x + HEAT_STEPS * STRIP + 10, bottom + 26, "logarithmic", "muted")
     for step in range(HEAT_STEPS):
         yield Box(x + step * STRIP, bottom + 16, STRIP, 12, step)
