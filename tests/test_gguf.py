@@ -146,7 +146,11 @@ def test_what_pruning_changes(run: Run, model: Path, tmp_path: Path) -> None:
     assert {key for key in after if key.startswith("deci.")} == {key.replace("llama.", "deci.") for key in own}
     assert heads(out) == [4, 4, 0, 4]
     assert heads(out, "head_count_kv") == [2, 2, 0, 2]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["pruned.gatenorm.json", "pruned.gguf"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "pruned.gatenorm.json",
+        "pruned.gatenorm.md",
+        "pruned.gguf",
+    ]
     assert gatenorm_stream.verify(out, against=model).tensors == len(held)
 
 
@@ -275,7 +279,7 @@ def test_places_for_the_output(run: Run, model: Path, llama: Path, tmp_path: Pat
     assert "was not written by gatenorm-stream" in refusal(model, "--out", "taken.gguf", "--force")
     assert (tmp_path / "taken.gguf").read_text() == "something"
     assert "is not there" in refusal("score", "absent.gguf")
-    assert "was pruned by gatenorm-stream already" in refusal("score", pruned_once(model, tmp_path))
+    assert "was pruned by gatenorm-stream already" in refusal(pruned_once(model, tmp_path))
 
 
 def pruned_once(model: Path, tmp_path: Path) -> Path:
@@ -301,7 +305,7 @@ def test_a_run_that_was_cut_off_goes_on(model: Path, tmp_path: Path) -> None:
         gatenorm_stream.prune(plan, out, progress=stop_while_writing)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gguf.partial"]
     gatenorm_stream.prune(plan, out)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gatenorm.json", "out.gguf"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gatenorm.json", "out.gatenorm.md", "out.gguf"]
     gatenorm_stream.verify(out, against=model)
 
 
@@ -348,9 +352,11 @@ def test_lies_with_a_fitting_record_are_found(pruned: Path, model: Path, tmp_pat
     said = json.loads(record.read_text())
     lying = json.loads(other.with_suffix(".gatenorm.json").read_text())
     lying["dropped"] = said["dropped"]
-    digest = lying["files"]["model.gguf"]
-    digest = FileDigest(digest["size"], digest["blake3"], tuple(digest["marks"].split()))
-    text = render_record(plan_from_json(lying, "x"), {"model.gguf": digest})
+    digests = {
+        name: FileDigest(f["size"], f["blake3"], tuple(f.get("marks", "").split()))
+        for name, f in lying["files"].items()
+    }
+    text = render_record(plan_from_json(lying, "x"), digests)
     other.with_suffix(".gatenorm.json").write_text(text)
     with pytest.raises(VerificationError, match=r"layer \d has (no )?attention tensors, against the plan"):
         gatenorm_stream.verify(other)
@@ -359,6 +365,17 @@ def test_lies_with_a_fitting_record_are_found(pruned: Path, model: Path, tmp_pat
     write_gguf(changed, content, rope__dimension_count=HEAD_DIM)
     with pytest.raises(VerificationError, match="differs from the source"):
         gatenorm_stream.verify(pruned, against=changed)
+
+
+def test_the_card_beside_it(pruned: Path, model: Path) -> None:
+    card = pruned.with_suffix(".gatenorm.md")
+    text = card.read_text("utf-8")
+    assert f"# {model.name}, 2 of 4 attention sublayers removed" in text
+    assert "llama-server -m pruned.gguf" in text
+    assert str(model.parent) not in text
+    card.write_text(text.replace("removed", "zeroed"), "utf-8")
+    with pytest.raises(VerificationError, match=r"pruned.gatenorm.md (was changed|is \d+ bytes)"):
+        gatenorm_stream.verify(pruned)
 
 
 def test_a_file_without_its_record(pruned: Path) -> None:

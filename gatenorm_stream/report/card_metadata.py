@@ -8,6 +8,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.names import CARD
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.source import Kind
 
 LARGEST_CARD = 1 << 20
 CARRIED_OVER = ("license", "license_name", "license_link", "language", "library_name", "pipeline_tag")
@@ -35,7 +36,7 @@ def _base(model: Model, found: dict[str, Any]) -> Any:
     """The repository that the source is; of a local directory, the one that its card says it comes from."""
     source = model.checkpoint.source
     if source.revision:
-        return source.title
+        return source.title.partition(":")[0]
     return found.get("base_model") if _is_text(found.get("base_model")) else None
 
 
@@ -51,6 +52,9 @@ def _listed(value: Any) -> list[Any]:
 def _source_metadata(model: Model) -> dict[str, Any]:
     """The front matter of the source's card; empty if it has none that can be read."""
     source = model.checkpoint.source
+    if source.kind is Kind.GGUF and not source.revision:
+        told = model.text.get("general.license")  # what else lies in a folder of GGUF files may be another model's
+        return {"license": told} if isinstance(told, str) else {}
     if CARD not in source.names():
         return {}
     from huggingface_hub import ModelCard
