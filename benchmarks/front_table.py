@@ -34,7 +34,7 @@ def rows(loss: Judged, real: list[dict[str, Any]]) -> list[list[str]]:
 
     def saved(key: str, count: int, unit: float, places: int) -> str:
         mean = statistics.mean(run[key] for run in engine[count])
-        return f"{mean / unit:.{places}f} ({100 * (mean / whole[key] - 1):+.0f} %)".replace("-", "−")
+        return f"{mean / unit:.{places}f} ({100 * (mean / whole[key] - 1):+.0f}\u00a0%)".replace("-", "−")
 
     speeds = {count: [run["tokens_a_second"] for run in engine[count]] for count in COUNTS.values()}
     found = [
