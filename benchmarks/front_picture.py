@@ -1,7 +1,7 @@
 """The picture of README: measure, prune and ask, as the commands printed it of a public model.
 
-    python -m benchmarks.front_picture --run    runs them (the packages of `nox -s engines`; a minute or two)
-    python -m benchmarks.front_picture          draws what they printed then, from benchmarks/results/front.json
+python -m benchmarks.front_picture --run    runs them (the packages of `nox -s engines`; a minute or two)
+python -m benchmarks.front_picture          draws what they printed then, from benchmarks/results/front.json
 """
 
 from __future__ import annotations

@@ -38,7 +38,11 @@ def rows(loss: Judged, real: list[dict[str, Any]]) -> list[list[str]]:
 
     speeds = {count: [run["tokens_a_second"] for run in engine[count]] for count in COUNTS.values()}
     found = [
-        ["file, MB", f"{whole['file_bytes'] / 1e6:.1f}", *(saved("file_bytes", n, 1e6, 1) for n in COUNTS.values())],
+        [
+            "file, MB",
+            f"{whole['file_bytes'] / 1e6:.1f}",
+            *(saved("file_bytes", n, 1e6, 1) for n in COUNTS.values()),
+        ],
         ["KV cache, MiB", f"{whole['cache_mib']:.1f}", *(saved("cache_mib", n, 1, 1) for n in COUNTS.values())],
         [
             "tokens/s",

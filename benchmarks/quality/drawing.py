@@ -39,6 +39,12 @@ def panels(groups: dict[str, list[Model]], height: float = 2.7) -> tuple[plt.Fig
     return figure, drawn[: len(groups)]
 
 
+def _legend_below(figure: plt.Figure, axis: plt.Axes) -> None:
+    """Where it hides no line: one for all panels, which draw the same."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncol=4, loc="upper center", bbox_to_anchor=(0.5, 0))
+
+
 def loss_picture(groups: dict[str, list[Model]], criteria: Sequence[str]) -> str:
     figure, axes = panels(groups)
     x = np.arange(len(COUNTS))
@@ -55,7 +61,7 @@ def loss_picture(groups: dict[str, list[Model]], criteria: Sequence[str]) -> str
         axis.set_xticks(x, COUNTS, rotation=45)
     for axis in axes[::COLUMNS]:
         axis.set_ylabel("loss rise, nats per token")
-    axes[0].legend(fontsize=7, loc="upper left")
+    _legend_below(figure, axes[0])
     return save(figure, "loss")
 
 
@@ -92,5 +98,5 @@ def scatter_picture(groups: dict[str, list[Model]]) -> str:
             axis.set_yscale("log")
             axis.set_title(label if row == 0 else "")
             axis.set_xlabel(f"{DEFAULT} score" if row == len(groups) - 1 else "")
-    axes[0][0].legend(fontsize=7)
+    _legend_below(figure, axes[0][0])
     return save(figure, "suppression")
