@@ -101,9 +101,10 @@ def drawing(result: dict[str, Any]) -> str:
     shown = list(lines(result))
     width, height = round(2 * EDGE + COLUMNS * CELL), 2 * EDGE + len(shown) * LINE
     title = f"Terminal: {' and '.join(result['printed'])}, then both files asked in llama.cpp"
+    fonts = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'font-family="ui-monospace, Menlo, Consolas, \'DejaVu Sans Mono\', monospace" font-size="{FONT}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="{fonts}" font-size="{FONT}" role="img">',
         f"<title>{escape(title)}</title>",
         f"<style>{_rules(LIGHT)} @media (prefers-color-scheme: dark) {{ {_rules(DARK)} }}</style>",
         f'<rect class="{PAPER}" x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="8"/>',
