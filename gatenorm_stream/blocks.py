@@ -11,14 +11,15 @@ array is gone through in long runs: codes move in pieces of a group's width, sca
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-Codes: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.int8]
+Codes: TypeAlias = npt.NDArray[np.integer[Any]]
+"""uint8 or int8."""
 
 
 class Quantised(NamedTuple):
@@ -156,7 +157,7 @@ def _side_by_side(parts: list[Codes], width: int) -> Bytes:
     return joined.view(np.uint8).reshape(len(parts[0]), -1)
 
 
-def _five_bits(stored: Bytes) -> Bytes:
+def _five_bits(stored: Bytes) -> Codes:
     """The fifth bits come first, 32 of them in 4 bytes."""
     fifth = np.unpackbits(stored[:, :4], axis=1, bitorder="little")
     return _fields(stored[:, 4:], 16, 4) | fifth << 4
@@ -176,7 +177,7 @@ def _halves(blocks: Bytes, start: int) -> Floats:
     return np.ascontiguousarray(blocks[:, start : start + 2]).view("<f2").reshape(-1).astype(np.float32)
 
 
-def _signed(codes: Bytes, offset: int) -> npt.NDArray[np.int8]:
+def _signed(codes: Codes, offset: int) -> npt.NDArray[np.int8]:
     return np.subtract(codes.view(np.int8), np.int8(offset))
 
 

@@ -2,7 +2,8 @@
 
 Narrow numbers are widened by integers: their bits, shifted to where float32 has its exponent and mantissa, are a
 float32 that is too small by a power of two. That is exact, subnormal numbers included, and takes a quarter of the
-time of numpy's own cast from float16.
+time of numpy's own cast from float16. Widening and shifting are two steps, since numpy does both at once in a small
+buffer, which takes longer.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def widen_into(out: FloatArray, raw: npt.NDArray[Any], dtype: str) -> None:
     """
     match dtype:
         case "BF16":
-            np.left_shift(raw, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
+            bits = out.view(np.uint32)
+            np.copyto(bits, raw)
+            np.left_shift(bits, 16, out=bits)
         case "F16":
             _widen_halves(out, raw)
         case "F8_E5M2":
@@ -84,7 +87,8 @@ def _shift_and_scale(out: FloatArray, raw: Bits, shift: int, power: int) -> None
     """Extends the sign, shifts, and clears the copies of the sign between sign and exponent."""
     bits = out.view(np.int32)
     magnitude = (1 << shift + 8 * raw.itemsize - 1) - 1
-    np.left_shift(raw.view(f"<i{raw.itemsize}"), shift, out=bits, dtype=np.int32, casting="unsafe")
+    np.copyto(bits, raw.view(f"<i{raw.itemsize}"))
+    np.left_shift(bits, shift, out=bits)
     np.bitwise_and(bits, np.int32(magnitude - 2**31), out=bits)
     np.multiply(out, np.float32(2.0**power), out=out)
 
@@ -111,7 +115,7 @@ def narrow(values: bytes, dtype: str) -> bytes:
 
 
 def dequantise(rows: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.floating[Any]]:
-    """The (rows, columns) numbers in whole blocks of bytes, in float32, by the package `gguf`: for any kind it knows.
+    """The (rows, columns) numbers in whole blocks of bytes, in float32, by the package `gguf`, which knows every kind.
 
     Infinite scales give inf or nan.
     """
