@@ -115,7 +115,7 @@ def narrow(values: bytes, dtype: str) -> bytes:
 
 
 def dequantise(rows: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.floating[Any]]:
-    """The (rows, columns) numbers in whole blocks of bytes, in float32, by the package `gguf`, which knows every kind.
+    """The (rows, columns) numbers in whole blocks of bytes, as float32, by the package `gguf`: every kind.
 
     Infinite scales give inf or nan.
     """
