@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +20,7 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+from gatenorm_stream.cli.say import say, say_json
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.scoring.readings import Reading
 
@@ -71,13 +71,13 @@ def compare(
 
     comparison = compare_scores(scores_a, scores_b, choice)
     if json_:
-        typer.echo(json.dumps(comparison_json(comparison, (first, second), readings), indent=1, ensure_ascii=False))
+        say_json(comparison_json(comparison, (first, second), readings))
     elif not quiet:
         names = f"{first}, {readings[0]}", f"{second}, {readings[1]}"
-        typer.echo(comparison_table(comparison, names, width=table_width(120), unicode=has_unicode()))
-        typer.echo()
+        say(comparison_table(comparison, names, width=table_width(120), unicode=has_unicode()))
+        say()
         for line in verdict(comparison):
-            typer.echo(line)
+            say(line)
 
 
 def _scored(

@@ -11,6 +11,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded, has_unicode, table_width
 from gatenorm_stream.cli.options import DebugOption
+from gatenorm_stream.cli.say import say
 
 EXAMPLES = """
 gatenorm-stream explain DIR
@@ -29,13 +30,13 @@ def explain(
 
     plan, files = read_record(out)
     for name, value in what(plan, files, out):
-        typer.echo(folded(f"{name:<11}{value}", indent=11))
-    typer.echo("\nWhy these layers\n")
+        say(folded(f"{name:<11}{value}", indent=11))
+    say("\nWhy these layers\n")
     for sentence in why(plan):
-        typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))
+        say(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))
     if plan.scored:
-        typer.echo()
-        typer.echo(score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode()))
-    typer.echo("\nAgain\n")
+        say()
+        say(score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode()))
+    say("\nAgain\n")
     for purpose, command in repeat(plan, out):
-        typer.echo(f"# {purpose}\n{command}")
+        say(f"# {purpose}\n{command}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import time
@@ -36,6 +35,7 @@ from gatenorm_stream.cli.options import (
     chosen,
 )
 from gatenorm_stream.cli.push import repository_for, upload
+from gatenorm_stream.cli.say import say, say_json
 from gatenorm_stream.cli.shown_scores import show_scores
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
@@ -263,28 +263,28 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
 
     model, layout, plan = prepared.model, prepared.layout, prepared.decision.plan
     if as_json:
-        typer.echo(json.dumps(plan.to_json(), indent=1, ensure_ascii=False))
+        say_json(plan.to_json())
         return
     if quiet:
         return
-    typer.echo(folded(model_line(model)))
-    typer.echo(folded(chosen_by(plan)) + "\n")
+    say(folded(model_line(model)))
+    say(folded(chosen_by(plan)) + "\n")
     if plan.scored:
         show_scores(plan.scores, plan.dropped, plan.choice, influence=plan.reading is None)
-        typer.echo()
+        say()
     for line in plan_lines(prepared.decision):
-        typer.echo(folded(line))
+        say(folded(line))
     for line in (*model.checkpoint.remarks, *file_lines(layout)):
-        typer.echo(folded(line))
-    typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
+        say(folded(line))
+    say(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 
 
 def _show_end(model: str, out: Path | None, seconds: float, *, measured: bool) -> None:
     if out is None:
-        typer.echo("dry run: nothing was written")
+        say("dry run: nothing was written")
         return
-    typer.echo(f"wrote {out} in {seconds:.1f} s")
+    say(f"wrote {out} in {seconds:.1f} s")
     both = f"{shlex.quote(str(out))} --against {shlex.quote(model)}"
-    typer.echo(f"next: gatenorm-stream verify {both}")
+    say(f"next: gatenorm-stream verify {both}")
     if not measured:
-        typer.echo(f"not measured: gatenorm-stream measure {both}")
+        say(f"not measured: gatenorm-stream measure {both}")

@@ -12,6 +12,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import DebugOption, QuietOption
+from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.usage import UsageProblem
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
     if kept := sorted(name for name in names if is_hidden(name) or looks_secret(name)):
         raise HubError(f"{out} holds {kept[0]}, which never goes up; make the output anew without it")
     if not quiet:
-        typer.echo(folded(f"going up to {target.repository} (private): {', '.join(sorted(names))}"))
+        say(folded(f"going up to {target.repository} (private): {', '.join(sorted(names))}"))
     try:
         page = push_files(out, names, target)
     except HubError as error:
         again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
         raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error
     if not quiet:
-        typer.echo(f"uploaded {out} to {page} (private)")
+        say(f"uploaded {out} to {page} (private)")

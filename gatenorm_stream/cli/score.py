@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +28,7 @@ from gatenorm_stream.cli.options import (
     check_reading_of,
     chosen,
 )
+from gatenorm_stream.cli.say import say, say_json
 from gatenorm_stream.cli.shown_scores import show_scores
 from gatenorm_stream.cli.usage import UsageProblem
 
@@ -101,15 +101,15 @@ def score(
 
         draw(score_picture(source.title, found if isinstance(found, str) else None, scores, dropped), plot)
     if json_:
-        typer.echo(json.dumps(_json(read, found, scores, dropped), indent=1, ensure_ascii=False))
+        say_json(_json(read, found, scores, dropped))
     elif not quiet:
         from gatenorm_stream.report.summary import model_line
 
-        typer.echo(folded(model_line(read)))
-        typer.echo(folded(f"{_describe(found)}; the lowest would go first") + "\n")
+        say(folded(model_line(read)))
+        say(folded(f"{_describe(found)}; the lowest would go first") + "\n")
         show_scores(scores, dropped, choice, influence=by == "influence")
         if plot:
-            typer.echo(f"\nwrote {plot}")
+            say(f"\nwrote {plot}")
 
 
 def _check(by: str | None, reading: str | None, text: Path | None, tokens: int | None, dask: str | None) -> None:

@@ -11,6 +11,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, QuietOption, RevisionOption
+from gatenorm_stream.cli.say import say
 
 EXAMPLES = """
 gatenorm-stream verify DIR
@@ -47,6 +48,6 @@ def verify(
             compared = f", {each} the same as in {against}"
         files = "1 file" if verified.files == 1 else f"{verified.files} files"
         counted = f"{files}, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
-        typer.echo(folded(f"verified {out}: {counted}{compared}"))
+        say(folded(f"verified {out}: {counted}{compared}"))
         measure = f"gatenorm-stream measure {shlex.quote(str(out))} --against {shlex.quote(against or 'MODEL')}"
-        typer.echo(folded(f"that is its bytes; its quality: {measure}"))
+        say(folded(f"that is its bytes; its quality: {measure}"))
