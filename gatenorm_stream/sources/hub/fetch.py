@@ -19,6 +19,7 @@ from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.answers import Answer, answer
 from gatenorm_stream.sources.hub.errors import hub_errors
+from gatenorm_stream.sources.hub.guard import check_step, origin
 from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, Note, Patience, TransientError, wait_told
 from gatenorm_stream.sources.ranges import ByteRange
 
@@ -111,7 +112,12 @@ class RangeFetcher:
 
     def _redirected(self, url: str, got: Answer) -> str:
         self._check_version("x-linked-etag", got, "x-linked-etag")
-        location = urljoin(url, self._below_endpoint(got.headers.get("location", "")))
+        try:
+            location = urljoin(url, self._below_endpoint(got.headers.get("location", "")))
+            origin(location)
+        except ValueError as error:
+            raise HubError(f"{self._name} is redirected to what is no address; check HF_ENDPOINT") from error
+        check_step(url, location)
         if not _same_origin(location, self._url):
             self._signed = location
         return location
@@ -193,7 +199,7 @@ class RangeFetcher:
 
 
 def _same_origin(a: str, b: str) -> bool:
-    return urlsplit(a)[:2] == urlsplit(b)[:2]
+    return origin(a) == origin(b)
 
 
 def _plain(etag: str) -> str:
