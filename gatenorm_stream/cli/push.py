@@ -70,13 +70,14 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    names = [*read_record(out)[1], RECORD]
+    plan, files = read_record(out)
+    names = [*files, RECORD]
     if kept := sorted(name for name in names if is_hidden(name) or looks_secret(name)):
         raise HubError(f"{out} holds {kept[0]}, which never goes up; make the output anew without it")
     if not quiet:
         say(folded(f"going up to {target.repository} (private): {', '.join(sorted(names))}"))
     try:
-        page = push_files(out, names, target)
+        page = push_files(out, plan, files, target)
     except HubError as error:
         again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
         raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error

@@ -6,14 +6,30 @@ by its digest and not sent again, so the same upload resumes where it was interr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from blake3 import blake3
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.names import RECORD
+from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.hub.address import hub_address
+from gatenorm_stream.sources.hub.guard import LISTING_BYTES, endpoint_shown, guarded_client
+from gatenorm_stream.sources.hub.retry import TransientError
+from gatenorm_stream.writing.record import FileDigest, render_record
+from gatenorm_stream.writing.shared_record import without_paths
+
+CHUNK = 4 << 20
+SMALL = 1 << 20
+UPLOAD_SECONDS = 300.0
+"""Of silence: the Hub may take long to answer a commit."""
 
 EMPTY = frozenset({".gitattributes", "README.md"})
 """What a repository may hold that is not an output of ours."""
@@ -39,7 +55,7 @@ def prepare(name: str) -> Target:
     if address is None or address.revision:
         raise HubError(f"{name} is not a repository on the Hub; give org/name")
     repository, api = address.repository, HfApi()
-    with push_errors(repository):
+    with push_errors(repository), guarded_library():
         api.create_repo(repository, private=True, exist_ok=True)
         info = api.model_info(repository)
     if not info.private:
@@ -56,33 +72,76 @@ def prepare(name: str) -> Target:
     return Target(repository, info.sha or "", held)
 
 
-def push(folder: Path, names: Iterable[str], target: Target) -> str:
-    """Uploads these files of `folder`, and deletes all others that `target` held. Returns the address of the page.
+def push(folder: Path, plan: Plan, files: Mapping[str, FileDigest], target: Target) -> str:
+    """Uploads these files of `folder` and their record, without local paths; deletes all others that `target` held.
 
-    Raises HubError.
+    Each is opened once and compared with its digest on record; the storage host compares what comes with the
+    SHA-256 of the same reading. Returns the address of the page. Raises HubError.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    names = sorted(names)
-    stale = sorted(target.held - {".gitattributes", *names})
-    with push_errors(target.repository):
+    record = render_record(without_paths(plan), files).encode("utf-8")
+    stale = sorted(target.held - {".gitattributes", RECORD, *files})
+    with ExitStack() as held, push_errors(target.repository), guarded_library():
+        opened = [(name, *_opened(folder / name, files[name], held)) for name in sorted(files)]
+        additions = [CommitOperationAdd(RECORD, record)]
+        for name, content, sha256 in opened:
+            addition = CommitOperationAdd(name, content)
+            if addition.upload_info.sha256 != sha256:
+                raise _changed(folder / name)
+            additions.append(addition)
         HfApi().create_commit(
             target.repository,
-            [
-                *(CommitOperationDelete(name) for name in stale),
-                *(CommitOperationAdd(name, folder / name) for name in names),
-            ],
+            [*(CommitOperationDelete(name) for name in stale), *additions],
             commit_message="Output of gatenorm-stream",
             parent_commit=target.commit,
         )
-    return f"{constants.ENDPOINT}/{target.repository}"
+    return f"{endpoint_shown()}/{target.repository}"
+
+
+def _opened(path: Path, recorded: FileDigest, held: ExitStack) -> tuple[bytes | str | BinaryIO, bytes]:
+    """The bytes of a small file; of a large one the open file, by a name that means it and no other where there is
+    such a name, since huggingface_hub's faster ways take names only. And its SHA-256.
+    """
+    file = held.enter_context(path.open("rb"))
+    digest, sha256, parts = blake3(), hashlib.sha256(), []
+    while part := file.read(CHUNK):
+        digest.update(part)
+        sha256.update(part)
+        if recorded.size <= SMALL:
+            parts.append(part)
+    if digest.hexdigest() != recorded.blake3:
+        raise _changed(path)
+    if recorded.size <= SMALL:
+        file.close()
+        return b"".join(parts), sha256.digest()
+    file.seek(0)
+    name = f"/proc/self/fd/{file.fileno()}"
+    return name if os.path.exists(name) else file, sha256.digest()
+
+
+def _changed(path: Path) -> HubError:
+    return HubError(f"{path} was changed after it was verified; nothing was uploaded")
+
+
+@contextmanager
+def guarded_library() -> Iterator[None]:
+    """Within, huggingface_hub asks by the guarded client: no token follows a link in an answer to elsewhere."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http
+
+    before = _http._GLOBAL_CLIENT_FACTORY
+    set_client_factory(lambda: guarded_client(LISTING_BYTES, UPLOAD_SECONDS))
+    try:
+        yield
+    finally:
+        set_client_factory(before)
 
 
 @contextmanager
 def push_errors(repository: str) -> Iterator[None]:
     """Turns the errors of huggingface_hub and its client into HubError."""
     import httpx2
-    from huggingface_hub import constants
     from huggingface_hub import errors as hf
 
     try:
@@ -101,7 +160,14 @@ def push_errors(repository: str) -> Iterator[None]:
             raise HubError(f"{repository} was changed in the meantime; run again") from error
         raise HubError(f"the Hub answered {status} while {repository} was written; run again") from error
     except httpx2.TransportError as error:
-        raise HubError(f"{constants.ENDPOINT} is not reached ({type(error).__name__}); run again") from error
+        raise HubError(f"{endpoint_shown()} is not reached ({type(error).__name__}); run again") from error
+    except TransientError as error:
+        raise HubError(f"{endpoint_shown()}: {error}; run again") from error
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, httpx2.InvalidURL) as error:
+        raise HubError(
+            f"{endpoint_shown()} answers as no Hub does ({type(error).__name__}); check HF_ENDPOINT, and whether "
+            "the network wants a login first"
+        ) from error
     except RuntimeError as error:  # of a file, whose own error is the cause
         raise HubError(f"the upload to {repository} was cut off ({_last(error)}); run again") from error
     except ValueError as error:

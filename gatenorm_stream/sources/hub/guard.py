@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -89,16 +89,21 @@ def session() -> httpx2.Client:
     return guarded_client()
 
 
-def guarded_client() -> httpx2.Client:
-    """Like huggingface_hub's own, which follows redirects with cookies and tokens as it pleases."""
+def guarded_client(most: int | None = None, seconds: float | None = None) -> httpx2.Client:
+    """Like huggingface_hub's own, which sends the token along any link that an answer names.
+
+    `most` bytes has an answer that says nothing else; `seconds` of silence end it.
+    """
     from huggingface_hub.utils._http import default_client_factory
 
     client = default_client_factory()
     hooks = client.event_hooks
     client.event_hooks = {
         "request": [*hooks.get("request", ()), _check_request],
-        "response": [*hooks.get("response", ()), _bound_answer],
+        "response": [*hooks.get("response", ()), partial(_bound_answer, most)],
     }
+    if seconds:
+        client.timeout = seconds
     return client
 
 
@@ -160,10 +165,10 @@ def _check_request(request: httpx2.Request) -> None:
     request.headers["accept-encoding"] = "identity"
 
 
-def _bound_answer(response: httpx2.Response) -> None:
+def _bound_answer(default: int | None, response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise HubError(f"{response.url.host} sent an answer that is packed, though nobody asked for that")
-    most = ERROR_BYTES if response.status_code >= 300 else response.request.extensions.get(MOST)
+    most = ERROR_BYTES if response.status_code >= 300 else response.request.extensions.get(MOST, default)
     response.stream = _bounded(response.stream, most, response.url.host)
 
 
