@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.retry import TransientError
+from gatenorm_stream.version import VERSION
 
 if TYPE_CHECKING:
     import httpx2
@@ -129,6 +130,15 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     return found[0]
+
+
+def hub_headers() -> dict[str, str]:
+    """huggingface_hub's own function asks the endpoint what agents there are, by a client that nothing bounds."""
+    from huggingface_hub import constants, get_token
+
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    named = {"user-agent": f"gatenorm-stream/{VERSION}"}
+    return {**named, "authorization": f"Bearer {token}"} if token else named
 
 
 def ask(url: str, headers: dict[str, str], params: dict[str, Any], *, seconds: float = SECONDS) -> httpx2.Response:
