@@ -13,6 +13,7 @@ from gatenorm_stream.cli.options import (
     TOKENS,
     ByOption,
     ConnectionsOption,
+    DaskInsecureOption,
     DaskOption,
     DebugOption,
     DropOption,
@@ -68,12 +69,13 @@ def score(
     connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
     dask: DaskOption = None,
+    dask_insecure: DaskInsecureOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show how strongly each layer's attention couples, or turns the stream, and which would go."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
-    _check(by, reading, text, tokens, dask)
+    _check(by, reading, text, tokens, dask, dask_insecure)
     from gatenorm_stream.families.open import open_model
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.sources.open import open_source
@@ -91,7 +93,7 @@ def score(
                 scores = found.scores
             else:
                 found = reading or "per-head"
-                scores = _scored(read, found, dask, threads, meter.report)
+                scores = _scored(read, found, dask, dask_insecure, threads, meter.report)
     from gatenorm_stream.scoring.selection import select
 
     dropped = select(scores, choice)
@@ -112,9 +114,18 @@ def score(
             say(f"\nwrote {plot}")
 
 
-def _check(by: str | None, reading: str | None, text: Path | None, tokens: int | None, dask: str | None) -> None:
+def _check(
+    by: str | None,
+    reading: str | None,
+    text: Path | None,
+    tokens: int | None,
+    dask: str | None,
+    dask_insecure: bool,
+) -> None:
     """Raises UsageProblem for an option that another one makes pointless."""
     check_reading_of(by, reading)
+    if dask_insecure and not dask:
+        raise UsageProblem("--dask-insecure says how --dask may be reached; give that too")
     if dask and by == "influence":
         raise UsageProblem("--dask scores weights, and --by influence runs the model; give one of them")
     if (text or tokens) and by != "influence":
@@ -131,12 +142,12 @@ def _measured(
 
 
 def _scored(
-    model: Model, reading: Reading, dask: str | None, threads: int | None, progress: Progress
+    model: Model, reading: Reading, dask: str | None, insecure: bool, threads: int | None, progress: Progress
 ) -> tuple[LayerScore, ...]:
     if dask:
         from gatenorm_stream.scoring.cluster import score_on_cluster
 
-        return score_on_cluster(dask, model, reading, progress=progress)
+        return score_on_cluster(dask, model, reading, insecure=insecure, progress=progress)
     from gatenorm_stream.scoring.score import scored
 
     return scored(model, reading, threads=threads, progress=progress)
