@@ -24,10 +24,10 @@ def install(extra: str) -> str:
 
 
 def _origin() -> str | None:
-    """The folder, wheel or archive that this was installed from; a folder that holds it, if it is run from there."""
-    with suppress(PackageNotFoundError, ValueError):
+    """The folder, wheel or archive that this was installed from, or the checkout that it is run from."""
+    with suppress(PackageNotFoundError, ValueError, LookupError, TypeError):
         told = json.loads(distribution(NAME).read_text("direct_url.json") or "{}")
-        parts = urlsplit(str(told.get("url", "")))
+        parts = urlsplit(str(told["url"]))
         if parts.scheme == "file" and Path(unquote(parts.path)).exists():
             return unquote(parts.path)
     checkout = Path(__file__).parents[1]

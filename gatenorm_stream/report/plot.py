@@ -20,8 +20,8 @@ def check_plot(path: Path) -> None:
         raise PictureError(f"{path} can't be written: its folder does not exist, or it is one; choose another name")
     if path.suffix.lower() == ".png" and not find_spec("matplotlib"):
         raise PictureError(
-            f"{path} would be drawn by matplotlib, which is not installed: {install('plot')}; a .svg or .html needs "
-            "nothing"
+            f"{path} would be drawn by matplotlib, which is not installed: {install('plot')}; a .svg or .html "
+            "needs nothing"
         )
 
 

@@ -12,6 +12,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from ipaddress import ip_address
@@ -48,8 +49,8 @@ def score_on_cluster(
     this machine it takes tls://, whose certificates dask's own configuration names, or `insecure`.
 
     A worker runs as many layers at once as it has threads. Bit for bit the same if its numpy and its kind of
-    processor are. Raises GateNormError if the scheduler can't be reached, falls silent, or the workers can't do it, and what
-    `scored` raises.
+    processor are. Raises GateNormError if the scheduler can't be reached, falls silent, or the workers can't do it,
+    and what `scored` raises.
     """
     check_address(scheduler, insecure=insecure)
     try:
@@ -91,8 +92,7 @@ def check_address(scheduler: str, *, insecure: bool) -> None:
     """Raises GateNormError for what is neither encrypted nor on this machine, unless that is wanted."""
     scheme, separator, rest = scheduler.partition("://")
     scheme, place = (scheme, rest) if separator else ("tcp", scheduler)
-    host = urlsplit(f"//{place}").hostname or "" if "]" in place or "[" not in place else ""
-    if scheme == "tls" or insecure or (scheme == "tcp" and _is_loopback(host)):
+    if scheme == "tls" or insecure or (scheme == "tcp" and _is_loopback(place)):
         return
     raise GateNormError(
         f"{scheduler} is not encrypted, and whoever is on the way could run code here; give tls://HOST:PORT, or "
@@ -100,11 +100,12 @@ def check_address(scheduler: str, *, insecure: bool) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
+def _is_loopback(place: str) -> bool:
+    host = ""
+    with suppress(ValueError):
+        host = urlsplit(f"//{place}").hostname or ""
         return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return host == "localhost"
 
 
 def _completed(distributed: Any, client: Any, waiting: set[Any]) -> Iterator[Any]:
