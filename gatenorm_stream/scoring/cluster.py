@@ -28,11 +28,13 @@ from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scorable import check_scorable
 from gatenorm_stream.scoring.score import score_sublayers
 from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.sources.hub.guard import within
 from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 
 PATIENCE = "30s"
+SLACK = 5.0
 
 
 def score_on_cluster(
@@ -62,7 +64,7 @@ def score_on_cluster(
     total = sum(attention.bytes for attention in sublayers)
     done, scores = 0, {}
     try:
-        with distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False) as client:
+        with _connected(distributed, scheduler) as client, client.as_current():
             tasks = {
                 client.submit(_score_layer, _packed(source, attention), reading, pure=False): attention
                 for attention in sublayers
@@ -86,6 +88,17 @@ def score_on_cluster(
     except (OSError, ValueError, CancelledError) as error:
         raise GateNormError(f"{scheduler} can't be reached: {error}; is that the scheduler's address?") from error
     return tuple(scores[attention.layer] for attention in sublayers)
+
+
+def _connected(distributed: Any, scheduler: str) -> Any:
+    """A client. Raises GateNormError, whatever a stranger's answer makes of dask's own parsing."""
+    try:
+        seconds = SLACK + float(PATIENCE.removesuffix("s"))  # dask's own limit ends where a socket is accepted
+        return within(seconds, lambda: distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False))
+    except Exception as error:
+        raise GateNormError(
+            f"{scheduler} can't be reached ({type(error).__name__}); is that the scheduler's address?"
+        ) from error
 
 
 def check_address(scheduler: str, *, insecure: bool) -> None:
