@@ -18,7 +18,7 @@ from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub import guard
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.listing import list_repository, read_listing
-from gatenorm_stream.sources.hub.retry import TransientError
+from gatenorm_stream.sources.hub.retry import ATTEMPTS, Patience, SlowError, TransientError
 
 ADDRESS = HubAddress("org/name")
 GOOD = {"sha": "a" * 40, "siblings": [{"rfilename": "config.json", "size": 3, "blobId": "b" * 40}]}
@@ -227,3 +227,15 @@ def test_a_password_of_the_endpoint_is_not_shown(url: str, shown: str) -> None:
 def test_origins_are_compared_as_such() -> None:
     assert guard.origin("https://Hub.org:443/a") == guard.origin("https://u:p@hub.org/b")
     assert len({guard.origin(u) for u in ("https://a", "http://a", "https://a:444", "https://a.evil")}) == 4
+
+
+def test_a_drip_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt brings a byte, and ends for its slowness."""
+    monkeypatch.setattr("gatenorm_stream.sources.hub.retry.FIRST_WAIT", 0.0)
+    patience = Patience("config.json", lambda _: None, threading.Event())
+    for _ in range(ATTEMPTS - 1):
+        patience.progressed()
+        patience.failed(SlowError("less than 1024 bytes a second came"))
+    patience.progressed()
+    with pytest.raises(HubError, match="less than 1024 bytes a second came, 6 times"):
+        patience.failed(SlowError("less than 1024 bytes a second came"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from gatenorm_stream.errors import HubError
-from gatenorm_stream.sources.hub.retry import TransientError
+from gatenorm_stream.sources.hub.retry import SlowError, TransientError
 from gatenorm_stream.version import VERSION
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Rate:
-    """Raises TransientError while less than `LEAST_RATE` comes; only time that is spent waiting counts."""
+    """Raises SlowError while less than `LEAST_RATE` comes; only time that is spent waiting counts."""
 
     def __init__(self) -> None:
         self._waited, self._bytes = 0.0, 0
@@ -50,7 +50,7 @@ class Rate:
             self._waited += time.monotonic() - begun
             self._bytes += len(block)
             if self._waited > GRACE and self._bytes < LEAST_RATE * self._waited:
-                raise TransientError(f"less than {LEAST_RATE} bytes a second came")
+                raise SlowError(f"less than {LEAST_RATE} bytes a second came")
             yield block
 
 
