@@ -65,6 +65,7 @@ def score(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the scores too, as .svg, .html or .png (which needs matplotlib)."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a picture that is there.")] = False,
     revision: RevisionOption = None,
     connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
@@ -83,7 +84,7 @@ def score(
     if plot:
         from gatenorm_stream.report.plot import check_plot
 
-        check_plot(plot)
+        check_plot(plot, force=force)
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         with open_model(source) as read:
@@ -98,10 +99,7 @@ def score(
 
     dropped = select(scores, choice)
     if plot:
-        from gatenorm_stream.report.picture import score_picture
-        from gatenorm_stream.report.plot import plot as draw
-
-        draw(score_picture(source.title, found if isinstance(found, str) else None, scores, dropped), plot)
+        _draw(source.title, found, scores, dropped, plot, force=force)
     if json_:
         say_json(_json(read, found, scores, dropped))
     elif not quiet:
@@ -112,6 +110,21 @@ def score(
         show_scores(scores, dropped, choice, influence=by == "influence")
         if plot:
             say(f"\nwrote {plot}")
+
+
+def _draw(
+    title: str,
+    found: Influences | Reading,
+    scores: tuple[LayerScore, ...],
+    dropped: tuple[int, ...],
+    plot: Path,
+    *,
+    force: bool,
+) -> None:
+    from gatenorm_stream.report.picture import score_picture
+    from gatenorm_stream.report.plot import plot as draw
+
+    draw(score_picture(title, found if isinstance(found, str) else None, scores, dropped), plot, force=force)
 
 
 def _check(
