@@ -104,11 +104,6 @@ ZEROED = {
         SHAPES,
         "auto_map=modeling_both_ways.LlamaModel",
     ),
-    "of another repository": (
-        named(["LlamaForCausalLM"], auto_map={"AutoModelForCausalLM": "org/code--modeling_x.LlamaX"}),
-        SHAPES,
-        "auto_map=org/code--modeling_x.LlamaX",
-    ),
     "unknown head": (named(["LlamaForMaskedLM"]), SHAPES, "['LlamaForMaskedLM']"),
     "unknown body": (named(["LlamaBidirectionalModel"]), BARE, "['LlamaBidirectionalModel']"),
     "another's classifier": (named(["Qwen2ForSequenceClassification"]), SCORE, "Qwen2ForSequenceClassification"),

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from gatenorm_stream.cli.fold import folded
+from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.streams import flush_output, give_up_output, hush_libraries
 from gatenorm_stream.errors import GateNormError, VerificationError
 
@@ -68,7 +69,7 @@ def _line(error: Exception) -> str:
         if known
         else f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"
     )
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
+    return re.sub(r"\s+", " ", text) if "\n" in text else text
 
 
 def _how_to_go_on(kwargs: dict[str, Any]) -> str:
@@ -78,4 +79,4 @@ def _how_to_go_on(kwargs: dict[str, Any]) -> str:
 
 
 def _say(line: str) -> None:
-    typer.echo(folded(line, sys.stderr), err=True)
+    say(folded(line, sys.stderr), err=True)

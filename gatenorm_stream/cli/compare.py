@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from gatenorm_stream.cli.options import (
     ThreadsOption,
     chosen,
 )
+from gatenorm_stream.cli.say import say, say_json
 from gatenorm_stream.cli.started_as import next_command
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.scoring.readings import Reading
@@ -95,13 +95,13 @@ def compare(
 
     comparison = compare_scores(scores_a, scores_b, choice)
     if json_:
-        typer.echo(json.dumps(comparison_json(comparison, titles, readings), indent=1, ensure_ascii=False))
+        say_json(comparison_json(comparison, titles, readings))
     elif not quiet:
         names = f"{titles[0]}, {readings[0]}", f"{titles[1]}, {readings[1]}"
-        typer.echo(comparison_table(comparison, names, width=table_width(120), unicode=has_unicode()))
-        typer.echo()
+        say(comparison_table(comparison, names, width=table_width(120), unicode=has_unicode()))
+        say()
         for line in verdict(comparison):
-            typer.echo(line)
+            say(line)
 
 
 @contextmanager
@@ -144,13 +144,13 @@ def _show(pair: BeforeAfter, source: str, as_json: bool, quiet: bool) -> None:
     from gatenorm_stream.report.before_after import before_after_json, before_after_table, gone_lines
 
     if as_json:
-        typer.echo(json.dumps(before_after_json(pair), indent=1, ensure_ascii=False))
+        say_json(before_after_json(pair))
         return
     if quiet:
         return
-    typer.echo(folded(f"{pair.before.title}, and its output {pair.after.title}") + "\n")
-    typer.echo(before_after_table(pair, table_width()) + "\n")
+    say(folded(f"{pair.before.title}, and its output {pair.after.title}") + "\n")
+    say(before_after_table(pair, table_width()) + "\n")
     for line in gone_lines(pair):
-        typer.echo(folded(line))
+        say(folded(line))
     if not pair.measured:
-        typer.echo(f"loss not measured: {next_command('measure', pair.after.title, '--against', source)}")
+        say(f"loss not measured: {next_command('measure', pair.after.title, '--against', source)}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import textwrap
 
-import typer
-
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded, has_colour, has_unicode, table_width
 from gatenorm_stream.cli.options import DebugOption, Output
+from gatenorm_stream.cli.say import say, say_in_colour
 from gatenorm_stream.cli.started_as import started_as
 
 EXAMPLES = """
@@ -29,15 +28,15 @@ def explain(
     out = output_of(out)
     plan, files = read_record(out)
     for name, value in what(plan, files, out, started_as()):
-        typer.echo(folded(f"{name:<11}{value}", indent=11))
-    typer.echo("\nWhy these layers\n")
+        say(folded(f"{name:<11}{value}", indent=11))
+    say("\nWhy these layers\n")
     for sentence in why(plan):
-        typer.echo(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))
+        say(textwrap.fill(sentence, table_width(), break_long_words=False, break_on_hyphens=False))
     if plan.scored:
-        typer.echo()
-        typer.echo(
+        say()
+        say_in_colour(
             score_table(plan.scores, plan.dropped, width=table_width(), unicode=has_unicode(), colour=has_colour())
         )
-    typer.echo("\nAgain\n")
+    say("\nAgain\n")
     for purpose, command in repeat(plan, out, started_as()):
-        typer.echo(f"# {purpose}\n{command}")
+        say(f"# {purpose}\n{command}")

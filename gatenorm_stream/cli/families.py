@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import table_width
 from gatenorm_stream.cli.options import DebugOption
+from gatenorm_stream.cli.say import say, say_json
 
 EXAMPLES = """
 gatenorm-stream families
@@ -30,6 +30,6 @@ def families(
     wrappers = WRAPPERS.values()
     if json_:
         known = [*map(family_json, FAMILIES), *map(wrapper_json, wrappers)]
-        typer.echo(json.dumps(known, indent=1, ensure_ascii=False))
+        say_json(known)
         return
-    typer.echo(f"{family_table(FAMILIES, table_width())}\n\n{wrapper_table(wrappers, table_width())}")
+    say(f"{family_table(FAMILIES, table_width())}\n\n{wrapper_table(wrappers, table_width())}")

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from gatenorm_stream.cli import compare, explain, families, measure, prune, push, score, verify
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.help import Command, command_help
+from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.streams import flush_output, give_up_output, open_closed_streams
 from gatenorm_stream.cli.usage import check_command, options_of, usage_line, with_home
 
@@ -83,7 +84,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from gatenorm_stream.version import VERSION
 
-        typer.echo(f"gatenorm-stream {VERSION}")
+        say(f"gatenorm-stream {VERSION}")
         raise typer.Exit
 
 
@@ -112,11 +113,11 @@ def main() -> None:
         sys.exit(141)
     except OSError as error:
         give_up_output()
-        typer.echo(f"error: standard output: {error.strerror}", err=True)
+        say(f"error: standard output: {error.strerror}", err=True)
         sys.exit(1)
     except Exception as error:
         if not hasattr(error, "format_message"):  # which all of typer's own have
             raise
-        typer.echo(folded(usage_line(error), sys.stderr), err=True)
+        say(folded(usage_line(error), sys.stderr), err=True)
         sys.exit(2)
     sys.exit(code)

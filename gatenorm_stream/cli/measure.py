@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -22,6 +21,7 @@ from gatenorm_stream.cli.options import (
     TextOption,
     ThreadsOption,
 )
+from gatenorm_stream.cli.say import say, say_json
 from gatenorm_stream.cli.usage import UsageProblem
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def measure(
         _draw(found, plot, force)
         lines += ["", f"wrote {plot}"]
     if json_:
-        typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        say_json(found.to_json())
     elif not quiet:
-        typer.echo("\n".join(lines))
+        say("\n".join(lines))
 
 
 def _draw(found: Measurement | MeasuredOutput, plot: Path, force: bool) -> None:

@@ -92,7 +92,14 @@ ThreadsOption = Annotated[
 ]
 DaskOption = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="Score on the workers of this dask scheduler, such as tcp://host:8786."),
+    typer.Option(metavar="ADDRESS", help="Score on the workers of this dask scheduler, such as tls://host:8786."),
+]
+DaskInsecureOption = Annotated[
+    bool,
+    typer.Option(
+        "--dask-insecure",
+        help="Let --dask be unencrypted off this machine; whoever is on the way may run code.",
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and --json.")]
 QuietAlone = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from functools import partial
@@ -35,6 +34,7 @@ from gatenorm_stream.cli.options import (
     chosen,
 )
 from gatenorm_stream.cli.push import repository_for, upload
+from gatenorm_stream.cli.say import say, say_json
 from gatenorm_stream.cli.shown_scores import show_scores
 from gatenorm_stream.cli.started_as import next_command
 from gatenorm_stream.cli.usage import UsageProblem
@@ -197,9 +197,9 @@ def prune(
         measured = prepared.decision.plan.own_measurement
         seconds = time.monotonic() - begun
         if dry_run:
-            typer.echo("dry run: nothing was written")
+            say("dry run: nothing was written")
         elif out is None:
-            typer.echo("nothing was written; --out DIR writes it")
+            say("nothing was written; --out DIR writes it")
         else:
             _show_end(model, out, seconds, measured)
     if out and repository:
@@ -269,29 +269,29 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
 
     model, layout, plan = prepared.model, prepared.layout, prepared.decision.plan
     if as_json:
-        typer.echo(json.dumps(plan.to_json(), indent=1, ensure_ascii=False))
+        say_json(plan.to_json())
         return
     if quiet:
         return
-    typer.echo(folded(model_line(model)))
-    typer.echo(folded(chosen_by(plan)) + "\n")
+    say(folded(model_line(model)))
+    say(folded(chosen_by(plan)) + "\n")
     if plan.scored:
         show_scores(plan.scores, plan.dropped, plan.choice, influence=plan.reading is None)
-        typer.echo()
+        say()
     for line in plan_lines(prepared.decision):
-        typer.echo(folded(line))
+        say(folded(line))
     for line in (*model.checkpoint.remarks, *file_lines(layout)):
-        typer.echo(folded(line))
-    typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
+        say(folded(line))
+    say(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 
 
 def _show_end(model: str, out: Path, seconds: float, measured: Measured | None) -> None:
     """What was done, what to type next, and last what the output costs, as far as that is known."""
-    typer.echo(f"wrote {out} in {seconds:.1f} s")
+    say(f"wrote {out} in {seconds:.1f} s")
     both = str(out), "--against", model
-    typer.echo(f"next: {next_command('verify', *both)}")
+    say(f"next: {next_command('verify', *both)}")
     if measured:
         cost = f"{measured.rise:+.3f} nats a token (standard error {measured.error:.3f})"
-        typer.echo(folded(f"measured loss: {measured.loss:.3f} before, {measured.pruned:.3f} after, {cost}"))
+        say(folded(f"measured loss: {measured.loss:.3f} before, {measured.pruned:.3f} after, {cost}"))
     else:
-        typer.echo(f"not measured: {next_command('measure', *both)}")
+        say(f"not measured: {next_command('measure', *both)}")

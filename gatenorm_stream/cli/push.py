@@ -11,6 +11,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import DebugOption, Output, QuietAlone
+from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.started_as import next_command
 
 if TYPE_CHECKING:
@@ -58,22 +59,23 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
 
     from gatenorm_stream.errors import HubError
     from gatenorm_stream.names import is_hidden, looks_secret
-    from gatenorm_stream.writing.record import kind_at
+    from gatenorm_stream.writing.record import kind_at, read_record, record_path
     from gatenorm_stream.writing.upload import output_files
     from gatenorm_stream.writing.upload import push as push_files
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    files = output_files(out)
-    if kept := sorted(name for name in files if is_hidden(name) or looks_secret(name)):
+    plan, files = read_record(out)
+    names = [*output_files(out, files), record_path(out, kind_at(out)).name]
+    if kept := sorted(name for name in names if is_hidden(name) or looks_secret(name)):
         raise HubError(f"{out} holds {kept[0]}, which never goes up; make the output anew without it")
     if not quiet:
-        typer.echo(folded(f"going up to {target.repository} (private): {', '.join(sorted(files))}"))
+        say(folded(f"going up to {target.repository} (private): {', '.join(sorted(names))}"))
     try:
-        page = push_files(files, target, kind_at(out))
+        page = push_files(out, plan, files, target)
     except HubError as error:
         again = next_command("push", str(out), target.repository)
         raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error
     if not quiet:
-        typer.echo(f"uploaded {out} to {page} (private)")
+        say(f"uploaded {out} to {page} (private)")

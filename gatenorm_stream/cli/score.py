@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from gatenorm_stream.cli.options import (
     TOKENS,
     ByOption,
     ConnectionsOption,
+    DaskInsecureOption,
     DaskOption,
     DebugOption,
     DropOption,
@@ -30,6 +30,7 @@ from gatenorm_stream.cli.options import (
     check_reading_of,
     chosen,
 )
+from gatenorm_stream.cli.say import say, say_json
 from gatenorm_stream.cli.shown_scores import show_scores
 from gatenorm_stream.cli.usage import UsageProblem
 
@@ -70,6 +71,7 @@ def score(
     connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
     dask: DaskOption = None,
+    dask_insecure: DaskInsecureOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -77,7 +79,7 @@ def score(
 
     Of an output, the layers that are left."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
-    _check(by, reading, text, tokens, dask)
+    _check(by, reading, text, tokens, dask, dask_insecure)
     from gatenorm_stream.families.open import open_model
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.scoring.selection import Choice, select
@@ -98,19 +100,19 @@ def score(
                 scores = found.scores
             else:
                 found = reading or "per-head"
-                scores = _scored(read, found, dask, threads, meter.report)
+                scores = _scored(read, found, dask, dask_insecure, threads, meter.report)
     dropped = () if read.pruned else select(scores, choice)
     if plot:
         _draw(source.title, found, scores, dropped, plot, force=force)
     if json_:
-        typer.echo(json.dumps(_json(read, found, scores, dropped), indent=1, ensure_ascii=False))
+        say_json(_json(read, found, scores, dropped))
     elif not quiet:
         for line in _heading(read, found):
-            typer.echo(folded(line))
-        typer.echo()
+            say(folded(line))
+        say()
         show_scores(scores, dropped, None if read.pruned else choice, influence=by == "influence")
         if plot:
-            typer.echo(f"\nwrote {plot}")
+            say(f"\nwrote {plot}")
 
 
 def _draw(
@@ -128,9 +130,18 @@ def _draw(
     draw(score_picture(title, found if isinstance(found, str) else None, scores, dropped), plot, force=force)
 
 
-def _check(by: str | None, reading: str | None, text: Path | None, tokens: int | None, dask: str | None) -> None:
+def _check(
+    by: str | None,
+    reading: str | None,
+    text: Path | None,
+    tokens: int | None,
+    dask: str | None,
+    dask_insecure: bool,
+) -> None:
     """Raises UsageProblem for an option that another one makes pointless."""
     check_reading_of(by, reading)
+    if dask_insecure and not dask:
+        raise UsageProblem("--dask-insecure says how --dask may be reached; give that too")
     if dask and by == "influence":
         raise UsageProblem("--dask scores weights, and --by influence runs the model; give one of them")
     if (text or tokens) and by != "influence":
@@ -147,12 +158,12 @@ def _measured(
 
 
 def _scored(
-    model: Model, reading: Reading, dask: str | None, threads: int | None, progress: Progress
+    model: Model, reading: Reading, dask: str | None, insecure: bool, threads: int | None, progress: Progress
 ) -> tuple[LayerScore, ...]:
     if dask:
         from gatenorm_stream.scoring.cluster import score_on_cluster
 
-        return score_on_cluster(dask, model, reading, progress=progress)
+        return score_on_cluster(dask, model, reading, insecure=insecure, progress=progress)
     from gatenorm_stream.scoring.score import scored
 
     return scored(model, reading, threads=threads, progress=progress)

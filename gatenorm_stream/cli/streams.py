@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 
+from gatenorm_stream.printable import printable
+
 
 def open_closed_streams() -> None:
     """They lead nowhere from now on. Else a file that is written could be given the number of one of them."""
@@ -33,11 +35,26 @@ def flush_output() -> None:
         raise
 
 
+class _PrintableRecord(logging.LogRecord):
+    """What still comes may quote a stranger's file."""
+
+    def getMessage(self) -> str:  # noqa: N802
+        return printable(super().getMessage(), keep="\n")
+
+
+def _printable_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return printable(f"{filename}:{lineno}: {category.__name__}: {message}\n", keep="\n")
+
+
 def hush_libraries() -> None:
     """What libraries remark in passing, on a stranger's files or a user's settings, is neither asked for nor ours.
 
     What they find wrong comes as an error. PYTHONWARNINGS still shows Python's own warnings.
     """
     logging.disable(logging.WARNING)
+    logging.setLogRecordFactory(_PrintableRecord)
+    warnings.formatwarning = _printable_warning
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

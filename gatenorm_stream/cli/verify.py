@@ -9,6 +9,7 @@ import typer
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, Output, QuietAlone, RevisionOption
+from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.started_as import next_command
 
 EXAMPLES = """
@@ -48,6 +49,6 @@ def verify(
             compared = f", {each} the same as in {against}"
         files = "1 file" if verified.files == 1 else f"{verified.files} files"
         counted = f"{files}, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
-        typer.echo(folded(f"verified {out}: {counted}{compared}"))
+        say(folded(f"verified {out}: {counted}{compared}"))
         measure = next_command("measure", str(out), "--against", against or "MODEL")
-        typer.echo(folded(f"its bytes are checked, its quality is not: {measure}"))
+        say(folded(f"its bytes are checked, its quality is not: {measure}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gatenorm_stream.checkpoint.foreign_code import names_foreign
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.model_class import (
     attends_both_ways,
@@ -25,7 +26,10 @@ def class_obstacles(model: Model) -> Iterator[Obstacle]:
     """Why the stock class of a language model, or the one that config.json names, can't stand for the source's."""
     if not model.family.stock:
         return
-    if own := own_classes(model):
+    own = own_classes(model)
+    if foreign := next(filter(names_foreign, own), None):
+        yield _foreign_class(foreign)
+    elif own:
         yield Obstacle(
             EVERY_ENGINE,
             f"auto_map={own[0][:SHOWN]}",
@@ -39,6 +43,22 @@ def class_obstacles(model: Model) -> Iterator[Obstacle]:
             f"transformers has no such class for model_type={model.config.get('model_type')}",
             way_out="use --format zeroed, which keeps every shape",
         )
+
+
+def foreign_class_obstacles(model: Model) -> Iterator[Obstacle]:
+    """Why a format that keeps the class can't: its code is in another repository, and is not named on."""
+    code = own_classes(model) if model.family.stock else named_code(model.config)
+    if foreign := next(filter(names_foreign, code), None):
+        yield _foreign_class(foreign)
+
+
+def _foreign_class(named: str) -> Obstacle:
+    return Obstacle(
+        EVERY_ENGINE,
+        f"auto_map={named[:SHOWN]}",
+        "code of another repository, which no output names",
+        way_out="bring that code into the model's folder, or delete auto_map if transformers' own class is meant",
+    )
 
 
 def class_cautions(model: Model) -> Iterator[str]:

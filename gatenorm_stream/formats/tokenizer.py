@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
 from gatenorm_stream.checkpoint.safetensors import json_object
 from gatenorm_stream.errors import CheckpointError, HubError
@@ -69,13 +70,14 @@ FIXED_REGEX = (
 class SourceTokenizer:
     """What the source says of its tokenizer: `config` is its tokenizer_config.json, empty if there is none.
 
-    `declared` is the class that it names, there or in config.json.
+    `declared` is the class that it names, there or in config.json; `taken_out` is code of other repositories.
     """
 
     model_type: str
     config: Mapping[str, Any]
     declared: str | None
     byte_level_llama: bool
+    taken_out: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> str:
@@ -111,6 +113,12 @@ def class_in_output(model: Model) -> str | None:
     """What an output's tokenizer_config.json names; None where it is the source's own."""
     source = _read(model)
     return source.chosen if source else None
+
+
+def foreign_tokenizer(model: Model) -> tuple[tuple[str, str], ...]:
+    """The file, and what of another repository it named, where it is written anew."""
+    source = _read(model)
+    return tuple((TOKENIZER_CONFIG, what) for what in source.taken_out) if source else ()
 
 
 def tokenizer_origin(model: Model) -> dict[str, Any]:
@@ -150,12 +158,14 @@ def _read(model: Model) -> SourceTokenizer | None:
         raise
     except CheckpointError:  # whatever it is, it travels as it is
         return None
+    cleaned = without_foreign_code(config)
+    config = cleaned.value
     if "auto_map" in config:
         return None
     declared = config.get("tokenizer_class") or model.config.get("tokenizer_class")
     declared = declared if isinstance(declared, str) else None
     llama = declared is not None and declared.removesuffix("Fast") == "LlamaTokenizer"
-    return SourceTokenizer(model_type, config, declared, llama and _is_byte_level(model))
+    return SourceTokenizer(model_type, config, declared, llama and _is_byte_level(model), cleaned.taken_out)
 
 
 def _is_byte_level(model: Model) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.families.family import Family
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.model_class import HEADS, IMAGES_TOO, LANGUAGE_MODEL, ModelClass, class_of
@@ -20,16 +21,21 @@ PREPARING = ("AutoTokenizer", "AutoProcessor", "AutoImageProcessor", "AutoFeatur
 
 def travelling_files(model: Model) -> dict[str, str]:
     """Names and texts: what runs the model, and where it takes that, what says how to read its tokenizer."""
-    text = files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")
-    return {RUNTIME_FILE: text, **tokenizer_files(model)}
+    return {RUNTIME_FILE: runtime_text(), **tokenizer_files(model)}
+
+
+def runtime_text() -> str:
+    """What outputs bring along to be run, as this release writes it."""
+    return files("gatenorm_stream").joinpath("runtime", RUNTIME_FILE).read_text("utf-8")
 
 
 def auto_map_of(model: Model, built: ModelClass) -> dict[str, Any]:
     """Which class of the travelling file each Auto class that fits the model builds.
 
-    The source's own code that prepares inputs stays.
+    The source's own code that prepares inputs stays; that of another repository does not.
     """
     given = model.config.get("auto_map")
+    given = without_foreign_code({"auto_map": given}).value.get("auto_map")
     kept = {auto: given[auto] for auto in PREPARING if auto in given} if isinstance(given, dict) else {}
     if built.auto == IMAGES_TOO:
         return {**kept, **BASE, LANGUAGE_MODEL: _FOR_CAUSAL_LM, IMAGES_TOO: _FOR_CAUSAL_LM}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.constants import beside
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits
-from gatenorm_stream.formats.model_class import language_model_obstacles
+from gatenorm_stream.formats.model_class import foreign_class_obstacles, language_model_obstacles
 from gatenorm_stream.formats.quantised import zeroing_limits
 
 NO_CONSTANTS = (
@@ -19,7 +19,8 @@ NO_CONSTANTS = (
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     cautions = (NO_CONSTANTS,) if compensated and not _biases(model, dropped) else ()
-    return Limits((*zeroing_limits(model, dropped), *language_model_obstacles(model)), cautions)
+    found = (*zeroing_limits(model, dropped), *foreign_class_obstacles(model), *language_model_obstacles(model))
+    return Limits(found, cautions)
 
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:

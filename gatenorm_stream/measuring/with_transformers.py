@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from gatenorm_stream.errors import UnsupportedModelError
+from gatenorm_stream.extras import install
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.decoder import Decoder
 
@@ -24,8 +25,7 @@ def decode_with_transformers(model: Model, threads: int | None = None) -> Decode
         from gatenorm_stream.measuring.transformers_decoder import TransformersDecoder
     except ImportError as error:
         raise UnsupportedModelError(
-            f"measuring {model.family.name} needs torch and transformers ({error}): "
-            "pip install 'gatenorm-stream[measure]'"
+            f"measuring {model.family.name} needs torch and transformers ({error}): {install('measure')}"
         ) from error
     if threads is not None:
         torch.set_num_threads(threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -81,7 +81,9 @@ class Layout:
     """All files of an output but its model card, the picture in it, and gatenorm.json.
 
     `texts` are written anew, `copied` are taken over from the source, `left_out` are files of the source that do
-    not travel, each with why where that is not plain; `missing` says what the output lacks since the source does.
+    not travel, each with why where that is not plain; `missing` says what the output lacks since the source does,
+    `taken_out` which code of other repositories is no longer named. `code` are files of Python that are taken over,
+    with their BLAKE3 digests; nothing here runs them.
     `removed` are the tensors that go. Of GGUF the one shard is the output, and
     gatenorm.json stands beside it under its name.
     """
@@ -93,11 +95,8 @@ class Layout:
     removed: tuple[Tensor, ...]
     kind: Kind = Kind.SAFETENSORS
     missing: tuple[str, ...] = ()
-
-    @property
-    def code(self) -> tuple[str, ...]:
-        """Files of Python that are taken over; nothing here runs them."""
-        return tuple(name for name in self.copied if name.lower().endswith(".py"))
+    taken_out: tuple[str, ...] = ()
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def taken_from(self) -> Path | None:

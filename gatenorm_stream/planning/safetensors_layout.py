@@ -3,23 +3,25 @@ configs, nothing written."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.checkpoint.safetensors_header import BLOCK, DTYPE_BITS, build_header
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor, TensorInfo, place
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Added, Edit
+from gatenorm_stream.formats.tokenizer import foreign_tokenizer
 from gatenorm_stream.names import CARD, CONFIG, INDEX, PICTURE, RECORD, SINGLE, check_names
 from gatenorm_stream.planning.layout import Copied, Layout, Piece, ShardLayout, Zeros
 from gatenorm_stream.planning.needs import read_needs
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.planning.travelling import missing, travelling
+from gatenorm_stream.planning.trust import as_text, judge
 from gatenorm_stream.sources.ranges import ByteRange, coalesce
 from gatenorm_stream.sources.source import Source
 
@@ -39,7 +41,8 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
         _shard_layout(_shard_name(number, len(kept)), shard, tensors, edit)
         for number, (shard, tensors) in enumerate(kept, start=1)
     )
-    texts = {CONFIG: json.dumps(edit.config, indent=2, ensure_ascii=False) + "\n", **edit.files}
+    config = without_foreign_code(edit.config)
+    texts = {CONFIG: as_text(config.value), **edit.files}
     if len(shards) > 1:
         texts[INDEX] = _index(checkpoint, shards)
     written = {CARD, PICTURE, RECORD, *texts, *(s.name for s in shards)}
@@ -47,13 +50,28 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
     weights = {shard.name for shard in checkpoint.shards} | {INDEX}
     others = travelling(source.names(), needs, plan.also, weights | written)
     check_names([*written, *others.names], source.title)
-    copied = {name: _whole(source, name) for name in others.names}
+    judged = judge(source, others.names)
+    copied = {name: _whole(source, name) for name in others.names if name not in judged.texts}
+    taken_out = (
+        *(f"{CONFIG}: {what}" for what in without_foreign_code(checkpoint.config).taken_out),
+        *judged.taken_out,
+    )
+    taken_out += tuple(f"{name}: {what}" for name, what in foreign_tokenizer(model) if name in edit.files)
     left_out = {**others.left_out, **source.apart()}
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
     lacking = missing(source.names(), needs, checkpoint.config)
     if lacking and source.directory and source.revision:
         lacking += (f"the Hub cache may hold half of it; `hf download {source.title}` fetches the rest",)
-    return Layout(shards, texts, copied, left_out, removed, missing=lacking)
+    return Layout(
+        shards,
+        {**texts, **judged.texts},
+        copied,
+        left_out,
+        removed,
+        missing=lacking,
+        taken_out=taken_out,
+        code=judged.code,
+    )
 
 
 def _kept(shard: Shard, edit: Edit) -> Iterator[TensorInfo]:
@@ -124,7 +142,7 @@ def _index(checkpoint: Checkpoint, shards: tuple[ShardLayout, ...]) -> str:
     if "total_parameters" in metadata:
         metadata["total_parameters"] = sum(t.elements for t, _ in tensors)
     weight_map = {t.name: name for t, name in sorted(tensors, key=lambda pair: pair[0].name)}
-    return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False) + "\n"
+    return as_text({"metadata": metadata, "weight_map": weight_map})
 
 
 def _whole(source: Source, name: str) -> Copied:

@@ -114,6 +114,8 @@ def never(name: str) -> str:
         return "runs code when it is loaded"
     if RUN_BY_NAME.fullmatch(base):
         return "runs by its name alone"
+    if path.parts[0].casefold() == "custom_generate":
+        return "takes the place of generate() wherever remote code is trusted"
     if RUN_LOG.fullmatch(base) or any(part.casefold() in RUN_FOLDERS for part in path.parts[:-1]):
         return "tells of a run"
     return ""

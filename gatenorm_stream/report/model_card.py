@@ -12,6 +12,7 @@ from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.printable import as_code, markdown
 from gatenorm_stream.report.card_metadata import front_matter
 from gatenorm_stream.report.chosen import chosen_by
 from gatenorm_stream.report.picture import score_picture
@@ -89,12 +90,12 @@ def _measured(plan: Plan) -> str:
 
 
 def _elsewhere(measured: Measured) -> str:
-    return f", in another model, `{PurePath(measured.elsewhere).name}`" if measured.elsewhere else ""
+    return f", in another model, {as_code(PurePath(measured.elsewhere).name)}" if measured.elsewhere else ""
 
 
 def _text(measured: Measured) -> str:
     """A file's name alone: its folder is nobody's business."""
-    return measured.text if measured.text == BUILT_IN_NAME else f"`{PurePath(measured.text).name}`"
+    return measured.text if measured.text == BUILT_IN_NAME else as_code(PurePath(measured.text).name)
 
 
 def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
@@ -105,19 +106,17 @@ def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -
     origin = model.checkpoint.source
     title = origin.title if origin.revision else PurePath(origin.title).name if gguf else _folder(origin)
     sizes = "\n".join(f"| {a} | {b} | {c} | {d} |" for a, b, c, d in size_rows(model, plan, layout))
-    limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
+    limits = "".join(f"\n- {markdown(line)}" for line in (*map(describe, choice.limits), *choice.cautions))
     zeroed = ZEROED.format(code="Its own code runs it." if runs_own_code(model) else "No custom code is needed.")
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
-    running = (
-        run_gguf() if gguf else run_it(model, removes, choice.engines, unordered=LOSES_ORDER in choice.cautions)
-    )
-    blocks = "\n\n".join([*([] if removes else [zeroed]), *running])
+    how = run_it(model, removes, choice.engines, layout.code, unordered=LOSES_ORDER in choice.cautions)
+    blocks = "\n\n".join([*([] if removes else [zeroed]), *(run_gguf() if gguf else how)])
     record = RECORD_BESIDE if gguf else RECORD_WITHIN
     held = f"{CONSTANTS}\n" if plan.constants and choice.holds_constants else ""
     body = f"""\
-# {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
+# {markdown(title)}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
 
-Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {done} {place} layers
+Made with gatenorm-stream {plan.tool_version} from {as_code(title)}: self-attention {done} {place} layers
 {layer_list(plan.dropped)} (counted from 0). Their MLPs stay; {KEPT_GGUF if gguf else KEPT}
 {held}
 | | before | after | change |
@@ -155,7 +154,7 @@ def _scores(plan: Plan, done: str, *, pictured: bool) -> str:
     return f"""\
 ## Scores
 
-{chosen_by(plan, "`")}; the lowest goes first.{picture}
+{chosen_by(plan, code=as_code)}; the lowest goes first.{picture}
 
 <details>
 <summary>The scores as text</summary>

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gatenorm_stream.errors import PictureError
+from gatenorm_stream.extras import install
 from gatenorm_stream.report.picture import Picture
 
 KINDS = (".svg", ".html", ".png")
@@ -26,8 +27,8 @@ def check_plot(path: Path, *, force: bool = False) -> None:
         raise PictureError(f"{path} can't be written: you may not write there; choose another name")
     if path.suffix.lower() == ".png" and not find_spec("matplotlib"):
         raise PictureError(
-            f"{path} would be drawn by matplotlib, which is not installed: pip install 'gatenorm-stream[plot]'; a "
-            ".svg or .html needs nothing"
+            f"{path} would be drawn by matplotlib, which is not installed: {install('plot')}; a .svg or .html "
+            "needs nothing"
         )
 
 

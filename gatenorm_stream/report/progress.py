@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gatenorm_stream.printable import printable
 from gatenorm_stream.report.quantities import si
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def progress_meter(quiet: bool) -> Iterator[Meter]:
         BarColumn(bar_width=None),
         *((DownloadColumn(), TransferSpeedColumn()) if wide else (TaskProgressColumn(),)),
         TimeRemainingColumn(compact=True),
-        *((TextColumn("{task.fields[file]}"),) if wide else ()),
+        *((TextColumn("{task.fields[file]}", markup=False),) if wide else ()),
     )
     with Bars(
         *columns, console=console, transient=True, expand=True, redirect_stdout=False, redirect_stderr=False
@@ -75,7 +76,7 @@ def progress_meter(quiet: bool) -> Iterator[Meter]:
         def report(what: str, done: int, total: int, file: str) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, file="")
-            bars.update(tasks[what], completed=done, file=_short(file))
+            bars.update(tasks[what], completed=done, file=printable(_short(file)))
 
         @contextmanager
         def pause() -> Iterator[None]:
@@ -86,7 +87,7 @@ def progress_meter(quiet: bool) -> Iterator[Meter]:
             yield
             bars.start()
 
-        yield Meter(report, lambda line: console.print(line, markup=False, highlight=False), pause)
+        yield Meter(report, lambda line: console.print(printable(line), markup=False, highlight=False), pause)
 
 
 def _lines() -> Progress:
@@ -103,7 +104,7 @@ def _lines() -> Progress:
 
 
 def _line(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _short(file: str) -> str:

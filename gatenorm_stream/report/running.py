@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.model_class import LANGUAGE_MODEL, ModelClass, class_of, own_classes
+from gatenorm_stream.printable import as_code
 
 TRANSFORMERS = """\
 ```python
@@ -30,6 +31,9 @@ IMAGES = """\
 For images too, `AutoProcessor.from_pretrained("pruned", trust_remote_code={trust})` in the tokenizer's place."""
 
 TRUST = "`trust_remote_code` is for `modeling_gatenorm.py`, which leaves that attention out of the stock model."
+
+OWN_CODE = """\
+**It also runs Python of the source, which nobody here has read.** Read these files before you trust them:"""
 
 LLAMA_CPP = """\
 ```sh
@@ -95,10 +99,13 @@ def run_gguf() -> Iterator[str]:
     yield OLLAMA
 
 
-def run_it(model: Model, absent: bool, engines: tuple[str, ...], *, unordered: bool) -> Iterator[str]:
+def run_it(
+    model: Model, absent: bool, engines: tuple[str, ...], code: Mapping[str, str], *, unordered: bool
+) -> Iterator[str]:
     """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it.
 
-    `unordered` where llama.cpp's converter loses the order of the tokenizer's merges.
+    `code` are files of Python that came from the source, with their digests; `unordered` where llama.cpp's converter
+    loses the order of the tokenizer's merges.
     """
     trust = absent or runs_own_code(model)
     built = class_of(model) or ModelClass(model.family.architecture, LANGUAGE_MODEL)
@@ -107,6 +114,9 @@ def run_it(model: Model, absent: bool, engines: tuple[str, ...], *, unordered: b
     yield block.format(auto=built.auto, trust=trust)
     if absent:
         yield TRUST
+    if code and trust:
+        listed = "\n".join(f"- {as_code(name)}, BLAKE3 `{digest}`" for name, digest in code.items())
+        yield f"{OWN_CODE}\n\n{listed}"
     if model.multimodal:
         yield IMAGES.format(trust=trust)
         return

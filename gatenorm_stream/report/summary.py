@@ -9,6 +9,7 @@ from gatenorm_stream.formats.choice import FORMATS, describe
 from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.layout import Copied, Layout
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.printable import printable
 from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list
 from gatenorm_stream.report.size_table import Row, change, table
@@ -109,12 +110,15 @@ def file_lines(layout: Layout) -> Iterator[str]:
         yield f"left out: {_listed(layout.left_out.items())}"
     for line in layout.missing:
         yield f"caution: the source has {line}" if line.startswith(("no ", "nothing ")) else f"caution: {line}"
+    if layout.taken_out:
+        yield f"taken out, since it names code of elsewhere: {_listed((line, '') for line in layout.taken_out)}"
     if layout.code:
-        yield f"code of the source, copied as text and not run: {', '.join(layout.code)}"
+        named = _listed((name, f"blake3 {digest}") for name, digest in layout.code.items())
+        yield f"code of the source, copied as text and not run, but by trust_remote_code: {named}"
 
 
 def _listed(names: Iterable[tuple[str, str]]) -> str:
-    shown = [f"{_printable(name)} ({_printable(why)})" if why else _printable(name) for name, why in names]
+    shown = [f"{printable(name)} ({printable(why)})" if why else printable(name) for name, why in names]
     more = f" and {len(shown) - SHOWN_FILES} more" if len(shown) > SHOWN_FILES else ""
     return ", ".join(shown[:SHOWN_FILES]) + more
 
@@ -125,7 +129,3 @@ def _linked(piece: Copied) -> str:
     if path is None or not path.is_symlink() or (target := path.resolve()).parent.name == "blobs":
         return ""
     return f"a link to {target}"
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else ascii(text)

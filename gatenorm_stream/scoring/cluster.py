@@ -10,51 +10,68 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from gatenorm_stream.checkpoint.tensors import Shard
 from gatenorm_stream.errors import CheckpointError, GateNormError
+from gatenorm_stream.extras import install
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scorable import check_scorable
 from gatenorm_stream.scoring.score import score_sublayers
 from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.sources.hub.guard import within
 from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 
 PATIENCE = "30s"
+SLACK = 5.0
 
 
 def score_on_cluster(
-    scheduler: str, model: Model, reading: Reading = "per-head", *, progress: Progress | None = None
+    scheduler: str,
+    model: Model,
+    reading: Reading = "per-head",
+    *,
+    insecure: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[LayerScore, ...]:
     """The same scores as `scored(model, reading)`, in the same order, computed by the workers of `scheduler`.
 
+    Client, scheduler and workers run each other's code: with dask, whoever speaks for one of them owns all. So off
+    this machine it takes tls://, whose certificates dask's own configuration names, or `insecure`.
+
     A worker runs as many layers at once as it has threads. Bit for bit the same if its numpy and its kind of
-    processor are. Raises GateNormError if the scheduler can't be reached or the workers can't do it, and what
-    `scored` raises.
+    processor are. Raises GateNormError if the scheduler can't be reached, falls silent, or the workers can't do it,
+    and what `scored` raises.
     """
+    check_address(scheduler, insecure=insecure)
     try:
         distributed: Any = import_module("distributed")
     except ImportError as error:
-        raise GateNormError("--dask needs dask.distributed; pip install 'gatenorm-stream[dask]'") from error
+        raise GateNormError(f"--dask needs dask.distributed: {install('dask')}") from error
     check_scorable(model, reading)
     source, sublayers = model.checkpoint.source, model.attention
     total = sum(attention.bytes for attention in sublayers)
     done, scores = 0, {}
     try:
-        with distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False) as client:
+        with _connected(distributed, scheduler) as client, client.as_current():
             tasks = {
                 client.submit(_score_layer, _packed(source, attention), reading, pure=False): attention
                 for attention in sublayers
             }
-            for task, score in distributed.as_completed(tasks, loop=client.loop, with_results=True):
+            for task in _completed(distributed, client, set(tasks)):
                 attention = tasks[task]
-                scores[attention.layer] = score
+                scores[attention.layer] = task.result(timeout=PATIENCE)
                 done += attention.bytes
                 if progress:
                     progress("scoring", done, total, attention.key.weight.tensor.shard.name)
@@ -64,9 +81,56 @@ def score_on_cluster(
         raise GateNormError(
             f"a worker of {scheduler} has no {error.name}; install gatenorm-stream there"
         ) from error
-    except OSError as error:
+    except TimeoutError as error:
+        raise GateNormError(
+            f"{scheduler} can't be reached, or fell silent for {PATIENCE}; is that the scheduler's address?"
+        ) from error
+    except (OSError, ValueError, CancelledError) as error:
         raise GateNormError(f"{scheduler} can't be reached: {error}; is that the scheduler's address?") from error
     return tuple(scores[attention.layer] for attention in sublayers)
+
+
+def _connected(distributed: Any, scheduler: str) -> Any:
+    """A client. Raises GateNormError, whatever a stranger's answer makes of dask's own parsing."""
+    try:
+        seconds = SLACK + float(PATIENCE.removesuffix("s"))  # dask's own limit ends where a socket is accepted
+        return within(seconds, lambda: distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False))
+    except Exception as error:
+        raise GateNormError(
+            f"{scheduler} can't be reached ({type(error).__name__}); is that the scheduler's address?"
+        ) from error
+
+
+def check_address(scheduler: str, *, insecure: bool) -> None:
+    """Raises GateNormError for what is neither encrypted nor on this machine, unless that is wanted."""
+    scheme, separator, rest = scheduler.partition("://")
+    scheme, place = (scheme, rest) if separator else ("tcp", scheduler)
+    if scheme == "tls" or insecure or (scheme == "tcp" and _is_loopback(place)):
+        return
+    raise GateNormError(
+        f"{scheduler} is not encrypted, and whoever is on the way could run code here; give tls://HOST:PORT, or "
+        "--dask-insecure where you trust the network"
+    )
+
+
+def _is_loopback(place: str) -> bool:
+    host = ""
+    with suppress(ValueError):
+        host = urlsplit(f"//{place}").hostname or ""
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _completed(distributed: Any, client: Any, waiting: set[Any]) -> Iterator[Any]:
+    """Each task as it is done. Where none is for a while, the scheduler must at least answer: else TimeoutError."""
+    while waiting:
+        try:
+            done = distributed.wait(waiting, timeout=PATIENCE, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            client.sync(client.scheduler.identity, callback_timeout=PATIENCE)
+            continue
+        waiting -= done
+        yield from done
 
 
 @dataclass(frozen=True)

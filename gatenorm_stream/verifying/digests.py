@@ -15,6 +15,7 @@ from gatenorm_stream.sources.local import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind
 from gatenorm_stream.verifying.output import Output
+from gatenorm_stream.verifying.trust import files_off_the_record
 from gatenorm_stream.work import Progress, available_threads
 from gatenorm_stream.writing.record import MarkedDigest
 
@@ -23,7 +24,7 @@ SHARD_SUFFIX = ".safetensors"
 
 
 def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
-    """What of the files on record is missing or damaged, and shards that are not on record.
+    """What of the files on record is missing or damaged, and files that are not on record.
 
     Raises CheckpointError if a file can't be read.
     """
@@ -45,10 +46,7 @@ def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
     with ThreadPoolExecutor(available_threads()) as pool:
         yield from (problem for problem in pool.map(check, output.files) if problem)
     if output.kind is Kind.SAFETENSORS:
-        for path in sorted(output.path.rglob(f"*{SHARD_SUFFIX}")):
-            name = path.relative_to(output.path).as_posix()
-            if name not in output.files:
-                yield f"{name} does not belong here: engines would load it"
+        yield from files_off_the_record(output)
 
 
 def _fault(output: Output, name: str, parsing: Lock, advance: Callable[[int], None]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
+from itertools import chain
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
@@ -13,6 +14,7 @@ from gatenorm_stream.verifying.against_source import compare
 from gatenorm_stream.verifying.contradictions import in_directory, in_gguf
 from gatenorm_stream.verifying.digests import changed_files
 from gatenorm_stream.verifying.output import Output, read_output
+from gatenorm_stream.verifying.trust import foreign_code
 from gatenorm_stream.verifying.verified import Verified
 from gatenorm_stream.work import Progress
 
@@ -27,7 +29,7 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
         output = read_output(out)
         _stop_at(changed_files(output, progress), out)
         if output.kind is Kind.SAFETENSORS:
-            _stop_at(in_directory(output), out)
+            _stop_at(chain(in_directory(output), foreign_code(output)), out)
         with _opened(output) as held:
             if output.kind is Kind.GGUF:
                 _stop_at(in_gguf(output, held), out)

@@ -6,16 +6,31 @@ by its digest and not sent again, so the same upload resumes where it was interr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from blake3 import blake3
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.names import CARD, RECORD, SUFFIX
+from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.hub.address import hub_address
+from gatenorm_stream.sources.hub.guard import LISTING_BYTES, endpoint_shown, guarded_client
+from gatenorm_stream.sources.hub.retry import TransientError
 from gatenorm_stream.sources.source import Kind
-from gatenorm_stream.writing.record import card_path, kind_at, read_record, record_path
+from gatenorm_stream.writing.record import FileDigest, card_path, kind_at, record_path, render_record
+from gatenorm_stream.writing.shared_record import without_paths
+
+CHUNK = 4 << 20
+SMALL = 1 << 20
+UPLOAD_SECONDS = 300.0
+"""Of silence: the Hub may take long to answer a commit."""
 
 EMPTY = frozenset({".gitattributes", CARD})
 """What a repository may hold that is not an output of ours."""
@@ -43,7 +58,7 @@ def prepare(name: str, kind: Kind) -> Target:
     if address is None or address.revision:
         raise HubError(f"{name} is not a repository on the Hub; give org/name")
     repository, api = address.repository, HfApi()
-    with push_errors(repository):
+    with push_errors(repository), guarded_library():
         api.create_repo(repository, private=True, exist_ok=True)
         info = api.model_info(repository)
     if not info.private:
@@ -69,55 +84,97 @@ def _foreign(held: frozenset[str], kind: Kind) -> str | None:
     return f"{others[0]} and no {RECORD}, so it is not an output of gatenorm-stream" if missing else None
 
 
-def output_files(out: Path) -> dict[str, Path]:
-    """What goes up, by its name there: of a GGUF file, the file, its record, and its card as README.md.
-
-    Raises VerificationError or PlanError if the record is not there, or was changed.
-    """
-    names = read_record(out)[1]
-    if kind_at(out) is Kind.GGUF:
-        record = record_path(out, Kind.GGUF)
-        return {out.name: out, record.name: record, CARD: card_path(out)}
-    return {name: out / name for name in (*names, RECORD)}
+def output_files(out: Path, files: Mapping[str, FileDigest]) -> dict[str, tuple[Path, FileDigest]]:
+    """What goes up beside the record, by its name there: of a GGUF output, the file, and its card as README.md."""
+    if kind_at(out) is not Kind.GGUF:
+        return {name: (out / name, digest) for name, digest in files.items()}
+    return {
+        name if name == CARD else out.name: (card_path(out) if name == CARD else out, digest)
+        for name, digest in files.items()
+    }
 
 
-def _taken(files: Mapping[str, Path], target: Target) -> str | None:
+def _taken(names: Iterable[str], target: Target) -> str | None:
     """A GGUF file there that has the name of ours, and no record."""
-    names = (name for name in files if name.endswith(SUFFIX))
-    return next(
-        (n for n in names if n in target.held and f"{n.removesuffix(SUFFIX)}.{RECORD}" not in target.held), None
-    )
+    taken = (name for name in names if name.endswith(SUFFIX) and name in target.held)
+    return next((name for name in taken if f"{name.removesuffix(SUFFIX)}.{RECORD}" not in target.held), None)
 
 
-def push(files: Mapping[str, Path], target: Target, kind: Kind) -> str:
-    """Uploads `files`, by their names there. Those of a directory take the place of all that `target` held, a GGUF
-    file stands beside the others. Returns the address of the page.
+def push(out: Path, plan: Plan, files: Mapping[str, FileDigest], target: Target) -> str:
+    """Uploads the output's files and their record, without local paths. Those of a directory take the place of all
+    that `target` held, a GGUF file stands beside the others.
 
-    Raises HubError.
+    Each is opened once and compared with its digest on record; the storage host compares what comes with the
+    SHA-256 of the same reading. Returns the address of the page. Raises HubError.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    if taken := _taken(files, target):
+    going, name_of_record = output_files(out, files), record_path(out, kind_at(out)).name
+    if taken := _taken(going, target):
         raise HubError(f"{target.repository} holds a {taken} that is not ours; rename the output")
-    stale = [] if kind is Kind.GGUF else sorted(target.held - {".gitattributes", *files})
-    with push_errors(target.repository):
+    record = render_record(without_paths(plan), files).encode("utf-8")
+    gguf = kind_at(out) is Kind.GGUF
+    stale = [] if gguf else sorted(target.held - {".gitattributes", name_of_record, *going})
+    with ExitStack() as held, push_errors(target.repository), guarded_library():
+        opened = [(name, path, *_opened(path, digest, held)) for name, (path, digest) in sorted(going.items())]
+        additions = [CommitOperationAdd(name_of_record, record)]
+        for name, path, content, sha256 in opened:
+            addition = CommitOperationAdd(name, content)
+            if addition.upload_info.sha256 != sha256:
+                raise _changed(path)
+            additions.append(addition)
         HfApi().create_commit(
             target.repository,
-            [
-                *(CommitOperationDelete(name) for name in stale),
-                *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
-            ],
+            [*(CommitOperationDelete(name) for name in stale), *additions],
             commit_message="Output of gatenorm-stream",
             parent_commit=target.commit,
         )
-    return f"{constants.ENDPOINT}/{target.repository}"
+    return f"{endpoint_shown()}/{target.repository}"
+
+
+def _opened(path: Path, recorded: FileDigest, held: ExitStack) -> tuple[bytes | str | BinaryIO, bytes]:
+    """The bytes of a small file; of a large one the open file, by a name that means it and no other where there is
+    such a name, since huggingface_hub's faster ways take names only. And its SHA-256.
+    """
+    file = held.enter_context(path.open("rb"))
+    digest, sha256, parts = blake3(), hashlib.sha256(), []
+    while part := file.read(CHUNK):
+        digest.update(part)
+        sha256.update(part)
+        if recorded.size <= SMALL:
+            parts.append(part)
+    if digest.hexdigest() != recorded.blake3:
+        raise _changed(path)
+    if recorded.size <= SMALL:
+        file.close()
+        return b"".join(parts), sha256.digest()
+    file.seek(0)
+    name = f"/proc/self/fd/{file.fileno()}"
+    return name if os.path.exists(name) else file, sha256.digest()
+
+
+def _changed(path: Path) -> HubError:
+    return HubError(f"{path} was changed after it was verified; nothing was uploaded")
+
+
+@contextmanager
+def guarded_library() -> Iterator[None]:
+    """Within, huggingface_hub asks by the guarded client: no token follows a link in an answer to elsewhere."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http
+
+    before = _http._GLOBAL_CLIENT_FACTORY
+    set_client_factory(lambda: guarded_client(LISTING_BYTES, UPLOAD_SECONDS))
+    try:
+        yield
+    finally:
+        set_client_factory(before)
 
 
 @contextmanager
 def push_errors(repository: str) -> Iterator[None]:
     """Turns the errors of huggingface_hub and its client into HubError."""
     import httpx2
-    from huggingface_hub import constants
     from huggingface_hub import errors as hf
 
     try:
@@ -136,7 +193,14 @@ def push_errors(repository: str) -> Iterator[None]:
             raise HubError(f"{repository} was changed in the meantime; run again") from error
         raise HubError(f"the Hub answered {status} while {repository} was written; run again") from error
     except httpx2.TransportError as error:
-        raise HubError(f"{constants.ENDPOINT} is not reached ({type(error).__name__}); run again") from error
+        raise HubError(f"{endpoint_shown()} is not reached ({type(error).__name__}); run again") from error
+    except TransientError as error:
+        raise HubError(f"{endpoint_shown()}: {error}; run again") from error
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, httpx2.InvalidURL) as error:
+        raise HubError(
+            f"{endpoint_shown()} answers as no Hub does ({type(error).__name__}); check HF_ENDPOINT, and whether "
+            "the network wants a login first"
+        ) from error
     except RuntimeError as error:  # of a file, whose own error is the cause
         raise HubError(f"the upload to {repository} was cut off ({_last(error)}); run again") from error
     except ValueError as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,3 +149,37 @@ def test_a_scheduler_that_is_not_there_is_one_line(model: Path, monkeypatch: pyt
     says = pytest.raises(GateNormError, match="tcp://127.0.0.1:9 can't be reached")
     with open_checkpoint(LocalSource(model)) as checkpoint, says:
         score_on_cluster("tcp://127.0.0.1:9", read_model(checkpoint))
+
+
+@pytest.mark.parametrize("greets", [False, True])
+def test_a_silent_scheduler_times_out(model: Path, monkeypatch: pytest.MonkeyPatch, greets: bool) -> None:
+    monkeypatch.setattr("gatenorm_stream.scoring.cluster.PATIENCE", "1s")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        def talk() -> None:
+            connection, _ = silent.accept()
+            if greets:
+                connection.sendall(bytes(8))
+            time.sleep(20)
+
+        threading.Thread(target=talk, daemon=True).start()
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        begun = time.monotonic()
+        says = pytest.raises(GateNormError, match="can't be reached")
+        with open_checkpoint(LocalSource(model)) as checkpoint, says:
+            score_on_cluster(address, read_model(checkpoint))
+        assert time.monotonic() - begun < 15
+
+
+def test_a_scheduler_that_stops_midway_times_out(
+    cluster: Cluster, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatenorm_stream.scoring.cluster.PATIENCE", "2s")
+
+    def stop(what: str, done: int, total: int, file: str) -> None:
+        for process in cluster._processes:
+            process.send_signal(signal.SIGSTOP)
+
+    says = pytest.raises(GateNormError, match="fell silent")
+    with open_checkpoint(LocalSource(model)) as checkpoint, says:
+        score_on_cluster(cluster.address, read_model(checkpoint), progress=stop)

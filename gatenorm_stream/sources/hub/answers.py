@@ -1,4 +1,4 @@
-"""One HTTP answer: from the Hub by huggingface_hub's session, from its storage host by a connection of our own.
+"""One HTTP answer: from the Hub by the guarded session, from its storage host by a connection of our own.
 
 Nearly all bytes come from the storage host. The session's client takes them off the socket 64 KiB at a time through
 many layers of Python, which bounds eight connections to 600 MB/s; http.client reads larger blocks with fewer steps.
@@ -8,16 +8,19 @@ Where a proxy is set, the session is used for all, since it knows how.
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from gatenorm_stream.sources.hub.guard import SECONDS as HEADER_SECONDS
+from gatenorm_stream.sources.hub.guard import Rate, session, within
 from gatenorm_stream.sources.hub.retry import TransientError
 
 if TYPE_CHECKING:
@@ -49,14 +52,15 @@ def answer(url: str, headers: Mapping[str, str], *, storage: bool) -> AbstractCo
 @contextmanager
 def _session_answer(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
     import httpx2
-    from huggingface_hub import get_session
 
     timeout = httpx2.Timeout(_seconds(), pool=None)
+    asked = session().stream("GET", url, headers=dict(headers), timeout=timeout, follow_redirects=False)
     try:
-        with get_session().stream(
-            "GET", url, headers=dict(headers), timeout=timeout, follow_redirects=False
-        ) as response:
+        response = within(HEADER_SECONDS, asked.__enter__)
+        try:
             yield Answer(response.status_code, response.headers, response.iter_raw(), response)
+        finally:
+            response.close()
     except httpx2.TransportError as error:
         raise TransientError(f"the connection failed ({type(error).__name__})") from error
 
@@ -68,9 +72,9 @@ def _direct_answer(parts: SplitResult, headers: Mapping[str, str]) -> Iterator[A
     try:
         response = _request(parts, headers)
         named = {name.lower(): value for name, value in response.getheaders()}
-        yield Answer(response.status, named, iter(lambda: response.read(BLOCK), b""))
+        yield Answer(response.status, named, Rate().check(iter(lambda: response.read(BLOCK), b"")))
         whole = response.isclosed() and not response.will_close
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise TransientError(f"the connection failed ({type(error).__name__})") from error
     finally:
         if not whole:
@@ -82,16 +86,31 @@ def _request(parts: SplitResult, headers: Mapping[str, str]) -> http.client.HTTP
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     kept = parts[:2] in _kept()
     try:
-        connection = _connection(parts)
-        connection.request("GET", path, headers=dict(headers))
-        return connection.getresponse()
+        return _headers_in_time(_connection(parts), path, headers)
     except _STALE:
         if not kept:
             raise
     _close(parts)
-    connection = _connection(parts)
-    connection.request("GET", path, headers=dict(headers))
-    return connection.getresponse()
+    return _headers_in_time(_connection(parts), path, headers)
+
+
+def _headers_in_time(
+    connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]
+) -> http.client.HTTPResponse:
+    """A timeout of the socket begins anew with each byte; so the connection is cut when time is up."""
+
+    def cut() -> None:
+        with suppress(OSError, AttributeError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(HEADER_SECONDS, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        connection.request("GET", path, headers=dict(headers))
+        return connection.getresponse()
+    finally:
+        timer.cancel()
 
 
 def _kept() -> dict[tuple[str, str], http.client.HTTPConnection]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.guard import endpoint_shown
 from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, TransientError, UnreachableError, wait_told
 from gatenorm_stream.sources.hub.spelling import similar_repository
 
@@ -15,10 +16,9 @@ from gatenorm_stream.sources.hub.spelling import similar_repository
 def hub_errors(address: HubAddress, *, logged_in: bool) -> Iterator[None]:
     """Turns the errors of huggingface_hub and its client into HubError, or TransientError for what may pass."""
     import httpx2
-    from huggingface_hub import constants
     from huggingface_hub import errors as hf
 
-    page = f"{constants.ENDPOINT}/{address.repository}"
+    page = f"{endpoint_shown()}/{address.repository}"
     try:
         yield
     except hf.GatedRepoError as error:
@@ -58,6 +58,10 @@ def hub_errors(address: HubAddress, *, logged_in: bool) -> Iterator[None]:
             raise HubError(f"your token may not read {address.repository}; use one that may") from error
         raise HubError(f"the Hub answered {status} for {address}; check {page}") from error
     except httpx2.UnsupportedProtocol as error:
-        raise HubError(f"HF_ENDPOINT is {constants.ENDPOINT!r}; begin it with https:// or http://") from error
+        raise HubError(f"HF_ENDPOINT is {endpoint_shown()!r}; begin it with https:// or http://") from error
+    except httpx2.TooManyRedirects as error:
+        raise HubError(f"{endpoint_shown()} redirects in a circle; check HF_ENDPOINT") from error
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise HubError(f"{endpoint_shown()}, or where it leads, is no address; check HF_ENDPOINT") from error
     except httpx2.TransportError as error:
-        raise UnreachableError(f"{constants.ENDPOINT} is not reached ({type(error).__name__})") from error
+        raise UnreachableError(f"{endpoint_shown()} is not reached ({type(error).__name__})") from error

@@ -19,6 +19,7 @@ from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.answers import Answer, answer
 from gatenorm_stream.sources.hub.errors import hub_errors
+from gatenorm_stream.sources.hub.guard import check_step, hub_headers, origin
 from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, Note, Patience, TransientError, wait_told
 from gatenorm_stream.sources.ranges import ByteRange
 
@@ -97,21 +98,21 @@ class RangeFetcher:
         for _ in range(MOST_REDIRECTS):
             storage = not _same_origin(url, self._url)
             headers = {"Range": f"bytes={where.start}-{where.stop - 1}", "Accept-Encoding": "identity"}
-            with answer(url, headers if storage else self._hub_headers() | headers, storage=storage) as got:
+            with answer(url, headers if storage else hub_headers() | headers, storage=storage) as got:
                 if got.status not in REDIRECTS:
                     yield url, got, storage
                     return
                 url = self._redirected(url, got)
         raise HubError(f"{self._name} is redirected more than {MOST_REDIRECTS} times; check HF_ENDPOINT")
 
-    def _hub_headers(self) -> dict[str, str]:
-        from huggingface_hub.utils._headers import build_hf_headers
-
-        return build_hf_headers()
-
     def _redirected(self, url: str, got: Answer) -> str:
         self._check_version("x-linked-etag", got, "x-linked-etag")
-        location = urljoin(url, self._below_endpoint(got.headers.get("location", "")))
+        try:
+            location = urljoin(url, self._below_endpoint(got.headers.get("location", "")))
+            origin(location)
+        except ValueError as error:
+            raise HubError(f"{self._name} is redirected to what is no address; check HF_ENDPOINT") from error
+        check_step(url, location)
         if not _same_origin(location, self._url):
             self._signed = location
         return location
@@ -193,7 +194,7 @@ class RangeFetcher:
 
 
 def _same_origin(a: str, b: str) -> bool:
-    return urlsplit(a)[:2] == urlsplit(b)[:2]
+    return origin(a) == origin(b)
 
 
 def _plain(etag: str) -> str:

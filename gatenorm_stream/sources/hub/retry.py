@@ -35,12 +35,18 @@ class TransientError(Exception):
         super().__init__(what)
 
 
+class SlowError(TransientError):
+    """Bytes came, but so few that it would never end: that is no progress."""
+
+
 class UnreachableError(TransientError):
     """The Hub could not be asked at all."""
 
 
 class Patience:
     """Counts failures in a row; `failed` waits, or gives up after `ATTEMPTS`. Progress starts the count anew.
+
+    Answers that are too slow are counted by themselves, since some bytes of each did come.
 
     Where the server says how long to wait, that is done, and not counted but by its length.
     """
@@ -49,7 +55,7 @@ class Patience:
         self._what = what
         self._note = note
         self._cancelled = cancelled
-        self._failures = 0
+        self._failures = self._slow = 0
         self._told = 0.0
 
     def progressed(self) -> None:
@@ -65,7 +71,8 @@ class Patience:
                 "command again then, it resumes; a token (`hf auth login`) has higher limits"
             ) from error
         self._failures += told < 1
-        if self._failures >= ATTEMPTS:
+        self._slow += isinstance(error, SlowError)
+        if max(self._failures, self._slow) >= ATTEMPTS:
             raise HubError(
                 f"{self._what}: {error}, {ATTEMPTS} times in a row; check the network and run the same command "
                 "again, it resumes"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
-from typing import TYPE_CHECKING
 
 from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
-from gatenorm_stream.sources.hub.errors import hub_errors
 from gatenorm_stream.sources.hub.fetch import RangeFetcher
+from gatenorm_stream.sources.hub.listing import Entry, list_repository
 from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
@@ -23,22 +21,7 @@ from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind, Source
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo, RepoSibling
-
 DEFAULT_CONNECTIONS = 8
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file as the Hub lists it. `etag` is its sha256 for a large file, else its git object id; mirrors may leave
-    out both that and the size.
-    """
-
-    name: str
-    size: int | None
-    etag: str
-    sha256: str | None
 
 
 class HubFile:
@@ -195,7 +178,7 @@ def open_repository(address: HubAddress, connections: int, note: Note, gguf: tup
     patience = Patience(str(address), note, Event())
     while True:
         try:
-            info = _ask(address)
+            listing = list_repository(address)
             break
         except UnreachableError as error:
             if snapshot := _cached_snapshot(address, gguf):
@@ -208,9 +191,7 @@ def open_repository(address: HubAddress, connections: int, note: Note, gguf: tup
             if constants.HF_HUB_OFFLINE and (snapshot := _cached_snapshot(address, gguf)):
                 return snapshot
             raise
-    if info.sha is None:
-        raise HubError(f"the Hub names no commit for {address}; give a revision")
-    entries = {entry.name: entry for entry in map(_entry, info.siblings or ())}
+    entries = {entry.name: entry for entry in listing.entries}
     apart = {name: "no name for a file of an output" for name in entries if not is_safe(name)}
     entries = {name: entry for name, entry in entries.items() if name not in apart}
     if address.quantisation:
@@ -218,20 +199,7 @@ def open_repository(address: HubAddress, connections: int, note: Note, gguf: tup
     if missing := next((name for name in gguf if name not in entries), None):
         there = ", ".join(sorted(name for name in entries if name.endswith(".gguf"))) or "none"
         raise HubError(f"{address} has no {missing}; its GGUF files: {there}")
-    return HubSource(address, info.sha, entries, connections, note, gguf, apart)
-
-
-def _ask(address: HubAddress) -> ModelInfo:
-    from huggingface_hub import constants, get_token, model_info
-
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with hub_errors(address, logged_in=get_token() is not None):
-        return model_info(address.repository, revision=address.revision, files_metadata=True, timeout=timeout)
-
-
-def _entry(sibling: RepoSibling) -> Entry:
-    sha256 = sibling.lfs.sha256 if sibling.lfs else None
-    return Entry(sibling.rfilename, sibling.size, sha256 or sibling.blob_id or "", sha256)
+    return HubSource(address, listing.commit, entries, connections, note, gguf, apart)
 
 
 def _cached_snapshot(address: HubAddress, gguf: tuple[str, ...]) -> Source | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatenorm_stream.sources.hub.guard import ask, hub_headers, read_answer
 from gatenorm_stream.spelling import similar
 
 SECONDS = 5
@@ -17,16 +18,10 @@ def similar_repository(repository: str) -> str | None:
 
 
 def _listed(query: dict[str, str]) -> list[str]:
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub import constants
 
     try:
-        answer = get_session().get(
-            f"{constants.ENDPOINT}/api/models",
-            params={**query, "limit": LISTED},
-            headers=build_hf_headers(),
-            timeout=SECONDS,
-        )
-        return [str(model["id"]) for model in answer.json()] if answer.status_code == 200 else []
+        answer = ask(f"{constants.ENDPOINT}/api/models", hub_headers(), {**query, "limit": LISTED}, seconds=SECONDS)
+        return [str(model["id"]) for model in read_answer(answer.content)] if answer.status_code == 200 else []
     except Exception:  # a guess must not hide the error that it was to explain
         return []

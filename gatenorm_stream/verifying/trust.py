@@ -1,0 +1,79 @@
+"""What in an output would have an engine run or read what is not the plan's: files off the record, and code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
+from gatenorm_stream.formats.travelling_file import RUNTIME_FILE, runtime_text
+from gatenorm_stream.names import CONFIG, RECORD
+from gatenorm_stream.planning.travelling import VOCABULARY
+from gatenorm_stream.planning.trust import LARGEST, UNJUDGED, judged_json
+from gatenorm_stream.verifying.output import Output
+from gatenorm_stream.version import VERSION
+
+TOOLS = ((".gitattributes",), (".git",), (".gitignore",), (".cache", "huggingface"), (".DS_Store",))
+"""What git and `hf download` leave in a folder; no engine reads it."""
+
+
+def files_off_the_record(output: Output) -> Iterator[str]:
+    """A line each for what stands in the directory and is neither on record nor git's or the Hub's own."""
+    for name in _names(output.path):
+        if name not in output.files and name != RECORD:
+            yield f"{name} does not belong here: it is not on record, and engines may read it"
+
+
+def foreign_code(output: Output) -> Iterator[str]:
+    """Of files whose digests are right: anyone can write those anew."""
+    if RUNTIME_FILE in output.files and output.file(RUNTIME_FILE).read_bytes() != runtime_text().encode("utf-8"):
+        made, hint = output.plan.tool_version, ""
+        if made != VERSION:
+            hint = f"; the output names release {made} of gatenorm-stream: verify it with that one, or prune anew"
+        yield f"{RUNTIME_FILE} is not the file of this release ({VERSION}){hint}"
+    for name in sorted(output.files):
+        if name.lower().endswith(".json") and not (VOCABULARY.fullmatch(name) or name in UNJUDGED):
+            yield from _named_in(output, name)
+
+
+def _named_in(output: Output, name: str) -> Iterator[str]:
+    with open(output.file(name), "rb") as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST and not name.endswith(".index.json"):
+        yield f"{name} is too large to be searched for a stranger's code"
+        return
+    try:
+        value = judged_json(text) if len(text) <= LARGEST else None
+    except ValueError as error:
+        yield f"{name} can't be searched for a stranger's code: {error}"
+        return
+    for what in without_foreign_code(value).taken_out:
+        yield f"{name} names code of elsewhere: {what}"
+    if name == CONFIG and output.format.removes:
+        yield from (f"{CONFIG} names {what} in the place of {RUNTIME_FILE}" for what in _other_classes(value))
+
+
+def _other_classes(config: Any) -> Iterator[str]:
+    mapped = config.get("auto_map") if isinstance(config, dict) else None
+    for auto, reference in mapped.items() if isinstance(mapped, dict) else ():
+        ours = isinstance(reference, str) and reference.startswith(f"{RUNTIME_FILE.removesuffix('.py')}.")
+        if auto.startswith(("AutoModel", "AutoConfig")) and not ours:
+            yield str(reference)[:80]
+
+
+def _names(root: Path) -> Iterator[str]:
+    """Of files and of links, which are not followed; folders alone are nothing that is read."""
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in sorted([*files, *linked]):
+            path = here / name
+            if not _left_by_tools(path):
+                yield path.as_posix()
+        folders[:] = sorted(name for name in folders if name not in linked and not _left_by_tools(here / name))
+
+
+def _left_by_tools(path: Path) -> bool:
+    return any(path.parts[: len(own)] == own for own in TOOLS)
