@@ -115,7 +115,9 @@ class Folder:
     def remove(self, name: str) -> None:
         """With all that is in it; refused if another file system begins there."""
         found = self.found(name)
-        if found is None or not stat.S_ISDIR(found.st_mode):
+        if found is None:
+            return
+        if not stat.S_ISDIR(found.st_mode):
             return self.unlink(name)
         with self.folder(name) as inner:
             if self.ends_at(inner):
