@@ -56,11 +56,11 @@ class Folder:
         found = self.found(name)
         return found is not None and stat.S_ISREG(found.st_mode)
 
-    def folder(self, name: str, *, make: bool = False) -> Folder:
+    def folder(self, name: str, *, make: bool = False, mode: int = 0o777) -> Folder:
         found = self.found(name)
         if found is None and make:
             with self._named(name), suppress(FileExistsError):
-                os.mkdir(name, dir_fd=self.handle)
+                os.mkdir(name, mode, dir_fd=self.handle)
         elif found is not None and not stat.S_ISDIR(found.st_mode):
             raise OutputError(f"{self.path / name} is not a directory; delete it, or choose another --out")
         with self._named(name):
@@ -115,7 +115,9 @@ class Folder:
     def remove(self, name: str) -> None:
         """With all that is in it; refused if another file system begins there."""
         found = self.found(name)
-        if found is None or not stat.S_ISDIR(found.st_mode):
+        if found is None:
+            return
+        if not stat.S_ISDIR(found.st_mode):
             return self.unlink(name)
         with self.folder(name) as inner:
             if self.ends_at(inner):

@@ -33,7 +33,7 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Folder]:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with open_folder(partial.parent) as home:
             made = home.found(partial.name) is None
-            folder = home.folder(partial.name, make=True)
+            folder = home.folder(partial.name, make=True, mode=_PRIVATE)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise OutputError(f"{partial} is not a directory; delete it, or choose another --out") from error

@@ -72,8 +72,7 @@ def write_output(
                 file.check_unchanged()
             if not partial.write(RECORD, render_record(plan, journal.finished).encode("utf-8")):
                 note(UNSYNCED.format(out=out, what="files"))
-        with suppress(OSError):
-            partial.remove(SPOOL)
+        partial.remove(SPOOL)
         check = _check_file if layout.kind is Kind.GGUF else _check_shards
         check(layout, partial.path)
         if not partial.sync():
