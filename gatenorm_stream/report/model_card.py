@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
 
 from gatenorm_stream.families.model import Model
@@ -11,7 +12,7 @@ from gatenorm_stream.names import CARD, PICTURE
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
-from gatenorm_stream.report.card_metadata import front_matter
+from gatenorm_stream.report.card_metadata import front_matter, source_card
 from gatenorm_stream.report.chosen import chosen_by
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.quantities import layer_list
@@ -85,10 +86,18 @@ def _text(measured: Measured) -> str:
     return measured.text if measured.text == BUILT_IN_NAME else f"`{PurePath(measured.text).name}`"
 
 
-def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
-    """The names and texts of the card and its picture; none beside a single file."""
+def model_card(
+    plan: Plan, model: Model, layout: Layout, choice: FormatChoice, note: Callable[[str], None] = lambda line: None
+) -> dict[str, str]:
+    """The names and texts of the card and its picture; none beside a single file.
+
+    What of the source's card is not carried over goes to `note`. Raises CheckpointError if that can't be read.
+    """
     if layout.kind is Kind.GGUF:
         return {}
+    found = source_card(model.checkpoint.source)
+    for remark in found.remarks:
+        note(remark)
     removes = FORMATS[plan.format].removes
     done, place = ("removed", "from") if removes else ("zeroed", "in")
     origin = model.checkpoint.source
@@ -122,7 +131,7 @@ Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these fi
 `gatenorm.json` holds every score and the digest of every file: `gatenorm-stream verify` checks them,
 `gatenorm-stream explain` tells why these layers and how to repeat it.
 """
-    text = f"---\n{front_matter(model, plan)}\n---\n\n{body}"
+    text = f"---\n{front_matter(model, plan, found)}\n---\n\n{body}"
     if not plan.scored:
         return {CARD: text}
     picture = score_picture(title, plan.reading, plan.scores, plan.dropped, fate=f"is {done}")
