@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,7 @@ def test_of_long_metadata_the_beginning_is_read() -> None:
     assert "over 64 kB" in found.remarks[0]
 
 
-ALIASES = "a: &a [x, x]\n" + "".join(
-    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi")
-)
+ALIASES = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in pairwise("abcdefghi"))
 HOSTILE = {
     "aliases of aliases": ALIASES + "tags: *i\nbase_model: *i",
     "an alias of itself": "model-index: &a [*a, *a]\nlicense: mit",

@@ -1,7 +1,7 @@
 """The few fields of a source's model card that an output's takes over: `key: text` and lists of texts, no YAML.
 
 A YAML parser on a stranger's text is a risk without a gain: aliases make 1 kB hang it, and other kinds of values
-are not carried over anyway. What stands in another form (aliases, anchors, tags, merges, text over several lines) is
+are not carried over anyway. What stands in another form (aliases, anchors, tags, merges, text of several lines) is
 left out and named. Time and memory are linear in what is read.
 """
 
