@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatenorm_stream.report.card_metadata import _lines
@@ -28,7 +28,6 @@ def card(front: str) -> bytes:
     return f"---\n{front}\n---\n\ntext\n".encode()
 
 
-@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(READ), values))
 def test_what_is_written_reads_as_it_was(fields: dict[str, str | list[str]]) -> None:
     """For PyYAML, which a reader may use, and for the own reader."""
@@ -39,7 +38,6 @@ def test_what_is_written_reads_as_it_was(fields: dict[str, str | list[str]]) -> 
     assert read_source_card(card(written)).fields == clean
 
 
-@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from(READ), values))
 def test_what_pyyaml_writes_is_read(fields: dict[str, str | list[str]]) -> None:
     clean = {k: [x.strip() for x in v] if isinstance(v, list) else v.strip() for k, v in fields.items()}
@@ -53,7 +51,6 @@ def test_what_pyyaml_writes_is_read(fields: dict[str, str | list[str]]) -> None:
 words = st.from_regex(r"[a-z][a-z0-9_]{0,8}([-./:][a-z0-9]{1,6}){0,3}", fullmatch=True)
 
 
-@settings(max_examples=40)
 @given(
     st.dictionaries(st.sampled_from(READ), st.one_of(words, st.lists(words, min_size=1, max_size=4)), min_size=1)
 )
@@ -64,7 +61,6 @@ def test_ordinary_fields_are_written_as_pyyaml_writes_them(fields: dict[str, str
     assert written == (theirs.strip() if plain else "")
 
 
-@settings(max_examples=40)
 @given(st.one_of(st.binary(), st.text("-[]{},:#'\"\\&*!|>~ \t\nabtgsnull1.").map(lambda t: card(f"tags: {t}"))))
 def test_nothing_makes_it_fail(start: bytes) -> None:
     found = read_source_card(start)

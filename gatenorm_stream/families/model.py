@@ -143,9 +143,8 @@ def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
 
 def _with_query(names: Iterable[str], prefix: str, family: Family) -> frozenset[int]:
     """The layers that have a query projection, however it is stored."""
-    query = re.compile(
-        rf"{re.escape(prefix)}([0-9]{{1,9}})\.{re.escape(family.attention)}\.{re.escape(family.query)}\."
-    )
+    module = rf"{re.escape(family.attention)}\.{re.escape(family.query)}\."
+    query = re.compile(rf"{re.escape(prefix)}([0-9]{{1,9}})\.{module}")
     return frozenset(int(match[1]) for name in names if (match := query.match(name)))
 
 

@@ -37,7 +37,7 @@ def check_counts(layers: int, heads: int, where: str) -> None:
         raise CheckpointError(f"{where} has {layers} layers, and at most {MOST_LAYERS} are taken; restore it")
     if heads > MOST_HEADS_IN_ALL:
         raise CheckpointError(
-            f"{where} has {heads} heads in its {layers} layers, and at most {MOST_HEADS_IN_ALL} are taken; restore it"
+            f"{where} has {heads} heads in {layers} layers, and at most {MOST_HEADS_IN_ALL} are taken; restore it"
         )
 
 

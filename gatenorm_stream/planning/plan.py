@@ -140,7 +140,7 @@ def plan_from_json(data: Any, where: str) -> Plan:
     if not scores:
         bad(
             "layers",
-            f"a list of layer, score and heads, in order, of {MOST_LAYERS} layers and {MOST_HEADS_IN_ALL} heads at most",
+            f"a list of layer, score and heads, in order, at most {MOST_LAYERS} and {MOST_HEADS_IN_ALL} of them",
         )
     if not isinstance(dropped, list) or not _rising(dropped) or not set(dropped) < {s.layer for s in scores}:
         bad("dropped", "a rising list of some, not all, of the layers that have scores")

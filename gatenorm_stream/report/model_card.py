@@ -8,7 +8,7 @@ from pathlib import PurePath
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
 from gatenorm_stream.measuring.text import BUILT_IN_NAME
-from gatenorm_stream.names import CARD, PICTURE
+from gatenorm_stream.names import CARD, PICTURE, utf8
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
@@ -101,7 +101,7 @@ def model_card(
     removes = FORMATS[plan.format].removes
     done, place = ("removed", "from") if removes else ("zeroed", "in")
     origin = model.checkpoint.source
-    title = origin.directory.resolve().name if origin.directory and not origin.revision else origin.title
+    title = utf8(origin.directory.resolve().name) if origin.directory and not origin.revision else origin.title
     sizes = "\n".join(f"| {a} | {b} | {c} | {d} |" for a, b, c, d in size_rows(model, plan, layout))
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     zeroed = ZEROED.format(code="Its own code runs it." if runs_own_code(model) else "No custom code is needed.")

@@ -64,7 +64,7 @@ def score_on_cluster(
         raise GateNormError(
             f"a worker of {scheduler} has no {error.name}; install gatenorm-stream there"
         ) from error
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:  # the last two for what is no address at all
         raise GateNormError(f"{scheduler} can't be reached: {error}; is that the scheduler's address?") from error
     return tuple(scores[attention.layer] for attention in sublayers)
 

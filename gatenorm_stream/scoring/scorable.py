@@ -78,8 +78,8 @@ def _check_scale(weight: Weight, title: str) -> None:
 def _check(number: int, most: int, what: str, attention: Attention, title: str) -> None:
     if number > most:
         raise UnsupportedModelError(
-            f"scoring {title} up to layer {attention.layer} would take {number:.3g} {what}, where {most:.3g} is the "
-            "most: no known model is so large; restore it"
+            f"scoring {title} up to layer {attention.layer} would take {number:.3g} {what}, where {most:.3g} is "
+            "the most: no known model is so large; restore it"
         )
 
 
@@ -88,7 +88,7 @@ def _width(projection: Projection) -> int:
 
 
 def _operations(attention: Attention, reading: Reading) -> int:
-    """About, of a reading that meets no rounding errors."""
+    """About; of `joint`, by the way that it takes where the quick one would lose digits."""
     heads, width = attention.heads, _width(attention.query)
     queries, keys = heads.queries * heads.dim, heads.keys * heads.dim
     latents = sum(
@@ -96,5 +96,5 @@ def _operations(attention: Attention, reading: Reading) -> int:
         for p in attention.projections
         if p.latent
     )
-    products = {"per-head": (queries + keys) * heads.dim, "joint": 2 * keys * keys, "stored": 2 * queries * keys}
+    products = {"per-head": (queries + keys) * heads.dim, "joint": width * keys, "stored": 2 * queries * keys}
     return 2 * width * products[reading] + latents

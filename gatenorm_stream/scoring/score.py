@@ -102,8 +102,8 @@ def _score_sublayers(
     )
     if largest := next((s for s in scores if not s.score <= LARGEST_SCORE), None):
         raise CheckpointError(
-            f"layer {largest.layer} of {source.title} scores {largest.score:g}: its queries and keys are far larger "
-            "than any model's; restore the checkpoint"
+            f"layer {largest.layer} of {source.title} scores {largest.score:g}: its queries and keys are far "
+            "larger than any model's; restore the checkpoint"
         )
     return scores
 

@@ -57,7 +57,7 @@ def hub_errors(address: HubAddress, *, logged_in: bool) -> Iterator[None]:
         if status == 403:
             raise HubError(f"your token may not read {address.repository}; use one that may") from error
         raise HubError(f"the Hub answered {status} for {address}; check {page}") from error
-    except httpx2.UnsupportedProtocol as error:
+    except (httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
         raise HubError(f"HF_ENDPOINT is {constants.ENDPOINT!r}; begin it with https:// or http://") from error
     except httpx2.TransportError as error:
         raise UnreachableError(f"{constants.ENDPOINT} is not reached ({type(error).__name__})") from error
