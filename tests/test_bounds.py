@@ -82,8 +82,8 @@ def refusal(root: Path, reading: Any = "per-head") -> str:
             {"num_attention_heads": 512, "num_key_value_heads": 1, "head_dim": 256, "hidden_size": 64},
             "numbers in the Gram matrices",
         ),
-        ({"num_hidden_layers": 32, **WIDE}, "bytes of queries and keys"),
-        ({"num_hidden_layers": 8, **WIDE}, "operations for the reading joint"),
+        pytest.param({"num_hidden_layers": 32, **WIDE}, "bytes of queries and keys", marks=pytest.mark.slow),
+        pytest.param({"num_hidden_layers": 8, **WIDE}, "operations for the reading joint", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_beyond_the_budget_is_refused_from_its_headers(
@@ -143,7 +143,7 @@ def test_weights_beyond_all_numbers_are_named(tmp_path: Path, reading: Any) -> N
         gatenorm_stream.score(root, reading=reading)
 
 
-@pytest.mark.parametrize("norms", [(1e300, 5e-324, 0.0), (5e-324,), (0.0,), (-1e300, 1.0)])
+@pytest.mark.parametrize("norms", [(1e300, 5e-324, 0.0), (5e-324,), (0.0,)])
 def test_any_scores_of_a_plan_are_drawn(norms: tuple[float, ...]) -> None:
     scores = tuple(LayerScore(n, norm, norms) for n, norm in enumerate(norms))
     assert "nan" not in html(score_picture("m", "per-head", scores, (0,)))
@@ -155,8 +155,9 @@ def test_any_scores_of_a_plan_are_drawn(norms: tuple[float, ...]) -> None:
         [{"layer": n, "score": 1, "heads": []} for n in range(MOST_LAYERS + 1)],
         [{"layer": n, "score": 1, "heads": [1] * (MOST_HEADS_IN_ALL // 2)} for n in range(3)],
         [{"layer": 0, "score": 1.1 * LARGEST_SCORE, "heads": []}, {"layer": 1, "score": 1, "heads": []}],
+        [{"layer": 0, "score": -1, "heads": []}, {"layer": 1, "score": 1, "heads": []}],
     ],
-    ids=["layers", "heads", "a score"],
+    ids=["layers", "heads", "a score", "a score below nothing"],
 )
 def test_a_plan_beyond_the_budget_is_refused(layers: list[Any]) -> None:
     plan = gatenorm_stream.plan(FIXTURE, layers=[3]).to_json()

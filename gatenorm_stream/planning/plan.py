@@ -260,7 +260,7 @@ def unscored(layers: Iterable[int]) -> tuple[LayerScore, ...]:
 
 
 def _numbers(values: list[Any]) -> bool:
-    return all(type(v) in (int, float) and abs(v) <= LARGEST_SCORE for v in values)
+    return all(type(v) in (int, float) and 0 <= v <= LARGEST_SCORE for v in values)
 
 
 def _rising(layers: list[Any]) -> bool:
