@@ -141,7 +141,7 @@ def plan(
         >>> text = json.dumps(plan("fixtures/sotu-5m", scores=scores).to_json())
         >>> _ = Path(folder, "plan.json").write_text(text)
         >>> read_plan(Path(folder, "plan.json")).dropped
-        (9, 10)
+        (9,)
     """
     check_reading(reading)
     named = None if layers is None else tuple(layers)

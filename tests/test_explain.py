@@ -52,7 +52,7 @@ ASKED = {
     "--share 0.3": [
         "Asked for was a share of 0.3 of the sublayers, which is 3.",
     ],
-    "--protect-last 3": [
+    "--share 0.2 --protect-last 3": [
         "Protected (--protect-first 1, --protect-last 3) and kept in spite of a lower score: 9-11.",
         "ranks 3,5 of 12",
         "Next would have been layer 6",
@@ -74,7 +74,7 @@ ASKED = {
         "as many as a rise of 0.9 nats a token (--max-rise 0.9) allows, which is",
         "decided how many go, and nothing",
     ],
-    "--reading joint --engine vllm --format zeroed": [
+    "--reading joint --engine vllm --format zeroed --drop 2": [
         "zeroed in 2",
         "to run in vllm",
     ],

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gatenorm_stream
@@ -18,7 +19,7 @@ from gatenorm_stream.families.open import open_model
 from gatenorm_stream.formats.choice import FormatChoice, choose_format, describe
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.sources.open import open_source
-from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint, write_shard
 from tests.conftest import Run
 
 SHAPES = llama_shapes()
@@ -220,6 +221,35 @@ def test_names_of_what_wrapped_the_model_are_explained(
         gatenorm_stream.score(source)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+DENSE = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    {"idx": 3, "name": "3", "path": "3_Dense/", "type": "sentence_transformers.models.Dense"},
+]
+
+
+@pytest.mark.parametrize("modules", [DENSE, {}, "broken", [7, {"path": 7}], [{"path": ".."}, {"path": "/"}], None])
+def test_the_modules_of_sentence_transformers_travel(modules: Any, tmp_path: Path) -> None:
+    """Only with the modules.json that names them (tests/test_travelling.py has the rest of the list)."""
+    source, out = write(tmp_path, named(["LlamaModel"]), BARE), tmp_path / "out"
+    weights = {"linear.weight": ("F32", (4, 32), np.ones((4, 32), "<f4").tobytes())}
+    for folder in ("1_Pooling", "2_Dense", "3_Dense"):
+        (source / folder).mkdir()
+        (source / folder / "config.json").write_text("{}")
+    write_shard(source / "2_Dense/model.safetensors", weights)
+    write_shard(source / "3_Dense/model.safetensors", weights)
+    if modules is not None:
+        text = modules if isinstance(modules, str) else json.dumps(modules)
+        (source / "modules.json").write_text(text)
+    gatenorm_stream.prune(gatenorm_stream.plan(source, layers=[1]), out)
+    for name in ("1_Pooling/config.json", "2_Dense/model.safetensors", "3_Dense/model.safetensors"):
+        assert (out / name).exists() == (modules is DENSE)
+        if modules is DENSE:
+            assert (out / name).read_bytes() == (source / name).read_bytes()
+    gatenorm_stream.verify(out, against=source)
 
 
 def test_the_command_says_it(tmp_path: Path, run: Run) -> None:

@@ -14,7 +14,10 @@ import pytest
 
 import gatenorm_stream
 from gatenorm_stream.errors import CheckpointError, FormatError, HeaderError, UnsupportedModelError
+from gatenorm_stream.families.open import open_model
 from gatenorm_stream.planning.constants import constants_as_text
+from gatenorm_stream.planning.decide import decide_again
+from gatenorm_stream.sources.open import open_source
 from tests import gguf_files
 from tests.checkpoints import (
     llama_config,
@@ -270,6 +273,17 @@ def test_what_needs_numbers_says_so(run: Run, tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
         assert "Traceback" not in done.stderr
         assert "GPTQ" in done.stderr or "packed" in done.stderr or "quantization_config" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "cautioned"),
+    [("GPTQ", False), ("compressed-tensors int4", False), ("compressed-tensors int8", True)],
+)
+def test_what_was_not_run_is_cautioned_of(name: str, cautioned: bool, tmp_path: Path) -> None:
+    plan = gatenorm_stream.plan(write_packed(tmp_path / "m", PACKINGS[name]), layers=[2])
+    with open_model(open_source(tmp_path / "m")) as model:
+        cautions = decide_again(plan, model).form.cautions
+    assert any("was not tried pruned" in line for line in cautions) == cautioned
 
 
 def test_the_card_and_explain_say_that_nothing_was_scored(run: Run, tmp_path: Path) -> None:

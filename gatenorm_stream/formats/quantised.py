@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.place import Place
@@ -11,8 +12,8 @@ from gatenorm_stream.formats.edit import Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.sources.source import Kind
 
-TRIED = frozenset({"awq", "bitsandbytes", "compressed-tensors", "fp8", "gptq", "torchao"})
-"""Methods whose models were run pruned (tests/engines/test_quantised.py)."""
+TRIED = frozenset({"awq", "bitsandbytes", "compressed-tensors pack-quantized", "fp8", "gptq", "torchao"})
+"""Methods, one with its format, whose models were run pruned (tests/engines/test_quantised.py)."""
 NOT_TRANSFORMERS = {
     "exl2": "exllamav2",
     "exl3": "exllamav3",
@@ -34,14 +35,16 @@ def loading_limits(model: Model) -> Limits:
     """Who can't load an output that is quantised as its source is."""
     if not is_quantised(model):
         return Limits()
-    method, field = _method(model), f"quant_method={_method(model)}"
+    method = _method(model)
+    kind = f"{method} {_quantisation(model).get('format')}" if method == "compressed-tensors" else method
+    field = f"quant_method={kind}"
     others = EVERY_ENGINE - {Engine.TRANSFORMERS}
     found = [Obstacle(others, "quantization_config", UNTRIED, notice=True)]
     if engine := NOT_TRANSFORMERS.get(method):
         reason = f"transformers does not load it, and {engine} can't leave attention out of it"
         found.append(Obstacle(EVERY_ENGINE, field, reason, way_out=ORIGINAL))
     untried = f"{field} was not tried pruned: let transformers load the output before you rely on it"
-    return Limits(tuple(found), () if method in TRIED else (untried,))
+    return Limits(tuple(found), () if kind in TRIED else (untried,))
 
 
 def way_out_of_quantised(model: Model) -> str | None:
@@ -61,6 +64,10 @@ def zeroing_limits(model: Model, dropped: tuple[int, ...]) -> Iterator[Obstacle]
 
 
 def _method(model: Model) -> str:
+    modelopt = "modelopt" if MODELOPT in model.checkpoint.source.names() else ""
+    return _quantisation(model).get("quant_method") or modelopt
+
+
+def _quantisation(model: Model) -> Mapping[str, Any]:
     checkpoint = model.checkpoint
-    given = quantisation(Place(checkpoint, model.text, checkpoint.config_where, ""))
-    return given.get("quant_method") or ("modelopt" if MODELOPT in checkpoint.source.names() else "")
+    return quantisation(Place(checkpoint, model.text, checkpoint.config_where, ""))

@@ -50,7 +50,10 @@ def read_needs(checkpoint: Checkpoint) -> Needs:
 
 def _folder(module: Mapping[str, Any]) -> str | None:
     path, kind = module.get("path"), module.get("type")
-    if not isinstance(path, str) or not is_safe(path) or is_hidden(path):
+    if not isinstance(path, str):
+        return None
+    path = path.rstrip("/")
+    if not is_safe(path) or is_hidden(path):
         return None
     return None if isinstance(kind, str) and kind.endswith(EMPTY_MODULES) else path
 
