@@ -25,7 +25,7 @@ _KEY = re.compile(r"""(["']?)([A-Za-z_][\w-]*)\1[ \t]*:(?:[ \t]+|$)""")
 _SINGLE = re.compile(r"'((?:[^']|'')*)'")
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*"')
 _COMMENT = re.compile(r"(?:^|[ \t])#")
-_SPECIAL = tuple("&*!|>%@`{}[],?\"'#")
+_SPECIAL = tuple("&*!|>%@`{}[],\"'#")
 """What begins a thing that is not plain text."""
 NO_TEXT = re.compile(
     r"~|null|true|false|[-+]?\.(inf|nan)|[-+]?0[box][\da-f_]+|[-+]?\d[\d_]*(:[0-5]?\d)+(\.\d*)?"
@@ -172,7 +172,11 @@ def _scalar(text: str) -> str | None:
             raise _OtherFormError from None
     else:
         value = _without_comment(text)
-        if value.startswith(_SPECIAL) or re.search(r":([ \t]|$)", value) or value.startswith(("- ", "-\t", ": ")):
+        if (
+            value.startswith(_SPECIAL)
+            or re.search(r":([ \t]|$)", value)
+            or value.startswith(("- ", "-\t", "? ", "?\t"))
+        ):
             raise _OtherFormError
         if value and NO_TEXT.fullmatch(value):
             raise _OtherFormError
