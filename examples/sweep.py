@@ -19,4 +19,6 @@ def sweep(model: str, folder: Path) -> None:
         print(f"{drop:3}  {plan.format:12}  {', '.join(map(str, plan.dropped))}")
 
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 sweep(sys.argv[1], Path(sys.argv[2]))

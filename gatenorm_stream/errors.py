@@ -9,7 +9,7 @@ GateNormError
 ├── ComparisonError          two models have not the same layers
 ├── FormatError              an output format can't express the pruned model
 ├── PlanError                a saved plan is damaged or belongs to another model
-├── OutputError              the target can't be written
+├── OutputError              an output can't be written, or is not there
 ├── PictureError             a picture can't be drawn
 ├── TextError                a text can't be measured on
 └── VerificationError        an output is not what its plan says

@@ -411,7 +411,12 @@ def test_a_gguf_record_of_something_else_is_not_written_over(tmp_path: Path) -> 
     record.unlink()
     prune(model, tmp_path / "out.gguf")
     gatenorm_stream.verify(tmp_path / "out.gguf", against=model)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.gguf", "out.gatenorm.json", "out.gguf"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model.gguf",
+        "out.gatenorm.json",
+        "out.gatenorm.md",
+        "out.gguf",
+    ]
 
 
 def test_a_gguf_file_that_is_not_what_its_record_says_is_kept(tmp_path: Path) -> None:

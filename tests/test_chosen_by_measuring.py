@@ -341,7 +341,9 @@ def test_verify_says_what_it_checks(run: Run, output: Path) -> None:
     done = run("verify", output, "--against", FIXTURE)
     assert done.returncode == 0
     last = done.stdout.splitlines()[-1]
-    assert last == f"that is its bytes; its quality: gatenorm-stream measure {output} --against {FIXTURE}"
+    assert (
+        last == f"its bytes are checked, its quality is not: gatenorm-stream measure {output} --against {FIXTURE}"
+    )
 
 
 def test_interrupted_while_it_measures(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def test_the_converters_tokenizer_limit(run: Run, llama: Path, tmp_path: Path, t
 @pytest.mark.parametrize(
     "args",
     [
-        ("model",),
+        ("model", "--push-to", "org/name"),
         ("model", "--out", "x", "--drop", "1", "--share", "0.5"),
         ("model", "--out", "x", "--layers", "1-"),
         ("model", "--out", "x", "--layers", "5-3"),

@@ -141,9 +141,15 @@ def test_what_is_no_output(run: Run, model: str) -> None:
 
 def test_the_record_in_place_of_the_output(run: Run, model: str) -> None:
     run(model, "-o", "out")
-    done = run("explain", "out/gatenorm.json")
-    assert done.returncode == 1
-    assert "it is the record of an output; give the output itself" in done.stderr
+    assert run("explain", "out/gatenorm.json").stdout == run("explain", "out").stdout
+    assert run("verify", "out/gatenorm.json").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["explain", "verify"])
+def test_no_output_there(run: Run, model: str, command: str) -> None:
+    done = run(command, "nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: nowhere is not there; give an output, a directory or a GGUF file\n"
 
 
 def test_nothing_but_the_record_is_read(run: Run, model: str, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import gatenorm_stream
+from gatenorm_stream.blocks import KINDS
 from gatenorm_stream.checkpoint.gguf_header import IncompleteError, alignment, build_header, parse_header
 from gatenorm_stream.checkpoint.gguf_types import QUANTISED, TYPES
 from gatenorm_stream.checkpoint.tensors import place
@@ -73,16 +74,26 @@ def test_zero_bytes_are_zero_numbers(dtype: str) -> None:
     assert not dequantise(np.zeros((3, 2 * stored.bytes), np.uint8), dtype).any()
 
 
-@pytest.mark.parametrize("dtype", ["Q4_0", "Q4_1", "Q8_0"])
-def test_plain_blocks_are_widened_to_the_bits_of_the_gguf_package(dtype: str) -> None:
+@pytest.mark.parametrize("dtype", sorted(KINDS))
+@given(count=st.integers(1, 40), across=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))
+@example(count=500, across=3, seed=0)
+def test_blocks_are_widened_to_the_bits_of_the_gguf_package(dtype: str, count: int, across: int, seed: int) -> None:
     """Infinite scales included. A row ends before the next begins, as in the memory that blocks are widened in."""
     stored = next(t for t in TYPES.values() if t.name == dtype)
-    rows = np.random.default_rng(0).integers(0, 256, (500, 3 * stored.bytes), dtype=np.uint8)
-    expected, out = dequantise(rows, dtype), np.empty((500, 100), np.float32)[:, :96]
+    rows = np.random.default_rng(seed).integers(0, 256, (count, across * stored.bytes), dtype=np.uint8)
+    columns = across * stored.elements
+    expected, out = dequantise(rows, dtype), np.empty((count, columns + 4), np.float32)[:, :columns]
     widen_into(out, rows, dtype)
-    assert np.isnan(expected).any()
+    finite = np.isfinite(expected)
+    assert count < 500 or not finite.all()
     np.testing.assert_array_equal(out, expected)
-    np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
+    np.testing.assert_array_equal(out.view(np.int32)[finite], expected.view(np.int32)[finite])
+
+
+def test_the_sizes_of_blocks_are_those_of_ggml() -> None:
+    assert {name: size for name, (size, _) in KINDS.items()} == {
+        stored.name: stored.bytes for stored in TYPES.values() if stored.name in KINDS
+    }
 
 
 @pytest.mark.parametrize("dtype", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ2_XXS"])
@@ -146,7 +157,11 @@ def test_what_pruning_changes(run: Run, model: Path, tmp_path: Path) -> None:
     assert {key for key in after if key.startswith("deci.")} == {key.replace("llama.", "deci.") for key in own}
     assert heads(out) == [4, 4, 0, 4]
     assert heads(out, "head_count_kv") == [2, 2, 0, 2]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["pruned.gatenorm.json", "pruned.gguf"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "pruned.gatenorm.json",
+        "pruned.gatenorm.md",
+        "pruned.gguf",
+    ]
     assert gatenorm_stream.verify(out, against=model).tensors == len(held)
 
 
@@ -275,7 +290,7 @@ def test_places_for_the_output(run: Run, model: Path, llama: Path, tmp_path: Pat
     assert "was not written by gatenorm-stream" in refusal(model, "--out", "taken.gguf", "--force")
     assert (tmp_path / "taken.gguf").read_text() == "something"
     assert "is not there" in refusal("score", "absent.gguf")
-    assert "was pruned by gatenorm-stream already" in refusal("score", pruned_once(model, tmp_path))
+    assert "was pruned by gatenorm-stream already" in refusal(pruned_once(model, tmp_path))
 
 
 def pruned_once(model: Path, tmp_path: Path) -> Path:
@@ -301,7 +316,7 @@ def test_a_run_that_was_cut_off_goes_on(model: Path, tmp_path: Path) -> None:
         gatenorm_stream.prune(plan, out, progress=stop_while_writing)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gguf.partial"]
     gatenorm_stream.prune(plan, out)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gatenorm.json", "out.gguf"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gatenorm.json", "out.gatenorm.md", "out.gguf"]
     gatenorm_stream.verify(out, against=model)
 
 
@@ -348,9 +363,11 @@ def test_lies_with_a_fitting_record_are_found(pruned: Path, model: Path, tmp_pat
     said = json.loads(record.read_text())
     lying = json.loads(other.with_suffix(".gatenorm.json").read_text())
     lying["dropped"] = said["dropped"]
-    digest = lying["files"]["model.gguf"]
-    digest = FileDigest(digest["size"], digest["blake3"], tuple(digest["marks"].split()))
-    text = render_record(plan_from_json(lying, "x"), {"model.gguf": digest})
+    digests = {
+        name: FileDigest(f["size"], f["blake3"], tuple(f.get("marks", "").split()))
+        for name, f in lying["files"].items()
+    }
+    text = render_record(plan_from_json(lying, "x"), digests)
     other.with_suffix(".gatenorm.json").write_text(text)
     with pytest.raises(VerificationError, match=r"layer \d has (no )?attention tensors, against the plan"):
         gatenorm_stream.verify(other)
@@ -359,6 +376,17 @@ def test_lies_with_a_fitting_record_are_found(pruned: Path, model: Path, tmp_pat
     write_gguf(changed, content, rope__dimension_count=HEAD_DIM)
     with pytest.raises(VerificationError, match="differs from the source"):
         gatenorm_stream.verify(pruned, against=changed)
+
+
+def test_the_card_beside_it(pruned: Path, model: Path) -> None:
+    card = pruned.with_suffix(".gatenorm.md")
+    text = card.read_text("utf-8")
+    assert f"# {model.name}, 2 of 4 attention sublayers removed" in text
+    assert "llama-server -m pruned.gguf" in text
+    assert str(model.parent) not in text
+    card.write_text(text.replace("removed", "zeroed"), "utf-8")
+    with pytest.raises(VerificationError, match=r"pruned.gatenorm.md (was changed|is \d+ bytes)"):
+        gatenorm_stream.verify(pruned)
 
 
 def test_a_file_without_its_record(pruned: Path) -> None:

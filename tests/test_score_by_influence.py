@@ -50,7 +50,7 @@ def test_the_table_is_ranked_by_it(run: Run, tmp_path: Path) -> None:
         (["--by", "influence", "--reading", "joint"], "--reading is Gate-Norm's"),
         (["--by", "influence", "--dask", "tcp://127.0.0.1:1"], "--dask scores weights"),
         (["--tokens", "64"], "--text and --tokens are for --by influence"),
-        (["--by", "chance"], "is not one of 'gate-norm', 'influence'"),
+        (["--by", "chance"], "--by knows no chance; give one of gate-norm, influence"),
     ],
 )
 def test_what_contradicts_itself(run: Run, words: list[str], says: str) -> None:

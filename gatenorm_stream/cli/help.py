@@ -6,15 +6,15 @@ Drawn here, since importing rich for it takes longer than all the rest of the co
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
+
+from gatenorm_stream.cli.fold import has_colour
 
 WIDEST = 96
 NARROW = 60
@@ -34,11 +34,17 @@ class Command(TyperCommand):
 def command_help(command: Any, ctx: typer.Context, commands: list[Row] | None = None) -> str:
     """`commands` are the names of a group's commands, each with what it does."""
     sections = [("Commands", commands or []), *sections_of(command, ctx)]
-    words = [ctx.command_path, "COMMAND" if commands else "", *(name for name, _ in sections[1][1]), "[OPTIONS]"]
+    words = [ctx.command_path, "COMMAND" if commands else "", *_arguments(command, ctx), "[OPTIONS]"]
     width = max(min(shutil.get_terminal_size().columns, WIDEST), 30)
     return "\n".join(
         _lines(" ".join(filter(None, words)), command.help or "", sections, command.epilog or "", width)
     )
+
+
+def _arguments(command: Any, ctx: typer.Context) -> list[str]:
+    """Their names, in brackets where they may be left out."""
+    found = [p for p in command.get_params(ctx) if p.param_type_name == "argument"]
+    return [_name(p) if p.required else f"[{_name(p)}]" for p in found]
 
 
 def sections_of(command: Any, ctx: typer.Context) -> list[Section]:
@@ -113,5 +119,4 @@ def _text(option: Any) -> str:
 
 
 def _styled(text: str, code: str) -> str:
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
-    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+    return f"\x1b[{code}m{text}\x1b[0m" if has_colour() else text

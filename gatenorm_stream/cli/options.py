@@ -15,6 +15,24 @@ from gatenorm_stream.scoring.readings import Reading
 if TYPE_CHECKING:
     from gatenorm_stream.scoring.selection import Choice
 
+
+def _share(text: str) -> float:
+    """Raises UsageProblem for what is no number, with the one that a percentage or a fraction may stand for."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    percentage, fraction = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"(\d+)/(\d+)", text)
+    try:
+        meant = (
+            float(percentage[1]) / 100 if percentage else int(fraction[1]) / int(fraction[2]) if fraction else None
+        )
+    except (ValueError, ZeroDivisionError):
+        meant = None
+    more = f"; did you mean {meant:g}?" if meant else ", such as 0.2"
+    raise UsageProblem(f"--share takes a number between 0 and 1, not {text!r}{more}")
+
+
 WHAT_GOES = "What goes"
 HUB = "Hub"
 
@@ -25,6 +43,9 @@ ModelName = Annotated[
         help="Directory of a safetensors checkpoint, a GGUF file, or org/name[@revision][:file.gguf or :Q4_K_M] "
         "on the Hub.",
     ),
+]
+Output = Annotated[
+    Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream: its directory, or its GGUF file.")
 ]
 RevisionOption = Annotated[
     str | None,
@@ -74,6 +95,7 @@ DaskOption = Annotated[
     typer.Option(metavar="ADDRESS", help="Score on the workers of this dask scheduler, such as tcp://host:8786."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors and --json.")]
+QuietAlone = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DropOption = Annotated[
     int | None,
@@ -83,6 +105,7 @@ ShareOption = Annotated[
     float | None,
     typer.Option(
         metavar="SHARE",
+        parser=_share,
         help="Share of the attention sublayers that goes; 0.125 by default.",
         rich_help_panel=WHAT_GOES,
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import time
 from functools import partial
@@ -37,6 +36,7 @@ from gatenorm_stream.cli.options import (
 )
 from gatenorm_stream.cli.push import repository_for, upload
 from gatenorm_stream.cli.shown_scores import show_scores
+from gatenorm_stream.cli.started_as import next_command
 from gatenorm_stream.cli.usage import UsageProblem
 from gatenorm_stream.formats.engines import Engine
 from gatenorm_stream.scoring.readings import Reading
@@ -44,12 +44,14 @@ from gatenorm_stream.scoring.readings import Reading
 if TYPE_CHECKING:
     from gatenorm_stream.families.model import Model
     from gatenorm_stream.planning.decide import By, Decision, Wanted
+    from gatenorm_stream.planning.measured import Measured
     from gatenorm_stream.pruning import Prepared
     from gatenorm_stream.scoring.selection import Choice
     from gatenorm_stream.work import Progress
 
 OUTPUT = "Output"
 EXAMPLES = """
+gatenorm-stream MODEL                                # what would go
 gatenorm-stream MODEL --out DIR                      # an eighth of the layers
 gatenorm-stream MODEL --out DIR --drop 8             # the 8 least coupled
 gatenorm-stream MODEL --out DIR --layers 7,9-10      # exactly these layers
@@ -170,11 +172,9 @@ def prune(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Prune MODEL into a new directory (the default command)."""
-    if out is None and not dry_run:
-        raise UsageProblem("give --out DIR, or --dry-run to only see the plan")
-    if push_to and dry_run:
-        raise UsageProblem("--push-to uploads what --dry-run does not write; give one of them")
+    """Prune MODEL into --out; without it, show the plan (the default command)."""
+    if push_to and (dry_run or out is None):
+        raise UsageProblem("--push-to uploads what is written; give --out, and no --dry-run")
     choice = chosen(drop, share, layers, plan, protect_first, protect_last, max_rise)
     wanted = _wanted(choice, plan, by, reading, compensate, text, tokens, format, engine, also)
     from gatenorm_stream.pruning import carry_out, prepare
@@ -194,8 +194,14 @@ def prune(
                 write = partial(carry_out, prepared, out, force=force, restart=restart, threads=threads)
                 write(progress=meter.report, note=meter.note)
     if not (quiet or json_):
-        measured = prepared.decision.plan.own_measurement is not None
-        _show_end(model, None if dry_run else out, time.monotonic() - begun, measured=measured)
+        measured = prepared.decision.plan.own_measurement
+        seconds = time.monotonic() - begun
+        if dry_run:
+            typer.echo("dry run: nothing was written")
+        elif out is None:
+            typer.echo("nothing was written; --out DIR writes it")
+        else:
+            _show_end(model, out, seconds, measured)
     if out and repository:
         upload(out, repository, quiet=quiet or json_)
 
@@ -279,12 +285,13 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
     typer.echo(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
 
 
-def _show_end(model: str, out: Path | None, seconds: float, *, measured: bool) -> None:
-    if out is None:
-        typer.echo("dry run: nothing was written")
-        return
+def _show_end(model: str, out: Path, seconds: float, measured: Measured | None) -> None:
+    """What was done, what to type next, and last what the output costs, as far as that is known."""
     typer.echo(f"wrote {out} in {seconds:.1f} s")
-    both = f"{shlex.quote(str(out))} --against {shlex.quote(model)}"
-    typer.echo(f"next: gatenorm-stream verify {both}")
-    if not measured:
-        typer.echo(f"not measured: gatenorm-stream measure {both}")
+    both = str(out), "--against", model
+    typer.echo(f"next: {next_command('verify', *both)}")
+    if measured:
+        cost = f"{measured.rise:+.3f} nats a token (standard error {measured.error:.3f})"
+        typer.echo(folded(f"measured loss: {measured.loss:.3f} before, {measured.pruned:.3f} after, {cost}"))
+    else:
+        typer.echo(f"not measured: {next_command('measure', *both)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +10,8 @@ import typer
 
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
-from gatenorm_stream.cli.options import DebugOption, QuietOption
-from gatenorm_stream.cli.usage import UsageProblem
+from gatenorm_stream.cli.options import DebugOption, Output, QuietAlone
+from gatenorm_stream.cli.started_as import next_command
 
 if TYPE_CHECKING:
     from gatenorm_stream.planning.layout import Layout
@@ -25,32 +24,28 @@ gatenorm-stream push DIR org/name    # a private repository
 
 @reported
 def push(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream.")],
+    out: Output,
     repository: Annotated[str, typer.Argument(metavar="REPO", help="org/name; made if it is not there.")],
-    quiet: QuietOption = False,
+    quiet: QuietAlone = False,
     debug: DebugOption = False,
 ) -> None:
     """Upload an output to a private repository on the Hub; after a failure the same command resumes."""
-    from gatenorm_stream.errors import OutputError
     from gatenorm_stream.report.progress import progress_meter
     from gatenorm_stream.verifying.verify import verify
+    from gatenorm_stream.writing.record import kind_at, output_of
     from gatenorm_stream.writing.upload import prepare
 
-    if out.is_file():
-        raise OutputError(f"{out} is a file; only directories are uploaded, use `hf upload` for it")
+    out = output_of(out)
     with progress_meter(quiet) as meter:
         verify(out, progress=meter.report)
-    upload(out, prepare(repository), quiet=quiet)
+    upload(out, prepare(repository, kind_at(out)), quiet=quiet)
 
 
 def repository_for(name: str, layout: Layout) -> Target:
     """Made before anything is written, so that a bad name or token is reported first."""
-    from gatenorm_stream.sources.source import Kind
     from gatenorm_stream.writing.upload import prepare
 
-    if layout.kind is Kind.GGUF:
-        raise UsageProblem("--push-to uploads directories; use `hf upload` for a GGUF file")
-    return prepare(name)
+    return prepare(name, layout.kind)
 
 
 def upload(out: Path, target: Target, *, quiet: bool) -> None:
@@ -62,22 +57,23 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from gatenorm_stream.errors import HubError
-    from gatenorm_stream.names import RECORD, is_hidden, looks_secret
-    from gatenorm_stream.writing.record import read_record
+    from gatenorm_stream.names import is_hidden, looks_secret
+    from gatenorm_stream.writing.record import kind_at
+    from gatenorm_stream.writing.upload import output_files
     from gatenorm_stream.writing.upload import push as push_files
 
     if quiet or not sys.stderr.isatty():
         disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    names = [*read_record(out)[1], RECORD]
-    if kept := sorted(name for name in names if is_hidden(name) or looks_secret(name)):
+    files = output_files(out)
+    if kept := sorted(name for name in files if is_hidden(name) or looks_secret(name)):
         raise HubError(f"{out} holds {kept[0]}, which never goes up; make the output anew without it")
     if not quiet:
-        typer.echo(folded(f"going up to {target.repository} (private): {', '.join(sorted(names))}"))
+        typer.echo(folded(f"going up to {target.repository} (private): {', '.join(sorted(files))}"))
     try:
-        page = push_files(out, names, target)
+        page = push_files(files, target, kind_at(out))
     except HubError as error:
-        again = f"gatenorm-stream push {shlex.quote(str(out))} {target.repository}"
+        again = next_command("push", str(out), target.repository)
         raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error
     if not quiet:
         typer.echo(f"uploaded {out} to {page} (private)")

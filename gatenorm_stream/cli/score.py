@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,11 +73,14 @@ def score(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show how strongly each layer's attention couples, or turns the stream, and which would go."""
+    """Show how strongly each layer's attention couples, or turns the stream, and which would go.
+
+    Of an output, the layers that are left."""
     choice = chosen(drop, share, None, None, protect_first, protect_last)
     _check(by, reading, text, tokens, dask)
     from gatenorm_stream.families.open import open_model
     from gatenorm_stream.report.progress import progress_meter
+    from gatenorm_stream.scoring.selection import Choice, select
     from gatenorm_stream.sources.open import open_source
 
     if plot:
@@ -85,7 +89,9 @@ def score(
         check_plot(plot, force=force)
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
-        with open_model(source) as read:
+        with open_model(source, pruned=True) as read:
+            if read.pruned and choice != Choice():
+                raise UsageProblem(f"{source.title} is an output: nothing goes from it; leave out what chooses")
             found: Influences | Reading
             if by == "influence":
                 found = _measured(read, text, tokens, threads, meter.report)
@@ -93,19 +99,16 @@ def score(
             else:
                 found = reading or "per-head"
                 scores = _scored(read, found, dask, threads, meter.report)
-    from gatenorm_stream.scoring.selection import select
-
-    dropped = select(scores, choice)
+    dropped = () if read.pruned else select(scores, choice)
     if plot:
         _draw(source.title, found, scores, dropped, plot, force=force)
     if json_:
         typer.echo(json.dumps(_json(read, found, scores, dropped), indent=1, ensure_ascii=False))
     elif not quiet:
-        from gatenorm_stream.report.summary import model_line
-
-        typer.echo(folded(model_line(read)))
-        typer.echo(folded(f"{_describe(found)}; the lowest would go first") + "\n")
-        show_scores(scores, dropped, choice, influence=by == "influence")
+        for line in _heading(read, found):
+            typer.echo(folded(line))
+        typer.echo()
+        show_scores(scores, dropped, None if read.pruned else choice, influence=by == "influence")
         if plot:
             typer.echo(f"\nwrote {plot}")
 
@@ -153,6 +156,14 @@ def _scored(
     from gatenorm_stream.scoring.score import scored
 
     return scored(model, reading, threads=threads, progress=progress)
+
+
+def _heading(model: Model, found: Influences | Reading) -> Iterator[str]:
+    from gatenorm_stream.report.summary import left_lines, model_line
+
+    yield model_line(model)
+    yield _describe(found) if model.pruned else f"{_describe(found)}; the lowest would go first"
+    yield from left_lines(model)
 
 
 def _describe(found: Influences | Reading) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gatenorm_stream.cli.fold import has_unicode, table_width
+from gatenorm_stream.cli.fold import has_colour, has_unicode, table_width
 
 if TYPE_CHECKING:
     from gatenorm_stream.scoring.scores import LayerScore
@@ -24,6 +24,8 @@ def show_scores(
     from gatenorm_stream.scoring.selection import protection_mattered
 
     what = "influence" if influence else "score"
-    typer.echo(score_table(scores, dropped, what=what, width=table_width(), unicode=has_unicode()))
+    typer.echo(
+        score_table(scores, dropped, what=what, width=table_width(), unicode=has_unicode(), colour=has_colour())
+    )
     if choice and protection_mattered(scores, dropped, choice):
         typer.echo("layer 0 scores low but stays: llama.cpp and vLLM can't run without it (--protect-first 0)")

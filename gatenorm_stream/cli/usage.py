@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
 
 from gatenorm_stream.spelling import similar
 
-REWORDED = (
-    ("Value error, ", ""),
+
+def _one_of(found: re.Match[str]) -> str:
+    """Names the words that an option takes, or the one of them that was meant."""
+    option, word, listed = found.groups()
+    words = re.findall(r"'(.*?)'", listed)
+    meant = similar(word, words)
+    return f"{option} knows no {word}; " + (
+        f"did you mean {meant}?" if meant else f"give one of {', '.join(words)}"
+    )
+
+
+REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Got unexpected extra argument(?:s|\(s\))? \((.*)\)", r"there is no place for \1"),
+    (
+        r"Invalid value for '--drop': Input should be a valid integer.*",
+        "--drop takes a whole number; --share takes a share, such as 0.2",
+    ),
     (r"Invalid value for '(.*)': Input should be a valid integer.*", r"\1 takes a whole number"),
     (r"Invalid value for '(.*)': Input should be a valid number.*", r"\1 takes a number such as 0.2"),
+    (r"Invalid value for '(.*)': Value error, '(.*)' is not one of (.*)", _one_of),
     (r"Invalid value for '(.*)': Input should be greater than or equal to (.*)", r"\1 takes at least \2"),
     (r"Invalid value for '(.*)': Input should be less than or equal to (.*)", r"\1 takes at most \2"),
+    ("Value error, ", ""),
 )
 """What typer says, and what is said here."""
 

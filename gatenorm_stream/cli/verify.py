@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gatenorm_stream.cli.boundary import reported
 from gatenorm_stream.cli.fold import folded
-from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, QuietOption, RevisionOption
+from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, Output, QuietAlone, RevisionOption
+from gatenorm_stream.cli.started_as import next_command
 
 EXAMPLES = """
 gatenorm-stream verify DIR
@@ -20,13 +19,13 @@ gatenorm-stream verify DIR --against MODEL
 
 @reported
 def verify(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="An output of gatenorm-stream.")],
+    out: Output,
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The source model; every kept tensor is compared with it.")
     ] = None,
     revision: RevisionOption = None,
     connections: ConnectionsOption = None,
-    quiet: QuietOption = False,
+    quiet: QuietAlone = False,
     debug: DebugOption = False,
 ) -> None:
     """Check every byte of an output, and with --against every kept tensor."""
@@ -34,7 +33,9 @@ def verify(
     from gatenorm_stream.report.quantities import si
     from gatenorm_stream.sources.open import open_source
     from gatenorm_stream.verifying.verify import verify as verify_output
+    from gatenorm_stream.writing.record import output_of
 
+    out = output_of(out)
     with progress_meter(quiet) as meter:
         source = (
             open_source(against, revision=revision, connections=connections, note=meter.note) if against else None
@@ -48,5 +49,5 @@ def verify(
         files = "1 file" if verified.files == 1 else f"{verified.files} files"
         counted = f"{files}, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
         typer.echo(folded(f"verified {out}: {counted}{compared}"))
-        measure = f"gatenorm-stream measure {shlex.quote(str(out))} --against {shlex.quote(against or 'MODEL')}"
-        typer.echo(folded(f"that is its bytes; its quality: {measure}"))
+        measure = next_command("measure", str(out), "--against", against or "MODEL")
+        typer.echo(folded(f"its bytes are checked, its quality is not: {measure}"))

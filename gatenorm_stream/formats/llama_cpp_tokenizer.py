@@ -18,7 +18,9 @@ from gatenorm_stream.formats.edit import Limits, Obstacle
 from gatenorm_stream.formats.tokenizer import QWEN_2, class_in_output
 
 LLAMA_3_VOCABULARY = 128256
-CAUTION = "llama.cpp cuts text into other tokens (its converter loses the merge order): docs/engines.md has the fix"
+CAUTION = (
+    "llama.cpp cuts text into other tokens (its converter loses the merge order): the output's card has the fix"
+)
 
 
 def tokenizer_limits(model: Model) -> Limits:

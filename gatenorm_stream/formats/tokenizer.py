@@ -56,7 +56,7 @@ BYTE_LEVEL = b'"ByteLevel"'
 
 OLDER = (
     "transformers 4, and 5 below 5.17, may read text otherwise than for the source, except with "
-    "trust_remote_code=True: docs/engines.md says why"
+    "trust_remote_code=True, since their rules differ"
 )
 TEKKEN = "mistral-common reads tekken.json only where AutoTokenizer is given trust_remote_code=True"
 FIXED_REGEX = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.names import CARD
@@ -17,8 +18,10 @@ from gatenorm_stream.report.source_card import (
     read_source_card,
 )
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Kind
 
+LONGEST = 1000
+"""Characters of a licence in a GGUF file's metadata."""
 TAG = "pruned"
 GATE_NORM = "gate-norm"
 RELATION = "finetune"
@@ -44,18 +47,26 @@ def front_matter(model: Model, plan: Plan, card: SourceCard) -> str:
     return "\n".join(line for key, value in fields.items() for line in _lines(key, value))
 
 
-def source_card(source: Source) -> SourceCard:
+def source_card(model: Model) -> SourceCard:
     """Empty if there is none. Raises CheckpointError if it can't be read."""
+    source = model.checkpoint.source
+    if source.kind is Kind.GGUF and not source.revision:
+        told = model.text.get("general.license")  # what else lies in a folder of GGUF files may be another model's
+        return SourceCard({"license": told.strip()} if _is_text(told) else {})
     if CARD not in source.names():
         return SourceCard()
     file = source.open(CARD)
     return read_source_card(bytes(file.read(ByteRange(0, min(file.size, LARGEST_FRONT_MATTER)))))
 
 
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable() and len(value) <= LONGEST
+
+
 def _base(model: Model, named: Value | None) -> Value | None:
     """The repository that the source is; of a local directory, the one that its card says it comes from."""
     source = model.checkpoint.source
-    return source.title if source.revision else named
+    return source.title.partition(":")[0] if source.revision else named
 
 
 def _lines(key: str, value: Value) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gatenorm_stream.report.quantities import layer_list
+from gatenorm_stream.report.scale import scale_of
 from gatenorm_stream.report.score_table import MARK, bar
 from gatenorm_stream.scoring.comparison import Comparison
 
@@ -50,13 +51,13 @@ def _lines(comparison: Comparison, names: Names, width: int, unicode: bool) -> I
     yield (" " * (5 + GAP) + (" " * GAP).join(f"{_short(name, side):<{side}}" for name in names)).rstrip()
     head = f"{'rank':>4}{'score' if score else '':>{score}}{'':{side - 4 - score}}"
     yield (f"{'layer':>5}" + " " * GAP + (" " * GAP).join((head, head))).rstrip()
-    highest = [max(s.score for s in scores) or 1.0 for scores in comparison.scores]
+    scales = [scale_of([s.score for s in scores]) for scores in comparison.scores]
     for n, pair in enumerate(zip(*comparison.scores, strict=True)):
         cells = []
         for which, s in enumerate(pair):
             rank = f"{comparison.ranks[which][n]:g}"
             number = f"{s.score:>#{score}.5g}" if score else ""
-            drawn = bar(room * s.score / highest[which], unicode)
+            drawn = bar(s.score, scales[which], room, unicode)
             mark = MARK if s.layer in comparison.dropped[which] else ""
             cells.append(f"{rank:>4}{number}{'':{GAP}}{drawn:<{room}} {mark:<{len(MARK)}}")
         yield (f"{pair[0].layer:>5}" + " " * GAP + (" " * GAP).join(cells)).rstrip()

@@ -31,8 +31,8 @@ CAUTION = (
 )
 
 
-def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tuple[str, str]]:
-    """(name, value) pairs."""
+def what(plan: Plan, files: Mapping[str, FileDigest], out: Path, command: str) -> Iterator[tuple[str, str]]:
+    """(name, value) pairs. `command` is what starts gatenorm-stream here."""
     verb = "removed from" if FORMATS[plan.format].removes else "zeroed in"
     heads = max(len(s.heads) for s in plan.scores)
     yield "source", f"{plan.source} at {plan.revision}" if plan.revision else f"{plan.source} (local)"
@@ -43,7 +43,8 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path) -> Iterator[tup
     yield "attention", f"{verb} {len(plan.dropped)} of them: {layer_list(plan.dropped)} (counted from 0)"
     yield "format", plan.format + (f", to run in {', '.join(plan.engines)}" if plan.engines else "")
     size = si(sum(f.size for f in files.values()), "B")
-    yield "files", f"{len(files)} files, {size}; gatenorm-stream verify {shlex.quote(str(out))} checks them"
+    counted, them = ("1 file", "it") if len(files) == 1 else (f"{len(files)} files", "them")
+    yield "files", f"{counted}, {size}; {command} verify {shlex.quote(str(out))} checks {them}"
     yield "made by", f"gatenorm-stream {plan.tool_version}"
 
 
@@ -69,13 +70,14 @@ def why(plan: Plan) -> Iterator[str]:
     yield f"{_sentence(measured_line(plan.measured, plan.choice))}." if plan.measured else CAUTION
 
 
-def repeat(plan: Plan, out: Path) -> Iterator[tuple[str, str]]:
-    """(what it does, command) pairs."""
+def repeat(plan: Plan, out: Path, command: str) -> Iterator[tuple[str, str]]:
+    """(what it does, the line to type) pairs. `command` is what starts gatenorm-stream here."""
     source = f"{plan.source}@{plan.revision}" if plan.revision else plan.source
-    begin = ["gatenorm-stream", source, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
-    yield "the same layers", shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
+    begin = [source, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
+    same = shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
+    yield "the same layers", f"{command} {same}"
     if plan.choice:
-        yield "chosen anew", shlex.join([*begin, *_options(plan, plan.choice)])
+        yield "chosen anew", f"{command} {shlex.join([*begin, *_options(plan, plan.choice)])}"
 
 
 def _measured_on(measured: Measured) -> Iterator[str]:

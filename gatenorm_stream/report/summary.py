@@ -10,10 +10,10 @@ from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.layout import Copied, Layout
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.measured import measured_line
-from gatenorm_stream.report.quantities import layer_list, si
+from gatenorm_stream.report.quantities import layer_list
+from gatenorm_stream.report.size_table import Row, change, table
 from gatenorm_stream.scoring.selection import half
 
-SIZE_TABLE = 51
 VITAL = 1
 MUCH = 0.5
 """Nats a token."""
@@ -30,26 +30,30 @@ def model_line(model: Model) -> str:
     )
 
 
-def size_rows(model: Model, plan: Plan, layout: Layout) -> list[tuple[str, str, str, str]]:
-    """(what, before, after, change) for parameters, weight bytes and KV cache (at 16 bits an element)."""
+def left_lines(model: Model) -> Iterator[str]:
+    """Of an output: what is gone and what is left, and that no more goes from it."""
+    if model.pruned:
+        left = layer_list(tuple(a.layer for a in model.attention))
+        yield f"an output of gatenorm-stream; layers without attention: {layer_list(model.pruned)}; with it: {left}"
+        yield "to prune more, start from the original"
+
+
+def size_rows(model: Model, plan: Plan, layout: Layout) -> list[Row]:
+    """Rows for parameters, weight bytes and KV cache (at 16 bits an element)."""
     gone = plan.dropped if FORMATS[plan.format].removes else ()
     before = len(model.attention)
     kv, kv_kept = (1000 * model.kv_bytes_per_token(dropped) for dropped in ((), gone))
     source = model.checkpoint
     return [
-        _row("attention sublayers", before, before - len(gone)),
-        _row("parameters", sum(t.info.elements for t in source.tensors.values()), layout.parameters),
-        _row("weights", source.weight_bytes, layout.weight_bytes, "B"),
-        _row("KV cache, 1000 tokens", kv, kv_kept, "B"),
+        change("attention sublayers", before, before - len(gone)),
+        change("parameters", sum(t.info.elements for t in source.tensors.values()), layout.parameters),
+        change("weights", source.weight_bytes, layout.weight_bytes, "B"),
+        change("KV cache, 1000 tokens", kv, kv_kept, "B"),
     ]
 
 
 def size_table(model: Model, plan: Plan, layout: Layout, width: int = 80) -> str:
-    rows = size_rows(model, plan, layout)
-    if width < SIZE_TABLE:
-        return "\n".join(f"{what}\n  {before} to {after}, {change}" for what, before, after, change in rows)
-    rows = [("", "before", "after", ""), *rows]
-    return "\n".join(f"{a:<22}{b:>10}{c:>10}{d:>9}".rstrip() for a, b, c, d in rows)
+    return table(size_rows(model, plan, layout), width)
 
 
 def plan_lines(decision: Decision) -> Iterator[str]:
@@ -125,8 +129,3 @@ def _linked(piece: Copied) -> str:
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
-
-
-def _row(what: str, before: int, after: int, unit: str = "") -> tuple[str, str, str, str]:
-    change = f"{100 * (after - before) / before:+.1f} %" if after != before else "0 %"
-    return what, si(before, unit), si(after, unit), change

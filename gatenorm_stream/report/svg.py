@@ -8,16 +8,18 @@ from html import escape
 from gatenorm_stream.report.picture import HEAT_STEPS, Box, Ink, Label, Line, Picture
 from gatenorm_stream.report.theme import DARK, LIGHT, PAPER, heat_colours
 
+LEGIBLE = 640
+"""Pixels below which a picture is not shrunk on a narrow screen, but scrolls: its text would be too small."""
 PAGE = """\
 <!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
 body {{ margin: 0; background: {light} }}
-svg {{ display: block; max-width: 100%; height: auto; margin: auto }}
+svg {{ display: block; max-width: 100%; min-width: {least}px; height: auto; margin: auto }}
 @media screen and (prefers-color-scheme: dark) {{ body {{ background: {dark} }} }}
 </style>
 {svg}</html>
@@ -32,7 +34,13 @@ def svg(picture: Picture) -> str:
 def html(picture: Picture) -> str:
     """One file that needs no other; each bar and each cell has a title."""
     drawing = "\n".join(_svg(picture, map(_titled, picture.boxes))) + "\n"
-    return PAGE.format(title=escape(picture.title), light=LIGHT[PAPER], dark=DARK[PAPER], svg=drawing)
+    return PAGE.format(
+        least=min(picture.width, LEGIBLE),
+        title=escape(picture.title),
+        light=LIGHT[PAPER],
+        dark=DARK[PAPER],
+        svg=drawing,
+    )
 
 
 def _svg(picture: Picture, shapes: Iterator[str]) -> Iterator[str]:

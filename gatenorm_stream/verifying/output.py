@@ -12,11 +12,12 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import VerificationError
 from gatenorm_stream.formats.choice import FORMATS, GGUF_FORMATS
 from gatenorm_stream.formats.edit import Format
+from gatenorm_stream.names import CARD
 from gatenorm_stream.planning.gguf_layout import MODEL
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.source import Kind
-from gatenorm_stream.writing.record import FileDigest, kind_at, read_record
+from gatenorm_stream.writing.record import FileDigest, card_path, kind_at, read_record
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,15 @@ class Output:
 
     def file(self, name: str) -> Path:
         """Where the file of that name on record is."""
-        return self.path if self.kind is Kind.GGUF else self.path / name
+        if self.kind is Kind.GGUF:
+            return card_path(self.path) if name == CARD else self.path
+        return self.path / name
 
     def called(self, name: str) -> str:
         """That file, as messages about this output name it."""
-        return "it" if self.kind is Kind.GGUF else name
+        if self.kind is Kind.GGUF:
+            return self.file(name).name if name == CARD else "it"
+        return name
 
     def open(self) -> Checkpoint:
         """Reads its headers anew; follows a link to a single file. Raises CheckpointError."""
@@ -54,7 +59,7 @@ def read_output(path: Path) -> Output:
     kind = kind_at(path)
     gguf = kind is Kind.GGUF
     formats = GGUF_FORMATS if gguf else FORMATS
-    fits = kind is plan.kind and gguf == (files.keys() == {MODEL})
+    fits = kind is plan.kind and gguf == (files.keys() == {MODEL, CARD})
     if not fits or plan.format not in formats:
         found = "beside it is not that of a GGUF file" if gguf else "in it is not that of a directory"
         raise VerificationError(str(path), [f"the record {found}"])

@@ -16,13 +16,13 @@ from pathlib import Path
 from gatenorm_stream.disk import sync_names
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.folder import Folder, move, open_folder
-from gatenorm_stream.names import RECORD, SUFFIX
+from gatenorm_stream.names import CARD, RECORD, SUFFIX
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.writing.journal import MOST_BYTES, Journal, read_lines
 from gatenorm_stream.writing.lock import locked
 from gatenorm_stream.writing.partial import JOURNAL, partial_path, publish_mode
-from gatenorm_stream.writing.record import record_path
+from gatenorm_stream.writing.record import card_path, record_path
 from gatenorm_stream.writing.replaced import (
     Earlier,
     check_only_ours,
@@ -54,21 +54,21 @@ def publish_directory(partial: Folder, journal: Journal, out: Path, force: bool,
 
 
 def publish_file(partial: Folder, journal: Journal, name: str, out: Path, force: bool, note: Note) -> None:
-    """The file `name`, and before it the record, so that there is never a file without one, nor with another's.
+    """The file `name`, and before it its record and card, so that there is never a file without them, nor with
+    another's.
 
-    Raises OutputError if there is an `out` or a record by now, unless `force` lets them be replaced.
+    Raises OutputError if one of them is there by now, unless `force` lets them be replaced.
     """
-    record = record_path(out, Kind.GGUF).name
+    beside = {RECORD: record_path(out, Kind.GGUF), CARD: card_path(out)}
     with open_folder(out.parent) as home:
-        there = [each for each in (out.name, record) if home.found(each)]
-        earlier = (
-            check_only_ours(earlier_file(home, out.name, record, digests=True), out) if force and there else None
-        )
+        there = [each for each in (out.name, *(path.name for path in beside.values())) if home.found(each)]
+        earlier = check_only_ours(_earlier_file(home, out), out) if force and there else None
         _check_here(home, partial)
         with _aside(partial, journal, home, out) as aside:
             for each in there if earlier else ():
                 move(home, each, aside, each)
-            _take_name(partial, partial, RECORD, home, out.with_name(record))
+            for each, path in beside.items():
+                _take_name(partial, partial, each, home, path)
             _take_name(partial, partial, name, home, out)
             sync_names(home.handle, home.path)
             if earlier:
@@ -150,6 +150,10 @@ def _earlier_directory(home: Folder, out: Path) -> Earlier | None:
         return check_only_ours(earlier_directory(folder, digests=True), out)
 
 
+def _earlier_file(folder: Folder, out: Path) -> Earlier:
+    return earlier_file(folder, out.name, record_path(out, Kind.GGUF).name, card_path(out).name, digests=True)
+
+
 def _discard_directory(aside: Folder, name: str, earlier: Earlier) -> None:
     with aside.folder(name) as old:
         discard(old, earlier)
@@ -170,9 +174,9 @@ def _settle(home: Folder, out: Path, partial: Folder | None, aside: Folder) -> N
         _finish(home, out, is_file, aside)
         aside.unlink(JOURNAL)
         return
-    record = record_path(out, Kind.GGUF).name
-    if is_file and partial and not partial.found(RECORD) and home.has_file(record):
-        move(home, record, partial, RECORD)
+    for each, path in ((RECORD, record_path(out, Kind.GGUF)), (CARD, card_path(out))):
+        if is_file and partial and not partial.found(each) and home.has_file(path.name):
+            move(home, path.name, partial, each)
     for name in aside.names():
         if name != JOURNAL:
             move(aside, name, home, name)
@@ -195,9 +199,8 @@ def _unpublished(is_file: bool, partial: Folder | None, aside: Folder) -> bool:
 
 def _finish(home: Folder, out: Path, is_file: bool, aside: Folder) -> None:
     if is_file:
-        record = record_path(out, Kind.GGUF).name
-        if aside.has_file(record):
-            discard(aside, earlier_file(aside, out.name, record, digests=True))
+        if aside.has_file(record_path(out, Kind.GGUF).name):
+            discard(aside, _earlier_file(aside, out))
         return
     with home.folder(out.name) as published:
         publish_mode(published)

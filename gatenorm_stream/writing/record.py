@@ -16,8 +16,8 @@ from typing import Any
 from blake3 import blake3
 
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
-from gatenorm_stream.errors import VerificationError
-from gatenorm_stream.names import RECORD, is_safe
+from gatenorm_stream.errors import OutputError, VerificationError
+from gatenorm_stream.names import RECORD, SUFFIX, is_safe
 from gatenorm_stream.planning.plan import Plan, plan_from_json
 from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
@@ -74,6 +74,11 @@ def record_path(out: Path, kind: Kind) -> Path:
     return out.with_suffix(f".{RECORD}") if kind is Kind.GGUF else out / RECORD
 
 
+def card_path(out: Path) -> Path:
+    """Where the model card of a GGUF file is: that of NAME.gguf is NAME.gatenorm.md."""
+    return record_path(out, Kind.GGUF).with_suffix(".md")
+
+
 def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
     """The one text that stands for this plan and these files: what differs from it in a byte was changed."""
     content: dict[str, Any] = {
@@ -81,6 +86,22 @@ def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
         "files": {name: _entry(f) for name, f in sorted(files.items())},
     }
     return _text({**content, "blake3": _digest(content)})
+
+
+def output_of(path: Path) -> Path:
+    """The output whose record `path` is, or else `path` itself.
+
+    Raises OutputError if nothing is there.
+    """
+    if not path.exists():
+        raise OutputError(f"{path} is not there; give an output, a directory or a GGUF file{did_you_mean(path)}")
+    if path.is_file() and path.name == RECORD:
+        return path.parent
+    if path.is_file() and path.name.endswith(f".{RECORD}"):
+        file = path.with_name(f"{path.name.removesuffix(RECORD)}{SUFFIX[1:]}")
+        if file.is_file():
+            return file
+    return path
 
 
 def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:

@@ -15,7 +15,7 @@ from blake3 import blake3
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
 from gatenorm_stream.errors import OutputError, PlanError, VerificationError
 from gatenorm_stream.folder import Folder
-from gatenorm_stream.names import RECORD
+from gatenorm_stream.names import CARD, RECORD
 from gatenorm_stream.writing.record import FileDigest, parse_record
 
 BLOCK = 8 << 20
@@ -56,15 +56,19 @@ def earlier_directory(folder: Folder, *, digests: bool) -> Earlier:
     return Earlier(ours, others, tuple(folders))
 
 
-def earlier_file(home: Folder, name: str, record: str, *, digests: bool) -> Earlier:
-    """Of a GGUF file and its record, either of which may be missing. Raises OutputError as `earlier_directory`."""
-    listed = list(_recorded(home, record, home.path / name).values())
-    found = {each: home.found(each) for each in (name, record)}
-    ours = {each: seen(what) for each, what in found.items() if what}
-    whole = found[name]
-    if whole and not (len(listed) == 1 and _is(home, name, whole, listed[0], digests)):
-        return Earlier({}, {name: f"which is not what {record} says of it"})
-    return Earlier(ours, {})
+def earlier_file(home: Folder, name: str, record: str, card: str, *, digests: bool) -> Earlier:
+    """Of a GGUF file, its record and its card, any of which may be missing. Raises OutputError as
+    `earlier_directory`.
+    """
+    listed = dict(_recorded(home, record, home.path / name))
+    of_card = listed.pop(CARD, None)
+    of_file = next(iter(listed.values())) if len(listed) == 1 else None
+    found = {each: home.found(each) for each in (name, record, card)}
+    for each, digest in ((name, of_file), (card, of_card)):
+        there = found[each]
+        if there and not (digest and _is(home, each, there, digest, digests)):
+            return Earlier({}, {each: f"which is not what {record} says of it"})
+    return Earlier({each: seen(what) for each, what in found.items() if what}, {})
 
 
 def check_only_ours(earlier: Earlier, out: Path) -> Earlier:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.writing.partial import SPOOL, partial_path
 from gatenorm_stream.writing.publication import LONGEST_NAME
-from gatenorm_stream.writing.record import record_path
+from gatenorm_stream.writing.record import card_path, record_path
 from gatenorm_stream.writing.replaced import check_only_ours, earlier_directory, earlier_file
 
 SPARE_BYTES = 16 << 20
@@ -49,15 +50,16 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
         raise OutputError(f"{out} is the source; choose another name")
     if out.exists() and not force:
         raise OutputError(f"{out} exists; choose another name, or --force to replace it")
-    record = record_path(out, Kind.GGUF)
-    if os.path.lexists(record) and not force:
+    record, card = record_path(out, Kind.GGUF), card_path(out)
+    there = [path for path in (record, card) if os.path.lexists(path)]
+    if there and not force:
         raise OutputError(
-            f"{record} exists, and the record of {out} would be written there; choose another name, or --force to "
-            "replace it"
+            f"{there[0]} exists, and the {'record' if there[0] == record else 'card'} of {out} would be written "
+            "there; choose another name, or --force to replace it"
         )
-    if os.path.lexists(record) or out.exists():
+    if there or out.exists():
         with _opened(out.parent) as home:
-            check_only_ours(earlier_file(home, out.name, record.name, digests=False), out)
+            check_only_ours(earlier_file(home, out.name, record.name, card.name, digests=False), out)
 
 
 def _check_directory(source: Source, out: Path, target: Path, force: bool) -> None:
@@ -113,9 +115,14 @@ def _check_free(parent: Path, needed: int, what: str) -> None:
     free = free_bytes(parent)
     if free is not None and free < needed:
         raise OutputError(
-            f"{parent} has {free / 1e9:.2f} GB free, {what} {needed / 1e9:.2f} GB; free some space, or choose "
-            "another place for --out"
+            f"{parent} has {_room(free, math.floor)} free, {what} {_room(needed, math.ceil)}; free some "
+            "space, or choose another place for --out"
         )
+
+
+def _room(count: int, rounded: Callable[[float], int]) -> str:
+    """Room that is there is rounded down and room that is needed up, so that the two never read alike."""
+    return f"{rounded(count / 1e6)} MB" if count < 1e9 else f"{rounded(count / 1e7) / 100:.2f} GB"
 
 
 def _begun(out: Path) -> int:

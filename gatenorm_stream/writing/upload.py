@@ -6,17 +6,21 @@ by its digest and not sent again, so the same upload resumes where it was interr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gatenorm_stream.errors import HubError
-from gatenorm_stream.names import RECORD
+from gatenorm_stream.names import CARD, RECORD, SUFFIX
 from gatenorm_stream.sources.hub.address import hub_address
+from gatenorm_stream.sources.source import Kind
+from gatenorm_stream.writing.record import card_path, kind_at, read_record, record_path
 
-EMPTY = frozenset({".gitattributes", "README.md"})
+EMPTY = frozenset({".gitattributes", CARD})
 """What a repository may hold that is not an output of ours."""
+OF_GGUF = (SUFFIX, f".{RECORD}")
+"""Endings of what a repository of GGUF outputs holds: several of them may stand beside each other."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Target:
     held: frozenset[str]
 
 
-def prepare(name: str) -> Target:
-    """Makes the private repository `name`, if it is not there.
+def prepare(name: str, kind: Kind) -> Target:
+    """Makes the private repository `name` for outputs of that kind, if it is not there.
 
     Raises HubError if `name` is no org/name, may not be written, is public, or holds what is not an output of ours.
     """
@@ -48,29 +52,60 @@ def prepare(name: str) -> Target:
             "Hub, or choose another name"
         )
     held = frozenset(file.rfilename for file in info.siblings or ())
-    if RECORD not in held and (foreign := sorted(held - EMPTY)):
-        raise HubError(
-            f"{repository} holds {foreign[0]} and no {RECORD}, so it is not an output of gatenorm-stream; choose "
-            "another name"
-        )
+    if foreign := _foreign(held, kind):
+        raise HubError(f"{repository} holds {foreign}; choose another name")
     return Target(repository, info.sha or "", held)
 
 
-def push(folder: Path, names: Iterable[str], target: Target) -> str:
-    """Uploads these files of `folder`, and deletes all others that `target` held. Returns the address of the page.
+def _foreign(held: frozenset[str], kind: Kind) -> str | None:
+    """What an output of that kind can't stand beside or replace."""
+    others = sorted(held - EMPTY)
+    if kind is Kind.GGUF:
+        strange = [name for name in others if not name.endswith(OF_GGUF)]
+        if others and not any(name.endswith(f".{RECORD}") for name in others):
+            strange = others
+        return f"{strange[0]}, which is no GGUF output of gatenorm-stream" if strange else None
+    missing = others and RECORD not in held
+    return f"{others[0]} and no {RECORD}, so it is not an output of gatenorm-stream" if missing else None
+
+
+def output_files(out: Path) -> dict[str, Path]:
+    """What goes up, by its name there: of a GGUF file, the file, its record, and its card as README.md.
+
+    Raises VerificationError or PlanError if the record is not there, or was changed.
+    """
+    names = read_record(out)[1]
+    if kind_at(out) is Kind.GGUF:
+        record = record_path(out, Kind.GGUF)
+        return {out.name: out, record.name: record, CARD: card_path(out)}
+    return {name: out / name for name in (*names, RECORD)}
+
+
+def _taken(files: Mapping[str, Path], target: Target) -> str | None:
+    """A GGUF file there that has the name of ours, and no record."""
+    names = (name for name in files if name.endswith(SUFFIX))
+    return next(
+        (n for n in names if n in target.held and f"{n.removesuffix(SUFFIX)}.{RECORD}" not in target.held), None
+    )
+
+
+def push(files: Mapping[str, Path], target: Target, kind: Kind) -> str:
+    """Uploads `files`, by their names there. Those of a directory take the place of all that `target` held, a GGUF
+    file stands beside the others. Returns the address of the page.
 
     Raises HubError.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 
-    names = sorted(names)
-    stale = sorted(target.held - {".gitattributes", *names})
+    if taken := _taken(files, target):
+        raise HubError(f"{target.repository} holds a {taken} that is not ours; rename the output")
+    stale = [] if kind is Kind.GGUF else sorted(target.held - {".gitattributes", *files})
     with push_errors(target.repository):
         HfApi().create_commit(
             target.repository,
             [
                 *(CommitOperationDelete(name) for name in stale),
-                *(CommitOperationAdd(name, folder / name) for name in names),
+                *(CommitOperationAdd(name, path) for name, path in sorted(files.items())),
             ],
             commit_message="Output of gatenorm-stream",
             parent_commit=target.commit,

@@ -13,7 +13,7 @@ import gatenorm_stream
 from tests.crash.crashing import Crashing, Mode, said_so
 from tests.gguf_files import shapes, tensors, write_gguf
 
-WHOLE = ["out.gatenorm.json", "out.gguf"]
+WHOLE = ["out.gatenorm.json", "out.gatenorm.md", "out.gguf"]
 
 pytestmark = pytest.mark.slow
 

@@ -247,7 +247,7 @@ class Fuzzing:
     def _make_card(self) -> None:
         with open_checkpoint(LocalSource(self._source)) as checkpoint:
             model = read_model(checkpoint)
-            text = front_matter(model, self._saved, source_card(checkpoint.source))
+            text = front_matter(model, self._saved, source_card(model))
             assert yaml.safe_load(text)["tags"]
 
     def _with_file(self, path: Path, data: bytes) -> None:

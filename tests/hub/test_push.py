@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tests.conftest import FIXTURE
+from tests.gguf_files import shapes, tensors, write_gguf
 from tests.hub.hub_faults import Fault, at
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import Done, Run, contents
@@ -39,6 +40,12 @@ def arrived(hub: Hub, name: str, out: Path) -> bool:
     return held == every_file(out)
 
 
+@pytest.fixture
+def gguf(tmp_path: Path) -> Path:
+    content = tensors(shapes())
+    return write_gguf(tmp_path / "model.gguf", content)
+
+
 def one_error(done: Done, *says: str) -> None:
     assert done.returncode == 1, done.stdout
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -55,6 +62,27 @@ def test_prune_and_upload(hub: Hub, run: Run, tmp_path: Path) -> None:
     assert len(hub.repositories["org/new"].commits) == 2  # the one that made it, and ours
     assert all(r.authorization is None for r in hub.log.select("storage"))
     assert run("verify", "out", "--against", FIXTURE).returncode == 0
+
+
+def test_gguf_files_stand_beside_each_other(hub: Hub, run: Run, gguf: Path, tmp_path: Path) -> None:
+    done = run(gguf, "--out", "pruned-Q8_0.gguf", "--push-to", "org/gguf", **OWNER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run(gguf, "--out", "pruned-F16.gguf", **OWNER).returncode == 0
+    done = run("push", "pruned-F16.gguf", "org/gguf", **OWNER)
+    assert (done.returncode, done.stderr) == (0, "")
+    held = every_file(pushed(hub, "org/gguf"))
+    for name in ("pruned-Q8_0", "pruned-F16"):
+        for ending in (".gguf", ".gatenorm.json"):
+            assert held.pop(f"{name}{ending}") == (tmp_path / f"{name}{ending}").read_bytes()
+    assert held.pop("README.md") == (tmp_path / "pruned-F16.gatenorm.md").read_bytes()
+    assert held.keys() <= {".gitattributes"}
+    assert run("verify", "pruned-F16.gguf", "--against", gguf).returncode == 0
+
+
+def test_gguf_in_a_repository_of_something_else(hub: Hub, run: Run, gguf: Path) -> None:
+    run(FIXTURE, "--out", "out", "--push-to", "org/new", "--quiet", **OWNER)
+    done = run(gguf, "--out", "out.gguf", "--push-to", "org/new", **OWNER)
+    one_error(done, "org/new holds config.json, which is no GGUF output of gatenorm-stream", "another name")
 
 
 def test_the_card_names_its_base_and_passes_the_check(hub: Hub, run: Run, tmp_path: Path, monkeypatch) -> None:

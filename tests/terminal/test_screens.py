@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,28 +41,42 @@ def folder(tmp_path: Path) -> Path:
 
 
 def screen(folder: Path, *args: str, columns: int = 80, **environment: Any) -> str:
-    with Terminal([COMMAND, *args], folder, columns, **environment) as terminal:
+    with Terminal([COMMAND, *args], folder, columns, PATH=PATH, **environment) as terminal:
         return terminal.until_end()
 
 
-@pytest.mark.parametrize("columns", [80, 40])
-@pytest.mark.parametrize(
-    "command", ["", "prune", "score", "measure", "compare", "verify", "explain", "push", "families"]
-)
+@pytest.mark.parametrize("columns", [80, 60, 40])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(folder: Path, command: str, columns: int) -> None:
     check(f"help-{command or 'all'}-{columns}", screen(folder, *command.split(), "--help", columns=columns))
 
 
-@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("columns", [80, 60, 40])
 def test_score(folder: Path, columns: int) -> None:
     check(f"score-{columns}", screen(folder, "score", "sotu-5m", columns=columns))
 
 
-@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("columns", [80, 60, 40])
 def test_prune_and_verify(folder: Path, columns: int) -> None:
+    """A newcomer's path: what would go, prune, verify, what was done, before and after, what is left."""
+    check(f"plan-{columns}", screen(folder, "sotu-5m", columns=columns))
     check(f"prune-{columns}", screen(folder, "sotu-5m", "--out", "out", columns=columns))
     check(f"verify-{columns}", screen(folder, "verify", "out", "--against", "sotu-5m", columns=columns))
     check(f"explain-{columns}", screen(folder, "explain", "out", columns=columns))
+    check(f"compare-{columns}", screen(folder, "compare", "sotu-5m", "out", columns=columns))
+    check(f"score-output-{columns}", screen(folder, "score", "out", columns=columns))
+
+
+@pytest.mark.parametrize("how", ["a path", "a module"])
+def test_what_comes_next_runs_as_printed(folder: Path, how: str) -> None:
+    """Where the command is not on the PATH."""
+    start = [COMMAND] if how == "a path" else [sys.executable, "-m", "gatenorm_stream"]
+    with Terminal([*start, "sotu-5m", "--out", "out"], folder, 200, PATH=os.defpath) as terminal:
+        shown = terminal.until_end()
+    (line,) = re.findall(r"^next: (.*)$", shown, re.MULTILINE)
+    assert line.startswith(shlex.join(start))
+    with Terminal(["bash", "-c", line], folder, 200, PATH=os.defpath) as terminal:
+        assert terminal.until_end().startswith("verified out: ")
 
 
 MISTAKES = """\
@@ -69,14 +85,17 @@ gatenorm-stream help
 gatenorm-stream Score sotu-5m
 gatenorm-stream score sotu-5m --dorp 2
 gatenorm-stream score sotu-5m --out pruned
-gatenorm-stream sotu-5m
 gatenorm-stream sotu-5m pruned
 gatenorm-stream sotu-5m --dry-run --drop 20%
 gatenorm-stream sotu-5m --dry-run --share 1/5
+gatenorm-stream sotu-5m --dry-run --share 20%
+gatenorm-stream sotu-5m --dry-run --engine vLLM
+gatenorm-stream sotu-5m --dry-run --engine ollama
 gatenorm-stream sotu-5m --dry-run --threads 0
 gatenorm-stream compare sotu-5m
 gatenorm-stream sotu-5m --dry-run --format noop
 gatenorm-stream sotu-5m --dry-run --layers 3-x
+gatenorm-stream explain nowhere
 gatenorm-stream score sotu5m
 gatenorm-stream score ./stu-5m
 gatenorm-stream verify sotu-m5

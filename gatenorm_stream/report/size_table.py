@@ -1,0 +1,25 @@
+"""Sizes before and after, as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from gatenorm_stream.report.quantities import si
+
+WIDTH = 51
+
+Row: TypeAlias = tuple[str, str, str, str]
+"""What, before, after, change."""
+
+
+def change(what: str, before: int, after: int, unit: str = "") -> Row:
+    share = f"{100 * (after - before) / before:+.1f} %" if after != before else "0 %"
+    return what, si(before, unit), si(after, unit), share
+
+
+def table(rows: Iterable[Row], width: int) -> str:
+    """Columns, or where `width` has no room for them, two lines a row."""
+    if width < WIDTH:
+        return "\n".join(f"{what}\n  {before} to {after}, {share}" for what, before, after, share in rows)
+    return "\n".join(f"{a:<22}{b:>10}{c:>10}{d:>9}".rstrip() for a, b, c, d in [("", "before", "after", ""), *rows])
