@@ -50,6 +50,11 @@ def is_safe(name: str) -> bool:
     )
 
 
+def utf8(name: str) -> str:
+    """With a question mark for each byte of a name on disk that is no UTF-8, which no text could hold."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
 def looks_secret(name: str) -> bool:
     """Whether a file of this name may hold a key, a token or a password, by what such files are called."""
     return _SECRET.fullmatch(PurePosixPath(name).name.casefold()) is not None

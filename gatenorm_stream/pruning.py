@@ -100,7 +100,7 @@ def carry_out(
             model,
             out,
             partial,
-            card=model_card(plan, model, layout, prepared.decision.form),
+            card=model_card(plan, model, layout, prepared.decision.form, note),
             force=force,
             threads=threads,
             progress=progress,

@@ -63,13 +63,16 @@ def reported(command: F) -> F:
 
 
 def _line(error: Exception) -> str:
-    known = isinstance(error, GateNormError | OSError)
-    text = (
-        str(error)
-        if known
-        else f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"
-    )
-    return re.sub(r"\s+", " ", text) if "\n" in text else text
+    match error:
+        case GateNormError() | OSError():
+            text = str(error)
+        case RecursionError():
+            text = "folders stand too deep within each other; move the model or the output out of them"
+        case MemoryError():
+            text = "there is not enough memory; allow more of it, or give --threads 1"
+        case _:
+            text = f"unexpected {type(error).__name__}: {error}; --debug shows where, please report it"
+    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
 
 
 def _how_to_go_on(kwargs: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ from gatenorm_stream.cli.usage import check_command, options_of, usage_line, wit
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
+OPEN_FILES = 1 << 14
+
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 EXAMPLES = """
@@ -39,7 +41,7 @@ class _PruneByDefault(TyperGroup):
             ctx.exit(2)
         if args and args[0] not in self.commands and args[0] not in options_of(self, ctx):
             if not args[0].startswith("-"):
-                check_command(args[0], [*self.commands, "--help", "--version"], Path(args[0]).exists())
+                check_command(args[0], [*self.commands, "--help", "--version"], _is_there(args[0]))
             args = ["prune", *args]
         return super().parse_args(ctx, args)
 
@@ -97,11 +99,30 @@ def _group(
     pass
 
 
+def _is_there(name: str) -> bool:
+    """False for what can be no path."""
+    with suppress(OSError, ValueError):
+        return Path(name).exists()
+    return False
+
+
+def allow_open_files() -> None:
+    """As many as the user may have open: all shards of a model are, and 256 are the usual limit on some systems."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main() -> None:
     """Runs the command and exits: 0 done, 1 an error, 2 a command line that can't be read, 130 interrupted."""
     for name in BLAS_THREADS:
         os.environ.setdefault(name, "1")  # scoring runs threads of its own
     open_closed_streams()
+    allow_open_files()
     try:
         code = app(with_home(sys.argv[1:]), standalone_mode=False) or 0
         with suppress(OSError) if code else nullcontext():

@@ -17,7 +17,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Projection, Weight, rows, starts
 from gatenorm_stream.families.pruned import REFUSED, check_absence, pruned_layers
 from gatenorm_stream.families.scales import FLOAT_DTYPES
-from gatenorm_stream.families.sizes import MOST_HEADS, size
+from gatenorm_stream.families.sizes import MOST_HEADS, check_counts, size
 from gatenorm_stream.families.sublayers import Attention
 
 ARCHITECTURE = "general.architecture"
@@ -48,6 +48,7 @@ def read_gguf_model(checkpoint: GgufCheckpoint, *, pruned: bool = False) -> Mode
             f"{title} has {architecture}.block_count={layers}, but only {len(checkpoint.tensors)} tensors; it is "
             "damaged, download it again"
         )
+    check_counts(layers, 0, title)
     family = Family(
         name=f"{architecture} (GGUF)",
         model_type=f"gguf/{architecture}",
@@ -63,7 +64,10 @@ def read_gguf_model(checkpoint: GgufCheckpoint, *, pruned: bool = False) -> Mode
     gone = pruned_layers(text[MARK], layers, MARK, title) if MARK in text else ()
     check_absence(checkpoint.tensors, f"{LAYERS}.", family, gone, title)
     rest = sorted(set(range(layers)) - set(gone) - _of_prediction(text, architecture, layers, checkpoint.tensors))
-    found = (_attention(checkpoint, architecture, text, hidden, layer) for layer in rest)
+    counted = sum(_of_layer(text, f"{architecture}.attention.head_count", layer) for layer in rest)
+    check_counts(layers, counted, title)
+    others = _with_another_mixer(checkpoint.tensors)
+    found = (_attention(checkpoint, architecture, text, hidden, layer) for layer in rest if layer not in others)
     attention = tuple(a for a in found if a)
     if not attention:
         raise UnsupportedModelError(f"{title} has no layer with softmax attention")
@@ -74,8 +78,14 @@ def _of_prediction(text: Mapping[str, Any], architecture: str, layers: int, name
     """Layers that predict tokens further ahead (MTP): they stand behind the model's own, which run without them."""
     count = text.get(f"{architecture}.nextn_predict_layers")
     last = range(layers - count, layers) if type(count) is int and 0 < count < layers else range(0)
-    marked = (re.match(rf"{LAYERS}\.(\d+)\.nextn\.", name) for name in names)
+    marked = (re.match(rf"{LAYERS}\.([0-9]{{1,9}})\.nextn\.", name) for name in names)
     return {*last, *(int(match[1]) for match in marked if match)}
+
+
+def _with_another_mixer(names: Iterable[str]) -> set[int]:
+    """Layers with a state space model's tensors."""
+    marked = (re.match(rf"{LAYERS}\.([0-9]{{1,9}})\.ssm_", name) for name in names)
+    return {int(match[1]) for match in marked if match}
 
 
 def _attention(
@@ -91,8 +101,7 @@ def _attention(
         )
     queries = _of_layer(text, f"{architecture}.attention.head_count", layer)
     keys = _of_layer(text, f"{architecture}.attention.head_count_kv", layer, queries)
-    mixes_otherwise = any(name.startswith(f"{place}ssm_") for name in tensors)
-    if not queries or not keys or mixes_otherwise or not (fused or (query and key)):
+    if not queries or not keys or not (fused or (query and key)):
         return None
     if queries % keys or queries > MOST_HEADS:
         raise CheckpointError(

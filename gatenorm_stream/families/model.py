@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
@@ -21,7 +23,7 @@ from gatenorm_stream.families.pruned import (
     pruned_layers,
     with_config_of_source,
 )
-from gatenorm_stream.families.sizes import size
+from gatenorm_stream.families.sizes import check_counts, size
 from gatenorm_stream.families.sublayers import Attention, read_attention, switched_off
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.families.wrappers import WRAPPERS
@@ -74,7 +76,8 @@ class Model:
         """Names of all tensors that serve only this layer's attention sublayer, its input norm included."""
         attention, norm = f"{self.family.attention}{self.family.separator}", self.family.input_norm
         parts = (attention, f"{norm}.") if norm else (attention,)
-        return self._named(tuple(f"{self.prefix}{layer}.{part}" for part in parts))
+        begun = tuple(f"{self.prefix}{layer}.{part}" for part in parts)
+        return tuple(name for name in self._by_layer.get(str(layer), ()) if name.startswith(begun))
 
     def output_projection(self, layer: int) -> tuple[str, ...]:
         """Names of this layer's output projection: its weight, and its bias if it has one.
@@ -94,8 +97,14 @@ class Model:
         """Of the tensor that the format `transformers` puts in the place of this layer's attention."""
         return f"{self.prefix}{layer}.{self.family.attention}.{CONSTANT}"
 
-    def _named(self, prefixes: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in self.checkpoint.tensors if name.startswith(prefixes))
+    @cached_property
+    def _by_layer(self) -> Mapping[str, Sequence[str]]:
+        """Names of tensors by the number of their layer, each list in the checkpoint's order."""
+        found = defaultdict[str, list[str]](list)
+        for name in self.checkpoint.tensors:
+            if name.startswith(self.prefix):
+                found[name[len(self.prefix) :].partition(".")[0]].append(name)
+        return found
 
 
 def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
@@ -116,6 +125,7 @@ def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
             f"{where} has num_hidden_layers={layers}, but there are only {len(checkpoint.tensors)} tensors; "
             "one of them is wrong, restore it"
         )
+    check_counts(layers, layers * size(text, "num_attention_heads", where, 1), where)
     prefix = layers_prefix(checkpoint.tensors, family)
     gone = pruned_layers(ours.get("pruned_layers"), layers, f"{OURS}.pruned_layers", where) if ours else ()
     check_names_are_the_models(checkpoint.tensors, prefix, family, title)
@@ -133,7 +143,8 @@ def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
 
 def _with_query(names: Iterable[str], prefix: str, family: Family) -> frozenset[int]:
     """The layers that have a query projection, however it is stored."""
-    query = re.compile(rf"{re.escape(prefix)}(\d+)\.{re.escape(family.attention)}\.{re.escape(family.query)}\.")
+    module = rf"{re.escape(family.attention)}\.{re.escape(family.query)}\."
+    query = re.compile(rf"{re.escape(prefix)}([0-9]{{1,9}})\.{module}")
     return frozenset(int(match[1]) for name in names if (match := query.match(name)))
 
 

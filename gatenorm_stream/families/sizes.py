@@ -15,8 +15,10 @@ SYNONYMS = {
     "num_key_value_heads": ("num_kv_heads", "n_head_kv"),
 }
 
+MOST_LAYERS = 1 << 12
 MOST_HEADS = 1 << 16
-"""Each of them is laid out before a byte is read, so their number is bounded."""
+MOST_HEADS_IN_ALL = 1 << 18
+"""Each of them is laid out before a byte is read, so their number is bounded: some 15 times Llama 3.1 405B's."""
 
 
 def size(config: Config, key: str, where: str, default: int | None = None) -> int:
@@ -27,6 +29,16 @@ def size(config: Config, key: str, where: str, default: int | None = None) -> in
     if key == "num_attention_heads" and value > MOST_HEADS:
         raise CheckpointError(f"{where} has {key}={value}, more than any model has; restore it")
     return value
+
+
+def check_counts(layers: int, heads: int, where: str) -> None:
+    """Raises CheckpointError for more layers, or `heads` of all of them together, than are laid out."""
+    if layers > MOST_LAYERS:
+        raise CheckpointError(f"{where} has {layers} layers, and at most {MOST_LAYERS} are taken; restore it")
+    if heads > MOST_HEADS_IN_ALL:
+        raise CheckpointError(
+            f"{where} has {heads} heads in {layers} layers, and at most {MOST_HEADS_IN_ALL} are taken; restore it"
+        )
 
 
 def optional_size(config: Config, key: str, where: str) -> int | None:

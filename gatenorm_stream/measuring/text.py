@@ -9,6 +9,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from gatenorm_stream.errors import TextError
+from gatenorm_stream.names import utf8
 
 BUILT_IN_NAME = "the built-in text"
 BUILT_IN = Path(__file__).with_name("built_in.txt")
@@ -52,7 +53,7 @@ def read_text(path: str | os.PathLike[str]) -> Text:
     if not text.strip():
         raise TextError(f"{name} is empty; give a file of plain text")
     middle = _middle(text)
-    return _text(name, text[:middle], text[middle:])
+    return _text(utf8(name), text[:middle], text[middle:])
 
 
 def _decode(name: str, data: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.errors import PlanError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.sizes import MOST_HEADS_IN_ALL, MOST_LAYERS
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.formats.edit import Constants
@@ -22,7 +23,7 @@ from gatenorm_stream.names import is_safe
 from gatenorm_stream.planning.constants import FLOAT_BYTES, constants_as_text, read_constants
 from gatenorm_stream.planning.measured import Measured, read_measured
 from gatenorm_stream.scoring.readings import READINGS
-from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.scores import LARGEST_SCORE, LayerScore
 from gatenorm_stream.scoring.selection import Choice
 from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
@@ -137,7 +138,10 @@ def plan_from_json(data: Any, where: str) -> Plan:
         bad("reading", f"one of {', '.join(READINGS)}, not {found}", "score the model anew")
     scores = _unscored(data.get("layers")) if named else _scores(data.get("layers"))
     if not scores:
-        bad("layers", "a list of layer, score and heads, in order")
+        bad(
+            "layers",
+            f"a list of layer, score and heads, in order, at most {MOST_LAYERS} and {MOST_HEADS_IN_ALL} of them",
+        )
     if not isinstance(dropped, list) or not _rising(dropped) or not set(dropped) < {s.layer for s in scores}:
         bad("dropped", "a rising list of some, not all, of the layers that have scores")
     if not isinstance(engines, list) or not all(e in ENGINES for e in engines):
@@ -226,7 +230,7 @@ def _choice(given: Any) -> Choice | None:
 
 def _scores(layers: Any) -> tuple[LayerScore, ...]:
     """Empty if `layers` is not in the form that `Plan.to_json` gives."""
-    if not isinstance(layers, list):
+    if not isinstance(layers, list) or len(layers) > MOST_LAYERS:
         return ()
     scores = []
     for entry in layers:
@@ -236,12 +240,15 @@ def _scores(layers: Any) -> tuple[LayerScore, ...]:
         if type(layer) is not int or not isinstance(heads, list) or not _numbers([score, *heads]):
             return ()
         scores.append(LayerScore(layer, float(score or 0), tuple(float(h) for h in heads)))
-    return tuple(scores) if _rising([s.layer for s in scores]) else ()
+    few = sum(len(s.heads) for s in scores) <= MOST_HEADS_IN_ALL
+    return tuple(scores) if few and _rising([s.layer for s in scores]) else ()
 
 
 def _unscored(layers: Any) -> tuple[LayerScore, ...]:
     """Of a plan whose layers were named. Empty if `layers` is not in the form that `Plan.to_json` gives."""
-    if not isinstance(layers, list) or not all(isinstance(entry, Mapping) for entry in layers):
+    if not isinstance(layers, list) or len(layers) > MOST_LAYERS:
+        return ()
+    if not all(isinstance(entry, Mapping) for entry in layers):
         return ()
     numbers = [entry.get("layer") for entry in layers]
     bare = all(entry.get("score") is None and entry.get("heads") == [] for entry in layers)
@@ -253,7 +260,7 @@ def unscored(layers: Iterable[int]) -> tuple[LayerScore, ...]:
 
 
 def _numbers(values: list[Any]) -> bool:
-    return all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in values)
+    return all(type(v) in (int, float) and 0 <= v <= LARGEST_SCORE for v in values)
 
 
 def _rising(layers: list[Any]) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
 from gatenorm_stream.formats.llama_cpp_tokenizer import CAUTION as LOSES_ORDER
 from gatenorm_stream.measuring.text import BUILT_IN_NAME
-from gatenorm_stream.names import CARD, PICTURE
+from gatenorm_stream.names import CARD, PICTURE, utf8
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.printable import as_code, markdown
-from gatenorm_stream.report.card_metadata import front_matter
+from gatenorm_stream.report.card_metadata import front_matter, source_card
 from gatenorm_stream.report.chosen import chosen_by
 from gatenorm_stream.report.picture import score_picture
 from gatenorm_stream.report.quantities import layer_list
@@ -98,8 +99,16 @@ def _text(measured: Measured) -> str:
     return measured.text if measured.text == BUILT_IN_NAME else as_code(PurePath(measured.text).name)
 
 
-def model_card(plan: Plan, model: Model, layout: Layout, choice: FormatChoice) -> dict[str, str]:
-    """The names and texts of the card and its picture; of a GGUF file, beside which the card stands, no picture."""
+def model_card(
+    plan: Plan, model: Model, layout: Layout, choice: FormatChoice, note: Callable[[str], None] = lambda line: None
+) -> dict[str, str]:
+    """The names and texts of the card and its picture; of a GGUF file, beside which the card stands, no picture.
+
+    What of the source's card is not carried over goes to `note`. Raises CheckpointError if that can't be read.
+    """
+    found = source_card(model)
+    for remark in found.remarks:
+        note(remark)
     gguf = layout.kind is Kind.GGUF
     removes = FORMATS[plan.format].removes
     done, place = ("removed", "from") if removes else ("zeroed", "in")
@@ -136,7 +145,7 @@ Format `{plan.format}`: runs in {engines}. {FILE if gguf else FOLDER}{limits}
 {record} holds every score and the digest of every file: `gatenorm-stream verify` checks them,
 `gatenorm-stream explain` tells why these layers and how to repeat it.
 """
-    text = f"---\n{front_matter(model, plan)}\n---\n\n{body}"
+    text = f"---\n{front_matter(model, plan, found)}\n---\n\n{body}"
     if gguf or not plan.scored:
         return {CARD: text}
     picture = score_picture(title, plan.reading, plan.scores, plan.dropped, fate=f"is {done}")
@@ -144,7 +153,7 @@ Format `{plan.format}`: runs in {engines}. {FILE if gguf else FOLDER}{limits}
 
 
 def _folder(origin: Source) -> str:
-    return origin.directory.resolve().name if origin.directory else origin.title
+    return utf8(origin.directory.resolve().name) if origin.directory else origin.title
 
 
 def _scores(plan: Plan, done: str, *, pictured: bool) -> str:

@@ -7,6 +7,7 @@ readable without colour: the bars of layers that go are hollow, and a bracket be
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -170,7 +171,7 @@ def _axis(scale: Scale, x: int, top: int, bottom: int) -> Iterator[Box | Label]:
 
 def ticks(highest: float) -> list[float]:
     """Round numbers from 0, three to six of them."""
-    if highest <= 0:
+    if highest < sys.float_info.min:
         return [0.0]
     power = 10.0 ** math.floor(math.log10(highest))
     step = next(s * power for s in (0.2, 0.5, 1.0, 2.0) if highest / (s * power) < 6)
@@ -181,7 +182,7 @@ def _marks(
     scores: Sequence[LayerScore], dropped: tuple[int, ...], x: int, top: int, row: int
 ) -> Iterator[Box | Label]:
     """A bracket for each run of rows that go."""
-    rows = [n for n, s in enumerate(scores) if s.layer in dropped]
+    rows = {n: None for n, s in enumerate(scores) if s.layer in dropped}
     starts = [b for a, b in pairwise([-2, *rows]) if b != a + 1]
     last = -math.inf
     for start in starts:
@@ -224,4 +225,7 @@ def _heat(norm: float, low: float, high: float) -> int:
     """The step of the logarithmic scale from `low` to `high`; 0 for a head that is zero."""
     if norm <= low or high <= low:
         return 0
+    if math.isinf(high / low):
+        share = (math.log(norm) - math.log(low)) / (math.log(high) - math.log(low))
+        return min(int(HEAT_STEPS * share), HEAT_STEPS - 1)
     return min(int(HEAT_STEPS * math.log(norm / low) / math.log(high / low)), HEAT_STEPS - 1)

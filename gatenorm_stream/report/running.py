@@ -104,8 +104,8 @@ def run_it(
 ) -> Iterator[str]:
     """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it.
 
-    `code` are files of Python that came from the source, with their digests; `unordered` where llama.cpp's converter
-    loses the order of the tokenizer's merges.
+    `code` are files of Python that came from the source, with their digests; `unordered` where llama.cpp's
+    converter loses the order of the tokenizer's merges.
     """
     trust = absent or runs_own_code(model)
     built = class_of(model) or ModelClass(model.family.architecture, LANGUAGE_MODEL)

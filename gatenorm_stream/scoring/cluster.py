@@ -85,7 +85,7 @@ def score_on_cluster(
         raise GateNormError(
             f"{scheduler} can't be reached, or fell silent for {PATIENCE}; is that the scheduler's address?"
         ) from error
-    except (OSError, ValueError, CancelledError) as error:
+    except (OSError, ValueError, TypeError, CancelledError) as error:  # two for what is no address at all
         raise GateNormError(f"{scheduler} can't be reached: {error}; is that the scheduler's address?") from error
     return tuple(scores[attention.layer] for attention in sublayers)
 

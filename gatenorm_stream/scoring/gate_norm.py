@@ -48,6 +48,10 @@ _SUM_CANCELS = 0.01
 _GRAM_BYTES = 8 << 20
 """Gram matrices of query heads that are held at once."""
 _TILE = 1024
+_GRAMS_BYTES = 24
+"""Of two Gram matrices, each in float32 and float64, a number of each."""
+_PRODUCT_BYTES = 12
+"""Of a number of a product, in float32 and float64."""
 MEMORY = 32 << 20
 """Bytes that a reading of whole projections may hold at once, unless told otherwise."""
 
@@ -82,7 +86,7 @@ def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> flo
         return _sum_of_heads(query, range(g * heads.group, (g + 1) * heads.group))
 
     sums = np.zeros(3)
-    for block in _blocks(heads.keys, key(0), memory // 2):
+    for block in _blocks(heads.keys, key(0), memory // 2, math.isqrt(memory // _GRAMS_BYTES)):
         q, k = _stacked(total, block), _stacked(key, block)
         sums += inner_products(gram(q), gram(k))
         for g in range(block.stop, heads.keys):
@@ -104,7 +108,7 @@ def stored(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> tu
     The layer's score is the square root of the sum of the squares. Raises NotFiniteError.
     """
     norms: list[float] = []
-    for block in _blocks(heads.queries, query(0), memory):
+    for block in _blocks(heads.queries, query(0), memory, memory // (_PRODUCT_BYTES * heads.dim)):
         q = _stacked(query, block)
         by_head = q.reshape(len(block), -1, q.shape[1])
         queries = [squared_norm(head) for head in by_head]
@@ -123,9 +127,10 @@ def stored(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> tu
     return tuple(norms)
 
 
-def _blocks(count: int, head: FloatArray, memory: int) -> list[range]:
-    """Neighbouring heads, as many as fit in `memory`, at least one: the larger a product, the faster its flops."""
-    size = max(1, memory // max(1, head.nbytes))
+def _blocks(count: int, head: FloatArray, memory: int, rows: int) -> list[range]:
+    """Neighbouring heads, as many as fit in `memory` and have so many `rows`, at least one: the larger a product,
+    the faster its flops."""
+    size = max(1, min(memory // max(1, head.nbytes), rows // len(head)))
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 

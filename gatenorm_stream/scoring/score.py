@@ -25,7 +25,7 @@ from gatenorm_stream.scoring.head_products import ColumnHeads, HeadsOfOneSide, N
 from gatenorm_stream.scoring.head_reader import HeadReader, expect_heads, row_blocks
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scorable import check_scorable
-from gatenorm_stream.scoring.scores import LayerScore
+from gatenorm_stream.scoring.scores import LARGEST_SCORE, LayerScore
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress, available_threads
 
@@ -97,10 +97,16 @@ def _score_sublayers(
     norms: dict[int, list[float]] = {attention.layer: [] for attention in sublayers}
     for attention, part in parts:
         norms[attention.layer] += (norm * attention.gain for norm in found[attention.layer, part.start])
-    return tuple(
+    scores = tuple(
         LayerScore(layer, math.hypot(*heads), () if reading == "joint" else tuple(heads))
         for layer, heads in norms.items()
     )
+    if largest := next((s for s in scores if not s.score <= LARGEST_SCORE), None):
+        raise CheckpointError(
+            f"layer {largest.layer} of {source.title} scores {largest.score:g}: its queries and keys are far "
+            "larger than any model's; restore the checkpoint"
+        )
+    return scores
 
 
 def _parts(attention: Attention, reading: Reading, remote: bool) -> list[range]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LARGEST_SCORE = 1e300
+"""What is larger could not be compared, drawn or saved without leaving the range of numbers."""
+
 
 @dataclass(frozen=True)
 class LayerScore:

@@ -6,6 +6,7 @@ without a word (SIGBUS), where a read that comes back short is an error with a m
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from pathlib import Path
 from gatenorm_stream.disk import UNSUPPORTED
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.folder import Folder
-from gatenorm_stream.names import is_safe
+from gatenorm_stream.names import is_safe, utf8
 from gatenorm_stream.sources.links import homes, why_not_followed
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Kind
+from gatenorm_stream.sources.walk import walk
 
 
 class LocalFile:
@@ -31,7 +33,8 @@ class LocalFile:
         try:
             self._fd = open_regular(path) if descriptor is None else descriptor
         except OSError as error:
-            raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
+            more = "; allow more of them (ulimit -n)" if error.errno == errno.EMFILE else ""
+            raise CheckpointError(f"{path} can't be read: {error.strerror}{more}") from error
         found = os.fstat(self._fd)
         self.size = found.st_size
         self._identity = f"{found.st_size} {found.st_mtime_ns}"
@@ -132,6 +135,14 @@ def open_regular(path: Path) -> int:
     return descriptor
 
 
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """False for what can't be asked."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _state(found: os.stat_result) -> str:
     """A modification time may be set back by whoever changes a file; the kernel's ctime can't be."""
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_dev} {found.st_ino}"
@@ -157,7 +168,7 @@ class LocalSource:
                 "holds config.json and the *.safetensors files"
             )
         self.directory = root
-        self.title = title or str(root)
+        self.title = utf8(title or str(root))
         self.revision = revision
         self.gguf = gguf
         self.kind = Kind.GGUF if gguf else Kind.SAFETENSORS
@@ -176,18 +187,15 @@ class LocalSource:
 
     def _entries(self) -> Iterator[tuple[str, str]]:
         """What is there and not hidden: each name, and why it is no file of the source, if it is none."""
-        for folder, subfolders, files in os.walk(self.directory):
-            for name in list(subfolders):
-                linked = Path(folder, name).is_symlink()
-                if linked or name.startswith("."):
-                    subfolders.remove(name)
-                if linked and not name.startswith("."):
-                    yield Path(folder, name).relative_to(self.directory).as_posix(), "a link to a folder"
-            for name in files:
-                if not name.startswith("."):
-                    path = Path(folder, name)
-                    relative = path.relative_to(self.directory).as_posix()
-                    yield relative, self._why_not(path, relative)
+        for entry in walk(self.directory, lambda folder: not folder.name.startswith(".")):
+            if entry.name.startswith("."):
+                continue
+            path = Path(entry.path)
+            relative = path.relative_to(self.directory).as_posix()
+            if not _leads_to_folder(entry):
+                yield relative, self._why_not(path, relative)
+            elif entry.is_symlink():
+                yield relative, "a link to a folder"
 
     def _why_not(self, path: Path, name: str) -> str:
         if not is_safe(name):

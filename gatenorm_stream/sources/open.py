@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.names import split_names
 from gatenorm_stream.sources.gguf_file import names_gguf, open_gguf_file
 from gatenorm_stream.sources.hub.address import hub_address
@@ -39,6 +39,10 @@ def open_source(
             note(f"{model} is not here, but {meant} is; asking the Hub for {model}")
         gguf = split_names(address.file) if address.file else ()
         return open_repository(address, connections or DEFAULT_CONNECTIONS, note, gguf)
+    except ValueError as error:
+        raise HubError(
+            f"{model} can't be asked for ({error}); check HF_ENDPOINT, HF_TOKEN and the proxies in the environment"
+        ) from error
     except CheckpointError as error:
         if meant is None:
             raise

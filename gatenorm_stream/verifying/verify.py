@@ -13,6 +13,7 @@ from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.verifying.against_source import compare
 from gatenorm_stream.verifying.contradictions import in_directory, in_gguf
 from gatenorm_stream.verifying.digests import changed_files
+from gatenorm_stream.verifying.holes import too_many_holes
 from gatenorm_stream.verifying.output import Output, read_output
 from gatenorm_stream.verifying.trust import foreign_code
 from gatenorm_stream.verifying.verified import Verified
@@ -27,6 +28,7 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
     """
     with closing(against) if against else nullcontext():
         output = read_output(out)
+        _stop_at(too_many_holes(output), out)
         _stop_at(changed_files(output, progress), out)
         if output.kind is Kind.SAFETENSORS:
             _stop_at(chain(in_directory(output), foreign_code(output)), out)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import yaml
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
@@ -19,22 +23,30 @@ from gatenorm_stream.checkpoint.gguf_header import IncompleteError
 from gatenorm_stream.checkpoint.gguf_header import parse_header as parse_gguf_header
 from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.checkpoint.safetensors_header import header_range, parse_header
+from gatenorm_stream.cli.explain import explain
 from gatenorm_stream.errors import GateNormError, HeaderError
 from gatenorm_stream.families.model import read_model
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.formats.choice import choose_format
+from gatenorm_stream.names import CARD, RECORD
 from gatenorm_stream.planning.decide import Wanted, decide_by_scores
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.plan import check_plan_fits, read_plan
+from gatenorm_stream.report.card_metadata import front_matter, source_card
+from gatenorm_stream.report.comparison_table import comparison_json, comparison_table, verdict
 from gatenorm_stream.report.model_card import model_card
+from gatenorm_stream.report.picture import score_picture
+from gatenorm_stream.report.score_table import score_table
 from gatenorm_stream.report.summary import file_lines, model_line, plan_lines, size_table
+from gatenorm_stream.report.svg import html, svg
+from gatenorm_stream.scoring.comparison import compare
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.scoring.selection import Choice
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.open import open_source
 from tests import gguf_files
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from tests.fuzz import configs, directories, headers, indexes, outputs, saved_plans
+from tests.fuzz import cards, configs, directories, headers, indexes, outputs, saved_plans, scores
 from tests.fuzz.mutate import mutate
 from tests.fuzz.watch import FindingError, Watch
 
@@ -87,6 +99,9 @@ class Fuzzing:
         plan = gatenorm_stream.plan(self._source, layers=[1, 2])
         gatenorm_stream.prune(plan, self._out)
         gatenorm_stream.verify(self._out, against=self._source)
+        self._saved = plan
+        self._explain()
+        _show_scores(random.Random(0))
         self._decide()  # imports what is imported late
         self._pristine = {
             root: {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
@@ -134,6 +149,9 @@ class Fuzzing:
             Target("indexes", 0.05, self.index, of(indexes_), indexes.files(index)),
             Target("configs", 0.05, self.config, of(configs_), configs.files(config)),
             Target("plans", 0.03, self.saved_plan, of(plans_), saved_plans.files(plan)),
+            Target("cards", 0.02, self.card, cards.card),
+            Target("pictures and comparisons", 0.01, self.scores, number),
+            Target("explanations", 0.01, self.explanation, number),
             Target("directories", 0.01, self.directory, number),
             Target("outputs", 0.01, self.output, number),
         )
@@ -191,6 +209,47 @@ class Fuzzing:
         finally:
             self._restore(self._out)
 
+    def card(self, data: bytes) -> None:
+        """The source's model card is read, and what it says is written into the output's."""
+        path = self._source / CARD
+        path.write_bytes(data)
+        self.watch.permit(self._source)
+        try:
+            self._count(self.watch.case(self._make_card))
+        finally:
+            path.unlink()
+
+    def scores(self, data: bytes) -> None:
+        self.watch.permit()
+        self._count(self.watch.case(partial(_show_scores, random.Random(data))))
+
+    def explanation(self, data: bytes) -> None:
+        """Of a record whose scores and digest were made to fit."""
+        rng = random.Random(data)
+        path = self._out / RECORD
+        record = json.loads(path.read_bytes())
+        found = scores.some(rng)
+        record["layers"] = [{"layer": s.layer, "score": s.score, "heads": list(s.heads)} for s in found]
+        record["dropped"] = sorted(rng.sample([s.layer for s in found], rng.randrange(len(found))))
+        if rng.randrange(2):
+            record["choice"] = {"protect_last": rng.choice([0, 2, -5, 10**30]), "drop": rng.choice([1, 0, 10**30])}
+        outputs.resign(self._out, record)
+        self.watch.permit(self._out, self._source)
+        try:
+            self._count(self.watch.case(self._explain))
+        finally:
+            self._restore(self._out)
+
+    def _explain(self) -> None:
+        with redirect_stdout(io.StringIO()):
+            explain(self._out, debug=True)
+
+    def _make_card(self) -> None:
+        with open_checkpoint(LocalSource(self._source)) as checkpoint:
+            model = read_model(checkpoint)
+            text = front_matter(model, self._saved, source_card(model))
+            assert yaml.safe_load(text)["tags"]
+
     def _with_file(self, path: Path, data: bytes) -> None:
         original = path.read_bytes()
         path.write_bytes(data)
@@ -207,8 +266,7 @@ class Fuzzing:
         """All that happens before the first byte is written, and what is shown of it."""
         with open_checkpoint(LocalSource(self._source)) as checkpoint:
             model = read_model(checkpoint)
-            scores = scored(model, "per-head", threads=1)
-            decision = decide_by_scores(model, scores, Wanted())
+            decision = decide_by_scores(model, scored(model, "per-head", threads=1), Wanted())
             plan, choice = decision.plan, decision.form
             layout = lay_out(plan, model)
             texts = [model_line(model), size_table(model, plan, layout), *plan_lines(decision)]
@@ -222,8 +280,8 @@ class Fuzzing:
 
     def _decide_gguf(self) -> None:
         with open_model(open_source(self._gguf)) as model:
-            scores = scored(model, "per-head", threads=1)
-            decision = decide_by_scores(model, scores, Wanted(Choice(drop=1, protect_first=0)))
+            found = scored(model, "per-head", threads=1)
+            decision = decide_by_scores(model, found, Wanted(Choice(drop=1, protect_first=0)))
             plan = decision.plan
             layout = lay_out(plan, model)
             for text in (model_line(model), size_table(model, plan, layout), *plan_lines(decision)):
@@ -244,6 +302,21 @@ class Fuzzing:
         for name, content in self._pristine[root].items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
+
+
+def _show_scores(rng: random.Random) -> None:
+    a, b = scores.some(rng), scores.some(rng)
+    dropped = tuple(s.layer for s in a if rng.randrange(3) == 0)
+    picture = score_picture(rng.choice(["m", "\udcff", "</title>", "x" * 5000]), "per-head", a, dropped)
+    for text in (svg(picture), html(picture), score_table(a, dropped, width=rng.randrange(200))):
+        assert text
+    same = tuple(replace(s, score=scores.number(rng)) for s in a)
+    for other in (b, same):
+        with suppress(GateNormError):
+            comparison = compare(a, other, Choice(drop=1, protect_first=0))
+            json.dumps(comparison_json(comparison, ("a", "b"), ("per-head", "joint")))
+            comparison_table(comparison, ("a", "b"), width=rng.randrange(20, 200))
+            list(verdict(comparison))
 
 
 def open_files() -> int:
