@@ -223,7 +223,8 @@ def test_what_an_output_is_called_does_not_matter(kind: str, output: Callable[[s
     other = made.out.with_name("other.gguf" if made.out.is_dir() else "other")
     made.out.rename(other)
     if other.is_file():
-        made.out.with_suffix(".gatenorm.json").rename(other.with_suffix(".gatenorm.json"))
+        for ending in (".gatenorm.json", ".gatenorm.md"):
+            made.out.with_suffix(ending).rename(other.with_suffix(ending))
     before = len(places(made.source))
     assert gatenorm_stream.verify(other, against=made.source).tensors == before
 
