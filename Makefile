@@ -61,7 +61,7 @@ fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz.run $(FUZZ)
 
 docs: $(VENV)/.docs
-	$(BIN)/python docs/site/build.py build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet -f docs/site/mkdocs.yml
 	@echo 'look at build/docs/site/index.html'
 
 clean:

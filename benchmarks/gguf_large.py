@@ -18,13 +18,23 @@ from benchmarks.machine import COMMAND, machine, measure
 from benchmarks.shapes import SHAPES, Shape
 from gatenorm_stream.checkpoint.gguf_header import build_header
 from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, STRING, Value, string
+from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES
 from gatenorm_stream.checkpoint.tensors import TensorInfo, place
 from gatenorm_stream.sources.ranges import ByteRange
 
 RESULT = Path(__file__).parent / "results" / "gguf_large.json"
 SHAPE = SHAPES["8B"]
-BLOCK, BLOCK_BYTES = 256, 144
-SCALES = np.frombuffer(np.array([0.001, 0.005], np.float16).tobytes(), np.uint8)
+SCALES_AT = {
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "Q8_0": (0,),
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "IQ4_NL": (0,),
+}
+"""Where in a block its scale stands, and its offset."""
+SCALES = np.array([[0.001], [0.005]], np.float16).view(np.uint8)
 
 
 def strings(count: int) -> Value:
@@ -49,7 +59,8 @@ def metadata(shape: Shape) -> dict[str, Value]:
     }
 
 
-def tensors(of: Shape) -> list[TensorInfo]:
+def tensors(of: Shape, dtype: str) -> list[TensorInfo]:
+    stored = TYPES[NUMBERS[dtype]]
     q, kv, hidden, wide = of.hidden, of.kv_heads * of.head_dim, of.hidden, of.intermediate
     shapes = {"token_embd.weight": (of.vocabulary, hidden), "output_norm.weight": (hidden,)}
     for n in range(of.layers):
@@ -60,21 +71,22 @@ def tensors(of: Shape) -> list[TensorInfo]:
     found = []
     for name, shape in shapes.items():
         matrix = len(shape) > 1
-        size = int(np.prod(shape)) // BLOCK * BLOCK_BYTES if matrix else 4 * shape[0]
-        found.append(TensorInfo(name, "Q4_K" if matrix else "F32", shape, ByteRange(0, size)))
+        size = int(np.prod(shape)) // stored.elements * stored.bytes if matrix else 4 * shape[0]
+        found.append(TensorInfo(name, dtype if matrix else "F32", shape, ByteRange(0, size)))
     return found
 
 
-def write(path: Path, shape: Shape = SHAPE) -> int:
+def write(path: Path, shape: Shape = SHAPE, dtype: str = "Q4_K") -> int:
     """Gives the bytes of q and k."""
-    values, placed = metadata(shape), place(tensors(shape), 32)
+    values, placed, block_bytes = metadata(shape), place(tensors(shape, dtype), 32), TYPES[NUMBERS[dtype]].bytes
     header, rng, scored = build_header(values, placed), np.random.default_rng(0), 0
     with open(path, "wb") as file:
         file.write(header)
         for t in placed:
             if ".attn_q." in t.name or ".attn_k." in t.name:
-                blocks = rng.integers(0, 256, (len(t.data) // BLOCK_BYTES, BLOCK_BYTES), dtype=np.uint8)
-                blocks[:, :4] = SCALES
+                blocks = rng.integers(0, 256, (len(t.data) // block_bytes, block_bytes), dtype=np.uint8)
+                for at, scale in zip(SCALES_AT[dtype], SCALES, strict=False):
+                    blocks[:, at : at + 2] = scale
                 file.seek(len(header) + t.data.start)
                 file.write(blocks.tobytes())
                 scored += len(t.data)

@@ -303,7 +303,9 @@ def start(work: Path) -> list[Row]:
         "python -c 'import typer'": (sys.executable, "-c", "import typer"),
         "gatenorm-stream --help": (COMMAND, "--help"),
         "gatenorm-stream --version": (COMMAND, "--version"),
+        "gatenorm-stream families": (COMMAND, "families"),
         "python -c 'import gatenorm_stream'": (sys.executable, "-c", "import gatenorm_stream"),
+        "python -c pass": (sys.executable, "-c", "pass"),
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(3 if QUICK else 10):

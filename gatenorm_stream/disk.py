@@ -17,9 +17,13 @@ from pathlib import Path
 UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ENOTTY, errno.ENOLCK})
 """How a call fails that a file system, or what stands before it, does not have."""
 _UNSYNCED_DIRECTORY = UNSUPPORTED | {errno.EACCES, errno.EBADF, errno.EISDIR}
-"""EACCES: a directory that may be written to and not read, so that it can't be opened for its sync."""
+"""EBADF: a directory that may be written to and not read, which can't be opened for its sync."""
 FICLONERANGE = 0x4020940D
 """Of Linux (ioctl_ficlonerange(2)): source descriptor, its offset, length or 0 for all, target offset."""
+
+
+class SyncError(OSError):
+    """Bytes may be lost, and those that were written before too."""
 
 
 @cache
@@ -31,39 +35,21 @@ def boot_id() -> str | None:
         return None
 
 
-def write_synced(path: Path, text: str) -> bool:
-    """Whether it is on the disk then, as far as the file system can say."""
-    with open(path, "wb") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        return sync_file(file.fileno(), path)
-
-
 def sync_file(descriptor: int, path: Path, *, data_only: bool = False) -> bool:
-    """Whether the file system has such a call; raises OSError, naming `path`, if it has and that fails."""
+    """Whether the file system has such a call; raises SyncError, naming `path`, if it has and that fails."""
     try:
         (os.fdatasync if data_only else os.fsync)(descriptor)
     except OSError as error:
         if error.errno in UNSUPPORTED:
             return False
-        raise OSError(error.errno, error.strerror, f"syncing {path}") from error
+        raise SyncError(error.errno, error.strerror, f"syncing {path}") from error
     return True
 
 
-def sync_tree(path: Path) -> bool:
-    """The names in a directory and in those below it."""
-    synced = [sync_directory(Path(folder)) for folder, _, _ in os.walk(path)]
-    return all(synced)
-
-
-def sync_directory(path: Path) -> bool:
-    """The names in a directory; False where the file system can't."""
+def sync_names(handle: int, path: Path) -> bool:
+    """The names in an open directory; False where the file system can't."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        os.fsync(handle)
     except OSError as error:
         if error.errno in _UNSYNCED_DIRECTORY:
             return False
@@ -95,7 +81,7 @@ def free_bytes(folder: Path) -> int | None:
 def shares_blocks(file: Path, folder: Path) -> bool:
     """Tried on a file in `folder` that has no name and goes at once."""
     try:
-        source = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        source = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

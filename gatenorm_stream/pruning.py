@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
+from gatenorm_stream.folder import Folder
 from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.lay_out import lay_out
@@ -22,7 +23,7 @@ from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 from gatenorm_stream.writing.partial import SPOOL, open_partial
-from gatenorm_stream.writing.publication import remove_emptied
+from gatenorm_stream.writing.publication import recover
 from gatenorm_stream.writing.target import check_place, check_space, check_space_to_run
 from gatenorm_stream.writing.write import write_output
 
@@ -37,7 +38,7 @@ class Prepared:
     model: Model
     decision: Decision
     layout: Layout
-    partial: Path | None
+    partial: Folder | None
 
 
 @contextmanager
@@ -61,13 +62,13 @@ def prepare(
         model = stack.enter_context(open_model(source))
         target = None if dry_run else out
         if target:
-            remove_emptied(target)
+            recover(target)
         if out:
             check_place(source, out, force=force)
         partial = None
         if target and source.remote:
             partial = stack.enter_context(open_partial(target, restart=restart))
-            source.keep_in(partial / SPOOL)
+            source.keep_in(partial.folder(SPOOL, make=True))
             if runs:
                 check_space_to_run(model.checkpoint, target)
         elif runs:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from gatenorm_stream.names import CARD
 from gatenorm_stream.planning.plan import read_plan
 from gatenorm_stream.writing.record import FileDigest, card_path, kind_at, record_path, render_record
 
@@ -13,7 +14,7 @@ from gatenorm_stream.writing.record import FileDigest, card_path, kind_at, recor
 def record_anew(out: Path) -> None:
     """Gives a changed output, a directory or a GGUF file, a record of its own plan and of its files as they are."""
     record = record_path(out, kind_at(out))
-    files = {"model.gguf": out, "README.md": card_path(out)} if out.is_file() else files_of(out)
+    files = {"model.gguf": out, CARD: card_path(out)} if out.is_file() else files_of(out)
     digests = {
         name: FileDigest(path.stat().st_size, blake3(path.read_bytes()).hexdigest()) for name, path in files.items()
     }

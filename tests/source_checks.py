@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.folder import open_folder
 from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Kind, Source
@@ -177,7 +178,8 @@ def main(model: str, folder: str, kept: str) -> None:
     for number, check in enumerate(CHECKS):
         source = open_source(model)
         if kept:
-            source.keep_in(Path(kept, str(number)))
+            Path(kept, str(number)).mkdir(parents=True)
+            source.keep_in(open_folder(Path(kept, str(number))))
         try:
             check(source, Path(folder))
         except BaseException:

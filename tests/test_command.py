@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import gatenorm_stream
 from gatenorm_stream.cli import compare, explain, families, main, measure, prune, push, score, verify
 from gatenorm_stream.report import progress
 from tests.checkpoints import HEADS, LAYERS, llama_config, llama_shapes, random_tensors, write_checkpoint
@@ -171,19 +172,23 @@ def test_names_that_try_to_move_the_cursor(run: Run, llama: Path) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_help_loads_nothing_heavy() -> None:
-    heavy = ("numpy", "huggingface_hub", "rich", "safetensors")
-    script = f"""
+def test_what_needs_no_numbers_loads_nothing_heavy(tmp_path: Path) -> None:
+    """A process each, since modules stay."""
+    record = tmp_path / "pruned"
+    gatenorm_stream.prune(gatenorm_stream.plan(FIXTURE, drop=1), record)
+    heavy = ("numpy", "huggingface_hub", "rich", "safetensors", "tokenizers", "gguf")
+    for words in (["--help"], ["--version"], ["families"], ["explain", str(record)]):
+        script = f"""
 import sys
 from gatenorm_stream.cli.main import main
-sys.argv = ["gatenorm-stream", "--help"]
+sys.argv = ["gatenorm-stream", *{words}]
 try:
     main()
 finally:
     print([m for m in {heavy} if m in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.endswith("\n[]\n")
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.stdout.endswith("\n[]\n"), (words, done.stdout[-200:], done.stderr)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 import shutil
@@ -113,7 +114,7 @@ def test_the_worked_examples() -> None:
 @pytest.mark.slow
 def test_the_python_example(tmp_path: Path) -> None:
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
-    (code,) = blocks("python", ROOT / "README.md")
+    (code,) = blocks("python", ROOT / "docs/prune.md")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert (tmp_path / "pruned/gatenorm.json").is_file()
 
@@ -141,6 +142,20 @@ def test_links_lead_somewhere() -> None:
 
 def test_tables_of_deploy_are_what_was_measured() -> None:
     subprocess.run([sys.executable, "-m", "benchmarks.deploy_tables", "--check"], cwd=ROOT, check=True)
+
+
+def test_tables_of_readme_are_what_was_measured() -> None:
+    subprocess.run([sys.executable, "-m", "benchmarks.front_table", "--check"], cwd=ROOT, check=True)
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
+
+
+def test_the_picture_of_readme_is_what_was_printed() -> None:
+    from benchmarks.front_picture import PICTURE, RESULTS, drawing
+
+    assert PICTURE.read_text("utf-8") == drawing(json.loads(RESULTS.read_text("utf-8")))
 
 
 def test_readme_counts_the_architectures() -> None:

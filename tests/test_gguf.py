@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import gatenorm_stream
+from gatenorm_stream.blocks import KINDS
 from gatenorm_stream.checkpoint.gguf_header import IncompleteError, alignment, build_header, parse_header
 from gatenorm_stream.checkpoint.gguf_types import QUANTISED, TYPES
 from gatenorm_stream.checkpoint.tensors import place
@@ -73,16 +74,26 @@ def test_zero_bytes_are_zero_numbers(dtype: str) -> None:
     assert not dequantise(np.zeros((3, 2 * stored.bytes), np.uint8), dtype).any()
 
 
-@pytest.mark.parametrize("dtype", ["Q4_0", "Q4_1", "Q8_0"])
-def test_plain_blocks_are_widened_to_the_bits_of_the_gguf_package(dtype: str) -> None:
+@pytest.mark.parametrize("dtype", sorted(KINDS))
+@given(count=st.integers(1, 40), across=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))
+@example(count=500, across=3, seed=0)
+def test_blocks_are_widened_to_the_bits_of_the_gguf_package(dtype: str, count: int, across: int, seed: int) -> None:
     """Infinite scales included. A row ends before the next begins, as in the memory that blocks are widened in."""
     stored = next(t for t in TYPES.values() if t.name == dtype)
-    rows = np.random.default_rng(0).integers(0, 256, (500, 3 * stored.bytes), dtype=np.uint8)
-    expected, out = dequantise(rows, dtype), np.empty((500, 100), np.float32)[:, :96]
+    rows = np.random.default_rng(seed).integers(0, 256, (count, across * stored.bytes), dtype=np.uint8)
+    columns = across * stored.elements
+    expected, out = dequantise(rows, dtype), np.empty((count, columns + 4), np.float32)[:, :columns]
     widen_into(out, rows, dtype)
-    assert np.isnan(expected).any()
+    finite = np.isfinite(expected)
+    assert count < 500 or not finite.all()
     np.testing.assert_array_equal(out, expected)
-    np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
+    np.testing.assert_array_equal(out.view(np.int32)[finite], expected.view(np.int32)[finite])
+
+
+def test_the_sizes_of_blocks_are_those_of_ggml() -> None:
+    assert {name: size for name, (size, _) in KINDS.items()} == {
+        stored.name: stored.bytes for stored in TYPES.values() if stored.name in KINDS
+    }
 
 
 @pytest.mark.parametrize("dtype", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ2_XXS"])

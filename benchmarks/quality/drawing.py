@@ -15,6 +15,7 @@ mpl.rcParams |= {"grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right
 
 PICTURES = Path(__file__).parents[2] / "docs/evidence"
 COLOURS = {"per-head": "C3", "joint": "C1", "stored": "C4", "cosine": "C0", "greedy": "C2", "last": "C5"}
+COLUMNS = 2
 GIT = {"metadata": {"Date": None}}  # so that the same data gives the same bytes
 
 
@@ -26,11 +27,22 @@ def save(figure: plt.Figure, name: str) -> str:
     return f"evidence/{name}.svg"
 
 
-def panels(groups: dict[str, list[Model]], height: float = 2.9) -> tuple[plt.Figure, np.ndarray]:
-    figure, axes = plt.subplots(1, len(groups), figsize=(3.1 * len(groups), height), squeeze=False)
-    for axis, name in zip(axes[0], groups, strict=True):
+def panels(groups: dict[str, list[Model]], height: float = 2.7) -> tuple[plt.Figure, list[plt.Axes]]:
+    """Two columns, which a page is wide enough for."""
+    lines = -(-len(groups) // COLUMNS)
+    figure, axes = plt.subplots(lines, COLUMNS, figsize=(3.6 * COLUMNS, height * lines), squeeze=False)
+    drawn = list(axes.flat)
+    for axis in drawn[len(groups) :]:
+        axis.set_axis_off()
+    for axis, name in zip(drawn, groups, strict=False):
         axis.set_title(name)
-    return figure, axes[0]
+    return figure, drawn[: len(groups)]
+
+
+def _legend_below(figure: plt.Figure, axis: plt.Axes) -> None:
+    """Where it hides no line: one for all panels, which draw the same."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncol=4, loc="upper center", bbox_to_anchor=(0.5, 0))
 
 
 def loss_picture(groups: dict[str, list[Model]], criteria: Sequence[str]) -> str:
@@ -47,8 +59,9 @@ def loss_picture(groups: dict[str, list[Model]], criteria: Sequence[str]) -> str
             axis.fill_between(x, seeds.min(0), seeds.max(0), color=COLOURS.get(name), alpha=0.2, linewidth=0)
         axis.set_yscale("log")
         axis.set_xticks(x, COUNTS, rotation=45)
-    axes[0].set_ylabel("loss rise, nats per token")
-    axes[-1].legend(fontsize=7, bbox_to_anchor=(1.02, 1), loc="upper left")
+    for axis in axes[::COLUMNS]:
+        axis.set_ylabel("loss rise, nats per token")
+    _legend_below(figure, axes[0])
     return save(figure, "loss")
 
 
@@ -62,28 +75,28 @@ def depth_picture(groups: dict[str, list[Model]]) -> str:
             relative = (scores / scores.mean(1, keepdims=True)).mean(0)
             axis.plot(relative, color=plt.cm.viridis_r(0.15 + 0.85 * share), label=f"{share:.0%} of training")
         axis.set_xlabel("layer")
-    axes[0].set_ylabel(f"{DEFAULT} score / mean of layers")
+    for axis in axes[::COLUMNS]:
+        axis.set_ylabel(f"{DEFAULT} score / mean of layers")
     axes[-1].legend(fontsize=7)
     return save(figure, "depth")
 
 
 def scatter_picture(groups: dict[str, list[Model]]) -> str:
-    figure, axes = plt.subplots(3, len(groups), figsize=(3.1 * len(groups), 7.2), squeeze=False)
-    rows: tuple[tuple[str, Callable[[Model], list[float]]], ...] = (
+    figure, axes = plt.subplots(len(groups), 3, figsize=(9, 2.4 * len(groups)), squeeze=False)
+    columns: tuple[tuple[str, Callable[[Model], list[float]]], ...] = (
         ("norm of a / norm of x", lambda m: m.final["scores"]["ratio"]),
         ("1 - cos(x, x + a)", lambda m: m.final["scores"]["cosine"]),
         ("loss rise without it", lambda m: m.final["single_rise"]),
     )
-    for column, (name, models) in enumerate(groups.items()):
-        axes[0][column].set_title(name)
-        for row, (label, values) in enumerate(rows):
+    for row, (name, models) in enumerate(groups.items()):
+        axes[row][0].set_ylabel(name)
+        for column, (label, values) in enumerate(columns):
             axis = axes[row][column]
             for n, model in enumerate(models):
                 scores, y = model.final["scores"][DEFAULT], np.maximum(values(model), 1e-4)
                 axis.scatter(scores[1:], y[1:], s=9, color=f"C{n}", label=f"seed {model.seed}")
             axis.set_yscale("log")
-            axis.set_xlabel(f"{DEFAULT} score" if row == 2 else "")
-            axis.set_ylabel(label if column == 0 else "")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    axes[0][-1].legend(handles, labels, fontsize=7, bbox_to_anchor=(1.02, 1), loc="upper left")
+            axis.set_title(label if row == 0 else "")
+            axis.set_xlabel(f"{DEFAULT} score" if row == len(groups) - 1 else "")
+    _legend_below(figure, axes[0][0])
     return save(figure, "suppression")

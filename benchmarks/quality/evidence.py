@@ -20,9 +20,9 @@ from benchmarks.quality.constants_text import (
 
 TEXT = """# Evidence
 
-What removing attention sublayers costs, as far as we could measure it: one public model of 135 M parameters
-(SmolLM2) and 40 small decoders that we trained. Made by `python -m benchmarks.quality.report` from the files in
-`benchmarks/results/`. Rules were fixed before the runs that count:
+What removing attention sublayers costs in quality (loss, perplexity, accuracy), as far as we could measure it: one
+public model of 135 M parameters (SmolLM2) and 40 small decoders that we trained. Made by `python -m
+benchmarks.quality.report` from the files in `benchmarks/results/`. Rules were fixed before the runs that count:
 [PROTOCOL.md](../benchmarks/quality/PROTOCOL.md). Loss rises are in nats a token, against the unpruned model.
 
 ## Answers

@@ -7,24 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 STRING, ARRAY, INT32 = 8, 9, 5
-NUMBERS = {
-    0: "<u1",
-    1: "<i1",
-    2: "<u2",
-    3: "<i2",
-    4: "<u4",
-    5: "<i4",
-    6: "<f4",
-    7: "?",
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
-}
-"""The kinds of numbers, as numpy writes them."""
-NUMBER_BYTES = {kind: np.dtype(dtype).itemsize for kind, dtype in NUMBERS.items()}
+NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""The kinds of numbers, as `struct` writes them."""
+NUMBER_BYTES = {kind: struct.calcsize(f"<{code}") for kind, code in NUMBERS.items()}
 MOST_READ = 1 << 12
 """Longer arrays are those of tokenizers, which nobody here reads."""
 
@@ -45,9 +31,9 @@ class Value:
                 kind, count = struct.unpack_from("<IQ", self.raw)
                 if kind not in NUMBERS or count > MOST_READ:
                     return None
-                return np.frombuffer(self.raw, NUMBERS[kind], count, 12).tolist()
+                return list(struct.unpack_from(f"<{count}{NUMBERS[kind]}", self.raw, 12))
             case _:
-                return np.frombuffer(self.raw, NUMBERS[self.kind])[0].item()
+                return struct.unpack(f"<{NUMBERS[self.kind]}", self.raw)[0]
 
 
 def string(text: str) -> Value:

@@ -61,6 +61,7 @@ def measure(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the losses too, as .svg, .html or .png (which needs matplotlib)."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a picture that is there.")] = False,
     revision: RevisionOption = None,
     connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
@@ -76,7 +77,7 @@ def measure(
     if plot:
         from gatenorm_stream.report.plot import check_plot
 
-        check_plot(plot)
+        check_plot(plot, force=force)
     begun, count = time.monotonic(), tokens or DEFAULT_TOKENS
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
@@ -101,7 +102,7 @@ def measure(
                 seconds = time.monotonic() - begun
                 lines = [folded(n) for n in measurement_lines(found, saved, table_width(), seconds)]
     if plot:
-        _draw(found, plot)
+        _draw(found, plot, force)
         lines += ["", f"wrote {plot}"]
     if json_:
         typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
@@ -109,10 +110,10 @@ def measure(
         typer.echo("\n".join(lines))
 
 
-def _draw(found: Measurement | MeasuredOutput, plot: Path) -> None:
+def _draw(found: Measurement | MeasuredOutput, plot: Path, force: bool) -> None:
     from gatenorm_stream.measuring.measurement import Measurement
     from gatenorm_stream.report.loss_picture import loss_picture
     from gatenorm_stream.report.plot import plot as draw
 
     assert isinstance(found, Measurement)
-    draw(loss_picture(found), plot)
+    draw(loss_picture(found), plot, force=force)

@@ -65,6 +65,7 @@ def score(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the scores too, as .svg, .html or .png (which needs matplotlib)."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a picture that is there.")] = False,
     revision: RevisionOption = None,
     connections: ConnectionsOption = None,
     threads: ThreadsOption = None,
@@ -85,7 +86,7 @@ def score(
     if plot:
         from gatenorm_stream.report.plot import check_plot
 
-        check_plot(plot)
+        check_plot(plot, force=force)
     with progress_meter(quiet) as meter:
         source = open_source(model, revision=revision, connections=connections, note=meter.note)
         with open_model(source, pruned=True) as read:
@@ -100,10 +101,7 @@ def score(
                 scores = _scored(read, found, dask, threads, meter.report)
     dropped = () if read.pruned else select(scores, choice)
     if plot:
-        from gatenorm_stream.report.picture import score_picture
-        from gatenorm_stream.report.plot import plot as draw
-
-        draw(score_picture(source.title, found if isinstance(found, str) else None, scores, dropped), plot)
+        _draw(source.title, found, scores, dropped, plot, force=force)
     if json_:
         typer.echo(json.dumps(_json(read, found, scores, dropped), indent=1, ensure_ascii=False))
     elif not quiet:
@@ -113,6 +111,21 @@ def score(
         show_scores(scores, dropped, None if read.pruned else choice, influence=by == "influence")
         if plot:
             typer.echo(f"\nwrote {plot}")
+
+
+def _draw(
+    title: str,
+    found: Influences | Reading,
+    scores: tuple[LayerScore, ...],
+    dropped: tuple[int, ...],
+    plot: Path,
+    *,
+    force: bool,
+) -> None:
+    from gatenorm_stream.report.picture import score_picture
+    from gatenorm_stream.report.plot import plot as draw
+
+    draw(score_picture(title, found if isinstance(found, str) else None, scores, dropped), plot, force=force)
 
 
 def _check(by: str | None, reading: str | None, text: Path | None, tokens: int | None, dask: str | None) -> None:

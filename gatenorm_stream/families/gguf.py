@@ -16,9 +16,9 @@ from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Projection, Weight, rows, starts
 from gatenorm_stream.families.pruned import REFUSED, check_absence, pruned_layers
+from gatenorm_stream.families.scales import FLOAT_DTYPES
 from gatenorm_stream.families.sizes import MOST_HEADS, size
 from gatenorm_stream.families.sublayers import Attention
-from gatenorm_stream.floats import STORED
 
 ARCHITECTURE = "general.architecture"
 MARK = "gatenorm.dropped_layers"
@@ -139,13 +139,13 @@ def scaled_matrix(checkpoint: Checkpoint, tensor: Tensor) -> Weight:
     Where its numbers can't be read, it says why. Raises CheckpointError for a factor that llama.cpp would not take.
     """
     title = checkpoint.source.title
-    if tensor.dtype not in STORED and tensor.dtype not in QUANTISED:
+    if tensor.dtype not in FLOAT_DTYPES and tensor.dtype not in QUANTISED:
         why = f"{tensor.name} in {title} is stored as {tensor.dtype}, which the gguf package does not dequantise"
         return Weight(tensor, unread=why)
     scale = checkpoint.tensors.get(f"{tensor.name.removesuffix('.weight')}.scale")
     if scale is None:
         return Weight(tensor)
-    if scale.dtype not in STORED or scale.shape != (1,):
+    if scale.dtype not in FLOAT_DTYPES or scale.shape != (1,):
         raise CheckpointError(
             f"{scale.name} in {title} is {scale.dtype} of {list(scale.shape)}, where llama.cpp takes one number; "
             "it is damaged, download it again"

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.disk import free_bytes
 from gatenorm_stream.errors import OutputError
+from gatenorm_stream.folder import open_folder
 
 
 @contextmanager
@@ -29,5 +30,5 @@ def kept(checkpoint: Checkpoint) -> Iterator[None]:
                 f"{where} has {free / 1e9:.2f} GB free, the weights of {title} take {needed / 1e9:.2f} GB there "
                 "while it is run; free some space, or set TMPDIR to another place"
             )
-        checkpoint.source.keep_in(Path(folder))
+        checkpoint.source.keep_in(open_folder(Path(folder)))
         yield

@@ -12,12 +12,16 @@ from gatenorm_stream.report.picture import Picture
 KINDS = (".svg", ".html", ".png")
 
 
-def check_plot(path: Path) -> None:
+def check_plot(path: Path, *, force: bool = False) -> None:
     """Raises PictureError if no picture could be drawn to `path`, before there is one."""
     if path.suffix.lower() not in KINDS:
         raise PictureError(f"{path} is no kind of picture that can be drawn; end its name in {', '.join(KINDS)}")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise PictureError(f"{path} can't be written: its folder does not exist, or it is one; choose another name")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise PictureError(f"{path} is not a regular file, and nothing is drawn to it; choose another name")
+    if path.exists() and not force:
+        raise PictureError(f"{path} exists; choose another name, or --force to replace it")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise PictureError(f"{path} can't be written: you may not write there; choose another name")
     if path.suffix.lower() == ".png" and not find_spec("matplotlib"):
@@ -27,25 +31,36 @@ def check_plot(path: Path) -> None:
         )
 
 
-def plot(picture: Picture, path: Path) -> None:
-    """Raises PictureError if `path` can't be written."""
+def plot(picture: Picture, path: Path, *, force: bool = False) -> None:
+    """A new file; with `force`, in the place of one that is there, which other names of it keep.
+
+    Raises PictureError if `path` can't be written, or if someone made one in the meantime.
+    """
+    drawn = _drawn(picture, path.suffix.lower())
+    if force:
+        check_plot(path, force=True)
     try:
-        _write(picture, path)
+        if force:
+            path.unlink(missing_ok=True)
+        with open(path, "xb") as file:
+            file.write(drawn)
+    except FileExistsError:
+        raise PictureError(f"{path} was made by someone else in the meantime; choose another name") from None
     except OSError as error:
         raise PictureError(f"{path} can't be written: {error.strerror}; choose another name") from error
 
 
-def _write(picture: Picture, path: Path) -> None:
-    match path.suffix.lower():
+def _drawn(picture: Picture, kind: str) -> bytes:
+    match kind:
         case ".png":
             from gatenorm_stream.report.png import png
 
-            path.write_bytes(png(picture))
+            return png(picture)
         case ".html":
             from gatenorm_stream.report.svg import html
 
-            path.write_text(html(picture), encoding="utf-8")
+            return html(picture).encode("utf-8")
         case _:
             from gatenorm_stream.report.svg import svg
 
-            path.write_text(svg(picture), encoding="utf-8")
+            return svg(picture).encode("utf-8")

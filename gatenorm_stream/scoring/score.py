@@ -19,6 +19,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Projection
 from gatenorm_stream.families.rows import Memory
 from gatenorm_stream.families.sublayers import Attention
+from gatenorm_stream.folder import open_folder
 from gatenorm_stream.scoring.gate_norm import joint, per_head, stored
 from gatenorm_stream.scoring.head_products import ColumnHeads, HeadsOfOneSide, NotFiniteError, RowHeads, Side
 from gatenorm_stream.scoring.head_reader import HeadReader, expect_heads, row_blocks
@@ -60,7 +61,7 @@ def score_sublayers(
     if reading not in WHOLE or source.keeps:
         return _score_sublayers(source, sublayers, reading, threads, progress)
     with TemporaryDirectory(prefix="gatenorm-") as folder:
-        source.keep_in(Path(folder))
+        source.keep_in(open_folder(Path(folder)))
         return _score_sublayers(source, sublayers, reading, threads, progress)
 
 

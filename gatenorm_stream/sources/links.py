@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -22,18 +23,22 @@ def homes(root: Path) -> tuple[Path, ...]:
     return (home, snapshot.parent.parent / "blobs") if snapshot else (home,)
 
 
-def why_not_followed(path: Path, within: tuple[Path, ...]) -> str:
+def why_not_followed(path: Path, within: tuple[Path, ...], opened: os.stat_result | None = None) -> str:
     """Empty if a link may be followed to the plain file that it leads to.
 
     People link tokenizers and shards into their folders, and so did `hf download --local-dir`. But a folder may
     come from a stranger, whose links lead to what the user keeps elsewhere. So the file must belong to whoever owns
     the link, must not lie in a hidden folder or have the name of a secret, and must be of the kind that the link
-    is; one that is named by its digest is somebody's store of such files.
+    is; one that is named by its digest is somebody's store of such files. `opened` is the file that was
+    opened by `path`: if another is there by now, that is said.
     """
     target = path.resolve()
+    found = target.lstat()
+    if opened and not os.path.samestat(found, opened):
+        return "another file than the one that was opened"
     if any(target.is_relative_to(home) for home in within):
         return ""
-    if target.stat().st_uid != path.lstat().st_uid:
+    if found.st_uid != path.lstat().st_uid:
         return "a link to a file of another user"
     if _DIGEST.fullmatch(target.name) or (target.parent.name == "blobs" and _is_cached(target.parent.parent)):
         return ""

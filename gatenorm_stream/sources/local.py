@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gatenorm_stream.disk import UNSUPPORTED
 from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import is_safe
 from gatenorm_stream.sources.links import homes, why_not_followed
 from gatenorm_stream.sources.ranges import ByteRange
@@ -23,15 +24,18 @@ from gatenorm_stream.sources.source import Kind
 class LocalFile:
     """A regular file. Its size is fixed at the time of opening."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None, *, sha256: str | None = None) -> None:
+        """`descriptor` is the file, if it is open already; `sha256` the digest that someone vouches for."""
         self.path = path
+        self.sha256 = sha256
         try:
-            self._fd = _open_regular(path)
+            self._fd = open_regular(path) if descriptor is None else descriptor
         except OSError as error:
             raise CheckpointError(f"{path} can't be read: {error.strerror}") from error
         found = os.fstat(self._fd)
         self.size = found.st_size
-        self._modified_ns = found.st_mtime_ns
+        self._identity = f"{found.st_size} {found.st_mtime_ns}"
+        self.state = _state(found)
 
     @property
     def where(self) -> str:
@@ -39,11 +43,7 @@ class LocalFile:
 
     @property
     def identity(self) -> str:
-        return f"{self.size} {self._modified_ns}"
-
-    @property
-    def sha256(self) -> None:
-        return None
+        return self._identity
 
     def read(self, where: ByteRange) -> memoryview:
         """A copy of the bytes of `where`.
@@ -100,9 +100,11 @@ class LocalFile:
         yield where, self._fd
 
     def check_unchanged(self) -> None:
-        now = os.fstat(self._fd)
-        if (now.st_size, now.st_mtime_ns) != (self.size, self._modified_ns):
+        if _state(os.fstat(self._fd)) != self.state:
             raise CheckpointError(f"{self.path} changed while it was read; run again once nothing writes to it")
+
+    def opened(self) -> os.stat_result:
+        return os.fstat(self._fd)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -118,7 +120,7 @@ def _read_into(descriptor: int, buffer: memoryview, position: int) -> int:
     return len(part)
 
 
-def _open_regular(path: Path) -> int:
+def open_regular(path: Path) -> int:
     """A descriptor; a pipe or device is refused without waiting for it. Raises OSError, CheckpointError."""
     irregular = CheckpointError(f"{path} is not a regular file; a checkpoint's files must be")
     if not stat.S_ISREG(os.stat(path).st_mode):
@@ -128,6 +130,11 @@ def _open_regular(path: Path) -> int:
         os.close(descriptor)
         raise irregular
     return descriptor
+
+
+def _state(found: os.stat_result) -> str:
+    """A modification time may be set back by whoever changes a file; the kernel's ctime can't be."""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_dev} {found.st_ino}"
 
 
 class LocalSource:
@@ -195,13 +202,28 @@ class LocalSource:
             path = self.directory / name
             if not path.exists():
                 raise CheckpointError(f"{path} is not there; download the missing file")
-            if path.is_file() and (why := why_not_followed(path, self._homes)):
-                raise CheckpointError(f"{path} leads out of {self.directory}, and is {why}: refused")
-            self._open[name] = LocalFile(path)
+            file = LocalFile(path)
+            try:
+                self._check_opened(path, file)
+            except BaseException:
+                file.close()
+                raise
+            self._open[name] = file
         return self._open[name]
 
-    def keep_in(self, folder: Path) -> None:
-        pass
+    def _check_opened(self, path: Path, file: LocalFile) -> None:
+        """Where it leads is asked of what was opened, not of the name: someone may put a link there in between."""
+        try:
+            why = why_not_followed(path, self._homes, file.opened())
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} changed while it was opened; run again once nothing writes to it"
+            ) from error
+        if why:
+            raise CheckpointError(f"{path} leads out of {self.directory}, and is {why}: refused")
+
+    def keep_in(self, folder: Folder) -> None:
+        folder.close()
 
     def cancel(self) -> None:
         pass

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from gatenorm_stream.folder import Folder
 from gatenorm_stream.sources.ranges import ByteRange
 
 
@@ -32,6 +33,10 @@ class File(Protocol):
 
     @property
     def identity(self) -> str: ...
+
+    @property
+    def state(self) -> str:
+        """As `identity`, but of this very file on this machine: another inode, or a new ctime, is another file."""
 
     @property
     def sha256(self) -> str | None:
@@ -88,8 +93,11 @@ class Source(Protocol):
     def keeps(self) -> bool:
         """Whether what was read once can be read again without fetching it anew."""
 
-    def keep_in(self, folder: Path) -> None:
-        """From now on, what a remote source reads is kept in `folder`, and read there by a later run."""
+    def keep_in(self, folder: Folder) -> None:
+        """From now on, what a remote source reads is kept in `folder`, and read there by a later run.
+
+        `folder` is closed with the source.
+        """
 
     def names(self) -> tuple[str, ...]:
         """Relative POSIX paths of all files, sorted."""

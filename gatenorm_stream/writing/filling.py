@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from gatenorm_stream.disk import UNSUPPORTED, boot_id, sync_file
 from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.folder import Folder
 from gatenorm_stream.planning.layout import Copied, Interleaved
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File
@@ -76,16 +77,18 @@ class Follower:
             self._pending.popleft().result()
 
 
-def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead, advance: Advance) -> None:
+def fill(folder: Folder, filling: Filling, journal: Journal, readahead: Readahead, advance: Advance) -> None:
     """Writes the file in `folder` from byte `start` on and enters it in the journal.
 
     Raises OSError, CheckpointError (DamagedSpoolError), and what `advance` raises to stop it.
     """
     name, start = filling.name, filling.start
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.path / name
     digest, size, synced = Digest(filling), start, start
-    with open(_opened(path), "r+b", buffering=0) as target, Follower() as follower:
+    opened = folder.open(name, os.O_RDWR | os.O_CREAT)
+    with open(opened, "r+b", buffering=0) as target, Follower() as follower:
+        if journal.unsynced(name):
+            sync_file(target.fileno(), path, data_only=True)
         for part in ByteRange(0, start).chunks(CHUNK):
             digest.update(_reread(target, part))
         if target.seek(0, os.SEEK_END) > start:
@@ -119,11 +122,16 @@ def fill(folder: Path, filling: Filling, journal: Journal, readahead: Readahead,
                 synced = size
         follower.wait()
         sync_file(target.fileno(), path)
-    digest.check(path)
+        found = os.fstat(target.fileno())
+    try:
+        digest.check()
+    except CheckpointError:
+        folder.unlink(name)
+        raise
     for piece in filling.pieces:
         if isinstance(piece, Copied):
             piece.file.check_unchanged()
-    journal.add(name, digest.result())
+    journal.add(name, digest.result(), found)
 
 
 class Digest:
@@ -146,21 +154,19 @@ class Digest:
     def result(self) -> FileDigest:
         return self._own.result()
 
-    def check(self, path: Path) -> None:
-        """Raises CheckpointError (DamagedSpoolError) if what `path` was filled with is not what is vouched for."""
+    def check(self) -> None:
+        """Raises CheckpointError (DamagedSpoolError) if what was read is not what is vouched for."""
         piece = self._whole
         if not piece or not self._vouched or self._vouched.hexdigest() == piece.file.sha256:
             return
-        path.unlink()
+        if piece.file.path:
+            raise CheckpointError(
+                f"{piece.file.where} is damaged: its sha256 is not the Hub's; delete it from the cache"
+            )
         damaged = f"{piece.file.where} came damaged: its sha256 is not the Hub's"
         if any(descriptor is not None for _, descriptor in piece.file.segments(piece.range)):
             raise DamagedSpoolError(f"{damaged}; run the same command again, it starts over")
         raise CheckpointError(f"{damaged}; run the same command again, it fetches that file again")
-
-
-def _opened(path: Path) -> int:
-    """A link that someone put there is not followed."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def _reread(target: FileIO, part: ByteRange) -> bytes:

@@ -3,63 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from gatenorm_stream.checkpoint.json_text import parse_json
-from gatenorm_stream.disk import boot_id, sync_directory, sync_file, write_synced
+from gatenorm_stream.disk import boot_id, sync_file
 from gatenorm_stream.errors import OutputError
-from gatenorm_stream.names import OWN_PREFIX, RECORD
-from gatenorm_stream.writing.partial import SPOOL, clear, left_by_us
-from gatenorm_stream.writing.record import FileDigest
+from gatenorm_stream.folder import Folder
+from gatenorm_stream.writing.partial import JOURNAL, SPOOL, check_ours
+from gatenorm_stream.writing.record import MARK_DIGITS, FileDigest
 
-JOURNAL = f"{OWN_PREFIX}journal"
-SCHEMA = 3
+SCHEMA = 4
 """Of the journal's lines; one written in another schema is not continued."""
+MOST_BYTES = 256 << 20
+"""Of a journal that are read."""
+_BLAKE3 = re.compile(r"[0-9a-f]{64}")
+_MARK = re.compile(rf"[0-9a-f]{{{MARK_DIGITS}}}")
 
 
 class Journal:
     """One line for the plan, one for each file or first part of one that is there; kept in the `.partial`."""
 
-    def __init__(self, partial: Path, identity: str, names: Collection[str]) -> None:
-        """`identity` stands for the run, `names` are the files that it writes.
+    def __init__(self, partial: Folder, identity: str, files: Mapping[str, tuple[int, int]]) -> None:
+        """`identity` stands for the run, `files` are those that it writes: of each its size and number of marks.
 
         Raises OutputError if `partial` holds what another run left.
         """
-        self._path = partial / JOURNAL
+        self._partial = partial
         self._lock = Lock()
         self.finished: dict[str, FileDigest] = {}
         self._written: dict[str, int] = {}
+        self._unsynced: set[str] = set()
         first = {"schema": SCHEMA, "identity": identity}
         lines = self._lines()
         if lines and lines[0] == first:
             for line in lines[1:]:
-                self._believe(partial, line, names)
+                self._believe(line, files)
             self._append_text("\n")  # the last line may have been cut off
             return
-        content = [p for p in partial.iterdir() if p not in (self._path, partial / SPOOL)]
-        if content and not left_by_us(partial):
-            raise OutputError(f"{partial} was not left by gatenorm-stream; choose another --out")
-        if content and not (partial / RECORD).is_file():
+        check_ours(partial)
+        if any(name not in (JOURNAL, SPOOL) for name in partial.names()):
             raise OutputError(
-                f"{partial} was left by a run with another plan, source or version; continue that run, or start "
-                "over with --restart"
+                f"{partial.path} was left by a run with another plan, source or version; continue that run, or "
+                "start over with --restart"
             )
-        clear(partial, keep=(JOURNAL, SPOOL, RECORD))
-        write_synced(self._path, json.dumps(first) + "\n")
-        (partial / RECORD).unlink(missing_ok=True)
-        sync_directory(partial)
+        partial.write(JOURNAL, (json.dumps(first) + "\n").encode())
+        partial.sync()
 
     def written(self, name: str) -> int:
         """How many bytes of an unfinished file are there from its beginning."""
         return self._written.get(name, 0)
 
-    def add(self, name: str, digest: FileDigest) -> None:
-        """Says that `name` is complete."""
-        self._append({"name": name, **asdict(digest)})
+    def unsynced(self, name: str) -> bool:
+        """Whether some of them were never synced: whether they reach the disk is tried before it is believed."""
+        return name in self._unsynced
+
+    def add(self, name: str, digest: FileDigest, found: os.stat_result) -> None:
+        """Says that `name` is complete, and what file it was then: one that was changed since is written anew."""
+        self._append({"name": name, "inode": found.st_ino, "ctime": found.st_ctime_ns, **asdict(digest)})
         self.finished[name] = digest
 
     def add_part(self, name: str, size: int, boot: str | None) -> None:
@@ -68,43 +74,78 @@ class Journal:
         """
         self._append({"name": name, "written": size} | ({"boot": boot} if boot else {}), sync=boot is None)
 
-    def remove(self) -> None:
-        self._path.unlink()
+    def add_failure(self) -> None:
+        """Says, if the disk still takes it, that a sync failed: what was not on the disk by then may be lost, and
+        nothing tells what.
+        """
+        with suppress(OSError, OutputError):
+            self._append({"failed": "sync"})
+
+    def add_publication(self) -> None:
+        """Says which directory is about to get the output's name."""
+        self._append({"publishes": os.fstat(self._partial.handle).st_ino})
 
     def _append(self, line: dict[str, Any], *, sync: bool = True) -> None:
         self._append_text(json.dumps(line) + "\n", sync=sync)
 
     def _append_text(self, text: str, *, sync: bool = False) -> None:
-        with self._lock, open(self._path, "a", encoding="utf-8") as journal:
+        flags = os.O_WRONLY | os.O_APPEND
+        with self._lock, open(self._partial.open(JOURNAL, flags), "a", encoding="utf-8") as journal:
             journal.write(text)
             journal.flush()
             if sync:
-                sync_file(journal.fileno(), self._path)
+                sync_file(journal.fileno(), self._partial.path / JOURNAL)
 
-    def _believe(self, partial: Path, line: Any, names: Collection[str]) -> None:
+    def _believe(self, line: Any, files: Mapping[str, tuple[int, int]]) -> None:
         """Takes over what a line says as far as the file bears it out."""
         match line:
-            case {"name": str(name), **said} if name in names and not (partial / name).is_symlink():
-                path = partial / name
-                size = path.stat().st_size if path.is_file() else -1
+            case {"failed": "sync"}:
+                for name in self._unsynced:
+                    self._written.pop(name, None)
+                self._unsynced.clear()
+                return
+            case {"name": str(name), **said} if name in files:
+                pass
             case _:
                 return
+        whole, marks = files[name]
+        found = _plain(self._partial, name)
+        if found is None:
+            return
         match said:
-            case {"written": int(written)} if written <= size and said.get("boot") in (None, boot_id()):
-                self._written[name] = written
-            case {"size": int(whole), "blake3": str(digest), "marks": [*marks]} if whole == size:
-                self.finished[name] = FileDigest(size, digest, tuple(map(str, marks)))
+            case {"written": int(written)} if 0 <= written <= min(found.st_size, whole) and type(written) is int:
+                if said.get("boot") in (None, boot_id()):
+                    self._written[name] = written
+                    (self._unsynced.add if said.get("boot") else self._unsynced.discard)(name)
+            case {"size": int(size), "blake3": str(digest), "marks": [*marked], "inode": inode, "ctime": ctime}:
+                same = (size, found.st_size, inode, ctime) == (whole, whole, found.st_ino, found.st_ctime_ns)
+                fits = len(marked) == marks and all(isinstance(m, str) and _MARK.fullmatch(m) for m in marked)
+                if same and fits and _BLAKE3.fullmatch(digest):
+                    self.finished[name] = FileDigest(size, digest, tuple(map(str, marked)))
 
     def _lines(self) -> list[Any]:
         """What stands in the lines that are whole."""
         try:
-            lines = self._path.read_bytes().splitlines()
+            lines = self._partial.read(JOURNAL, MOST_BYTES).splitlines()
         except FileNotFoundError:
             return []
-        parsed = []
-        for line in lines:
-            try:
-                parsed.append(parse_json(line))
-            except ValueError:
-                continue
-        return parsed
+        return read_lines(lines)
+
+
+def read_lines(lines: list[bytes]) -> list[Any]:
+    parsed = []
+    for line in lines:
+        with suppress(ValueError):
+            parsed.append(parse_json(line))
+    return parsed
+
+
+def _plain(partial: Folder, name: str) -> os.stat_result | None:
+    try:
+        handle = partial.open(name)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.fstat(handle)
+    finally:
+        os.close(handle)

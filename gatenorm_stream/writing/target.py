@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.disk import free_bytes, shares_blocks
-from gatenorm_stream.errors import OutputError, PlanError, VerificationError
+from gatenorm_stream.errors import OutputError
+from gatenorm_stream.folder import Folder, open_folder
 from gatenorm_stream.names import RECORD, SUFFIX
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.writing.partial import SPOOL, partial_path
-from gatenorm_stream.writing.record import read_record, record_path
+from gatenorm_stream.writing.publication import LONGEST_NAME
+from gatenorm_stream.writing.record import card_path, record_path
+from gatenorm_stream.writing.replaced import check_only_ours, earlier_directory, earlier_file
 
 SPARE_BYTES = 16 << 20
 """Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
@@ -27,6 +30,8 @@ def check_place(source: Source, out: Path, *, force: bool = False) -> None:
         target = out.resolve()
     except RuntimeError as error:
         raise OutputError(f"{out} leads through links in a circle; choose another place for --out") from error
+    if len(os.fsencode(out.name)) > LONGEST_NAME:
+        raise OutputError(f"the name of {out} is too long; choose one of at most {LONGEST_NAME} bytes for --out")
     if source.kind is Kind.GGUF:
         _check_file(source, out, force)
     else:
@@ -45,12 +50,16 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
         raise OutputError(f"{out} is the source; choose another name")
     if out.exists() and not force:
         raise OutputError(f"{out} exists; choose another name, or --force to replace it")
-    record = record_path(out, Kind.GGUF)
-    if out.exists() and not record.is_file():
+    record, card = record_path(out, Kind.GGUF), card_path(out)
+    there = [path for path in (record, card) if os.path.lexists(path)]
+    if there and not force:
         raise OutputError(
-            f"{out} exists and was not written by gatenorm-stream ({record} is not there), so --force does not "
-            "replace it; choose another name, or delete it yourself"
+            f"{there[0]} exists, and the {'record' if there[0] == record else 'card'} of {out} would be written "
+            "there; choose another name, or --force to replace it"
         )
+    if there or out.exists():
+        with _opened(out.parent) as home:
+            check_only_ours(earlier_file(home, out.name, record.name, card.name, digests=False), out)
 
 
 def _check_directory(source: Source, out: Path, target: Path, force: bool) -> None:
@@ -72,26 +81,17 @@ def _check_directory(source: Source, out: Path, target: Path, force: bool) -> No
     if out.exists() and any(out.iterdir()):
         if not force:
             raise OutputError(f"{out} exists; choose another directory, or --force to replace it")
-        if not (out / RECORD).is_file():
-            raise OutputError(
-                f"{out} exists and was not written by gatenorm-stream (it has no {RECORD}), so --force does "
-                "not replace it; choose another directory, or delete it yourself"
-            )
-        if added := _added(out):
-            raise OutputError(
-                f"{out} holds {added[0]}, which gatenorm-stream did not write; move it elsewhere, then --force "
-                "replaces the rest"
-            )
+        with _opened(out) as folder:
+            check_only_ours(earlier_directory(folder, digests=False), out)
 
 
-def _added(out: Path) -> list[str]:
-    """Files that came into an output later, but for hidden ones; none where the record is damaged."""
+@contextmanager
+def _opened(folder: Path) -> Iterator[Folder]:
     try:
-        _, files = read_record(out)
-    except (VerificationError, PlanError):
-        return []
-    names = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
-    return sorted(name for name in names if name not in {*files, RECORD} and not name.startswith("."))
+        with open_folder(folder) as opened:
+            yield opened
+    except OSError as error:
+        raise OutputError(f"{folder} can't be read: {error.strerror}; choose another --out") from error
 
 
 def check_space(layout: Layout, out: Path) -> None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock
 
 from gatenorm_stream.checkpoint.gguf import open_gguf
-from gatenorm_stream.disk import sync_tree, write_synced
+from gatenorm_stream.disk import SyncError
 from gatenorm_stream.errors import CheckpointError, OutputError, VerificationError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.folder import Folder, open_folder
 from gatenorm_stream.names import RECORD
 from gatenorm_stream.planning.layout import Copied, Interleaved, Layout, Zeros
 from gatenorm_stream.planning.plan import Plan
@@ -46,7 +47,7 @@ def write_output(
     layout: Layout,
     model: Model,
     out: Path,
-    partial: Path,
+    partial: Folder,
     *,
     card: Mapping[str, str],
     force: bool = False,
@@ -63,33 +64,43 @@ def write_output(
     """
     files = fillings(layout, card)
     try:
-        journal = Journal(partial, _identity(plan, files, model), files)
-        _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
-        for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
-            file.check_unchanged()
-        if not write_synced(partial / RECORD, render_record(plan, journal.finished)):
-            note(UNSYNCED.format(out=out, what="files"))
-        shutil.rmtree(partial / SPOOL, ignore_errors=True)
+        expected = {name: (sum(map(len, f.pieces)), len(f.places)) for name, f in files.items()}
+        journal = Journal(partial, _identity(plan, files, model), expected)
+        with _forgetting_unsynced(partial, journal):
+            _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
+            for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
+                file.check_unchanged()
+            if not partial.write(RECORD, render_record(plan, journal.finished).encode("utf-8")):
+                note(UNSYNCED.format(out=out, what="files"))
+        with suppress(OSError):
+            partial.remove(SPOOL)
+        check = _check_file if layout.kind is Kind.GGUF else _check_shards
+        check(layout, partial.path)
+        if not partial.sync():
+            note(UNSYNCED.format(out=out, what="directories"))
         if layout.kind is Kind.GGUF:
-            _check_file(layout, partial)
-            _sync_names(partial, out, note)
-            publish_file(partial, layout.shards[0].name, out, force)
-            shutil.rmtree(partial, ignore_errors=True)
-            return
-        _check_shards(layout, partial)
-        journal.remove()
-        _sync_names(partial, out, note)
-        publish_directory(partial, out, force)
+            publish_file(partial, journal, layout.shards[0].name, out, force, note)
+            with suppress(OSError), open_folder(out.parent) as home:
+                home.remove(partial.path.name)
+        else:
+            publish_directory(partial, journal, out, force, note)
     except DamagedSpoolError:
         clear(partial)
         raise
     except OSError as error:
-        raise OutputError(_explain(error, out, partial)) from error
+        raise OutputError(_explain(error, out, partial.path)) from error
 
 
-def _sync_names(partial: Path, out: Path, note: Note) -> None:
-    if not sync_tree(partial):
-        note(UNSYNCED.format(out=out, what="directories"))
+@contextmanager
+def _forgetting_unsynced(partial: Folder, journal: Journal) -> Iterator[None]:
+    """After a failed sync, nothing that was not on the disk by then is believed by the next run."""
+    try:
+        yield
+    except SyncError:
+        journal.add_failure()
+        with suppress(OSError, OutputError):
+            partial.remove(SPOOL)
+        raise
 
 
 def fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
@@ -103,7 +114,7 @@ def fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
 def _write_files(
     files: Mapping[str, Filling],
     source: Source,
-    partial: Path,
+    partial: Folder,
     journal: Journal,
     threads: int | None,
     progress: Progress | None,
@@ -170,17 +181,17 @@ def _identity(plan: Plan, files: Mapping[str, Filling], model: Model) -> str:
     """Stands for the plan, the very files it is applied to, and what it makes of them."""
     digest = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode("utf-8"))
     for shard in model.checkpoint.shards:
-        digest.update(f"{shard.name} {shard.file.identity}\n".encode())
+        digest.update(f"{shard.name} {shard.file.state}\n".encode())
     for file in files.values():
         digest.update(f"{file.name}\n".encode())
         for piece in file.pieces:
             match piece:
                 case Copied(source, where):
-                    digest.update(f"{source.identity} {where.start} {where.stop}\n".encode())
+                    digest.update(f"{source.state} {where.start} {where.stop}\n".encode())
                 case Zeros(count):
                     digest.update(f"{count} zeros\n".encode())
                 case Interleaved(source, where, step):
-                    digest.update(f"{source.identity} {where.start} {where.stop} by {step}\n".encode())
+                    digest.update(f"{source.state} {where.start} {where.stop} by {step}\n".encode())
                 case _:
                     digest.update(piece)
     return digest.hexdigest()

@@ -105,6 +105,11 @@ class Crashing:
         if self.out.exists():
             gatenorm_stream.verify(self.out, against=self.against)
 
+    def tidy(self) -> None:
+        """Once the output has its name, the same command is refused, and clears away what is left beside it."""
+        if self.out.exists():
+            assert "exists" in self.run().stderr
+
     def finish(self, *args: str) -> None:
         """The same command again finishes, unless it had already, and leaves nothing beside the output."""
         if not self.out.exists():

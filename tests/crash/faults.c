@@ -155,6 +155,58 @@ static int lacks(const char *name, int fd) {
 
 OPEN(open)
 OPEN(open64)
+
+/* Of a name in an open folder. */
+static const char *path_in(int folder, const char *name, char *buffer) {
+    if (folder == AT_FDCWD || name[0] == '/') return name;
+    size_t length = strlen(path_of(folder, buffer));
+    snprintf(buffer + length, PATH_MAX - length, "/%s", name);
+    return buffer;
+}
+
+#define OPEN_IN(name)                                                                                                  \
+    int name(int folder, const char *path, int flags, ...) {                                                           \
+        static __typeof__(&name) real;                                                                                 \
+        if (!real) real = REAL(name);                                                                                  \
+        va_list rest;                                                                                                  \
+        va_start(rest, flags);                                                                                         \
+        int permissions = flags & O_CREAT ? va_arg(rest, int) : 0;                                                     \
+        va_end(rest);                                                                                                  \
+        char buffer[PATH_MAX];                                                                                         \
+        if (armed && flags & O_CREAT && fault(0, path_in(folder, path, buffer), "open")) return -1;                    \
+        return real(folder, path, flags, permissions);                                                                 \
+    }
+
+OPEN_IN(openat)
+OPEN_IN(openat64)
+
+int mkdirat(int folder, const char *name, mode_t permissions) {
+    static __typeof__(&mkdirat) real;
+    if (!real) real = REAL(mkdirat);
+    char buffer[PATH_MAX];
+    if (lacks("mkdir", -1)) return LACKING;
+    if (armed && fault(0, path_in(folder, name, buffer), "mkdir")) return -1;
+    return real(folder, name, permissions);
+}
+
+int renameat(int from, const char *name, int folder, const char *new) {
+    static __typeof__(&renameat) real;
+    if (!real) real = REAL(renameat);
+    char buffer[PATH_MAX];
+    if (lacks("rename", -1)) return LACKING;
+    if (armed && fault(0, path_in(folder, new, buffer), "rename")) return -1;
+    return real(from, name, folder, new);
+}
+
+int renameat2(int from, const char *name, int folder, const char *new, unsigned flags) {
+    static __typeof__(&renameat2) real;
+    if (!real) real = REAL(renameat2);
+    char buffer[PATH_MAX];
+    if (lacks("renameat2", -1) || lacks("rename", -1)) return LACKING;
+    if (armed && fault(0, path_in(folder, new, buffer), "rename")) return -1;
+    return real(from, name, folder, new, flags);
+}
+
 ON_FD(ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size), 0)
 ON_FD(ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at), 0)
 ON_FD(ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at), 0)
@@ -175,8 +227,7 @@ int unlinkat(int folder, const char *name, int flags) {
     static __typeof__(&unlinkat) real;
     if (!real) real = REAL(unlinkat);
     char buffer[PATH_MAX];
-    const char *path = folder == AT_FDCWD ? name : path_of(folder, buffer);
-    if (armed && fault(0, path, "unlinkat")) return -1;
+    if (armed && fault(0, path_in(folder, name, buffer), flags & AT_REMOVEDIR ? "rmdir" : "unlinkat")) return -1;
     return real(folder, name, flags);
 }
 

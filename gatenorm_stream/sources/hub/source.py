@@ -10,6 +10,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from gatenorm_stream.errors import CheckpointError, HubError
+from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.errors import hub_errors
@@ -51,7 +52,7 @@ class HubFile:
         self.size = fetcher.size
         self.sha256 = entry.sha256
         self.where = f"{address.repository}/{entry.name}"
-        self.identity = f"{fetcher.size} {entry.etag or commit}"
+        self.identity = self.state = f"{fetcher.size} {entry.etag or commit}"
         self._fetcher = fetcher
         self.spool = spool
 
@@ -122,7 +123,7 @@ class HubSource:
         self._cancelled = Event()
         self._lock = Lock()
         self._open: dict[str, File] = {}
-        self._spool: Path | None = None
+        self._spool: Folder | None = None
 
     def names(self) -> tuple[str, ...]:
         """Hidden ones left out."""
@@ -141,9 +142,8 @@ class HubSource:
     def keeps(self) -> bool:
         return self._spool is not None
 
-    def keep_in(self, folder: Path) -> None:
+    def keep_in(self, folder: Folder) -> None:
         """From now on, what is read is kept in `folder`, and read there by a later run."""
-        folder.mkdir(parents=True, exist_ok=True)
         self._spool = folder
         for name, file in self._open.items():
             if isinstance(file, HubFile):
@@ -159,6 +159,9 @@ class HubSource:
             elif isinstance(file, HubFile) and file.spool:
                 file.spool.close()
         self._open.clear()
+        if self._spool:
+            self._spool.close()
+            self._spool = None
 
     def _opened(self, name: str) -> File:
         from huggingface_hub import hf_hub_url, try_to_load_from_cache
@@ -168,7 +171,7 @@ class HubSource:
         cached = try_to_load_from_cache(self._address.repository, name, revision=self.revision)
         entry = self._entries[name]
         if isinstance(cached, str) and Path(cached).stat().st_size == (entry.size or Path(cached).stat().st_size):
-            return LocalFile(Path(cached))
+            return LocalFile(Path(cached), sha256=entry.sha256)
         commit = self.revision
         url = hf_hub_url(self._address.repository, name, revision=commit)
         fetcher = RangeFetcher(self._address, name, url, entry.size, commit, self._note, self._cancelled)
@@ -178,7 +181,7 @@ class HubSource:
         if self._spool is None:
             return None
         told = f"{self.title} {entry.name} {entry.etag or self.revision}"
-        return SpoolFile(self._spool / hashlib.sha256(told.encode()).hexdigest()[:32], size)
+        return SpoolFile(self._spool, hashlib.sha256(told.encode()).hexdigest()[:32], size)
 
 
 def open_repository(address: HubAddress, connections: int, note: Note, gguf: tuple[str, ...] = ()) -> Source:

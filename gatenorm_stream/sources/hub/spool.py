@@ -12,44 +12,45 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Lock
 
 from gatenorm_stream.disk import boot_id, set_size, sync_file
 from gatenorm_stream.errors import OutputError
+from gatenorm_stream.folder import Folder
 from gatenorm_stream.sources.local import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 
-_LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\S+)\n")
+_LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\S+)\n", re.ASCII)
+MOST_LINES = 64 << 20
+"""Bytes of a list that are read."""
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Folder) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"{folder} can't be written: {error.strerror}; free some space and run the same command again, it "
+            f"{folder.path} can't be written: {error.strerror}; free some space and run the same command again, it "
             "resumes"
         ) from error
 
 
 class SpoolFile:
-    """Bytes of one remote file at their own offsets; `path` belongs to this very version of it."""
+    """Bytes of one remote file at their own offsets; `name` in `folder` belongs to this very version of it."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, folder: Folder, name: str, size: int) -> None:
         self._lock = Lock()
         self._present: list[ByteRange] = []
-        self._list = path.with_name(path.name + ".ranges")
-        if path.is_file() and path.stat().st_size == size:
-            for line in self._lines():
-                self._insert(line)
-        else:
-            self._list.unlink(missing_ok=True)
-        with _writing(path.parent):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._folder, self._list = folder, f"{name}.ranges"
+        with _writing(folder):
+            self._fd = folder.open(name, os.O_RDWR | os.O_CREAT)
+            if os.fstat(self._fd).st_size != size:
+                folder.unlink(self._list)
             set_size(self._fd, size)
-        self.local = LocalFile(path)
+            for line in self._lines(size):
+                self._insert(line)
+        self.local = LocalFile(folder.path / name, os.dup(self._fd))
 
     @property
     def descriptor(self) -> int:
@@ -57,7 +58,7 @@ class SpoolFile:
 
     def write(self, position: int, block: bytes) -> None:
         """Raises OutputError if the disk doesn't take it."""
-        with _writing(self._list.parent):
+        with _writing(self._folder):
             while block:
                 written = os.pwrite(self._fd, block, position)
                 if not written:
@@ -66,10 +67,10 @@ class SpoolFile:
 
     def add(self, where: ByteRange) -> None:
         """Says that all of `where` has been written."""
-        with self._lock, _writing(self._list.parent):
+        with self._lock, _writing(self._folder):
             if boot_id() is None:
                 sync_file(self._fd, self.local.path, data_only=True)
-            with open(self._list, "a", encoding="ascii") as lines:
+            with open(self._folder.open(self._list, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as lines:
                 lines.write(f"{where.start} {where.stop} {boot_id()}\n")
             self._insert(where)
 
@@ -105,12 +106,12 @@ class SpoolFile:
                 merged.append(r)
         self._present = merged
 
-    def _lines(self) -> Iterator[ByteRange]:
+    def _lines(self, size: int) -> Iterator[ByteRange]:
         try:
-            text = self._list.read_text("ascii")
+            text = self._folder.read(self._list, MOST_LINES).decode("ascii")
         except (FileNotFoundError, UnicodeDecodeError):
             return
         for line in text.splitlines(keepends=True):
             match = _LINE.fullmatch(line)
-            if match and int(match[1]) <= int(match[2]) and match[3] == str(boot_id()):
+            if match and int(match[1]) <= int(match[2]) <= size and match[3] == str(boot_id()):
                 yield ByteRange(int(match[1]), int(match[2]))
