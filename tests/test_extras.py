@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gatenorm_stream import extras
+from gatenorm_stream import version
 from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.scoring.cluster import check_address
 
@@ -26,18 +26,18 @@ class Distribution:
 def test_a_folder_or_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / name).mkdir()
     told = json.dumps({"url": (tmp_path / name).as_uri()})
-    monkeypatch.setattr(extras, "distribution", lambda _: Distribution(told))
-    assert f"{tmp_path / name}[plot]" in extras.install("plot").replace("'", "")
-    assert extras.install("plot").startswith("pip install ")
+    monkeypatch.setattr(version, "distribution", lambda _: Distribution(told))
+    assert f"{tmp_path / name}[plot]" in version.install("plot").replace("'", "")
+    assert version.install("plot").startswith("pip install ")
 
 
 @pytest.mark.parametrize(
     "told", [None, "{", "[]", '{"url": "https://example.org/x.whl"}', '{"url": "file:///gone"}']
 )
 def test_what_is_not_known_is_not_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
-    monkeypatch.setattr(extras, "distribution", lambda _: Distribution(told))
-    monkeypatch.setattr(extras, "__file__", str(tmp_path / "site-packages/gatenorm_stream/extras.py"))
-    assert extras.install("dask") == "install gatenorm-stream with its extra [dask] from where you got it"
+    monkeypatch.setattr(version, "distribution", lambda _: Distribution(told))
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "site-packages/gatenorm_stream/version.py"))
+    assert version.install("dask") == "install gatenorm-stream with its extra [dask] from where you got it"
 
 
 ADDRESSES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from gatenorm_stream.errors import UnsupportedModelError
-from gatenorm_stream.extras import install
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.decoder import Decoder
+from gatenorm_stream.version import install
 
 
 def decode_with_transformers(model: Model, threads: int | None = None) -> Decoder:

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gatenorm_stream.errors import PictureError
-from gatenorm_stream.extras import install
 from gatenorm_stream.report.picture import Picture
+from gatenorm_stream.version import install
 
 KINDS = (".svg", ".html", ".png")
 

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 from gatenorm_stream.checkpoint.tensors import Shard
 from gatenorm_stream.errors import CheckpointError, GateNormError
-from gatenorm_stream.extras import install
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.sublayers import Attention
 from gatenorm_stream.scoring.readings import Reading
@@ -31,6 +30,7 @@ from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.sources.hub.guard import within
 from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.source import Source
+from gatenorm_stream.version import install
 from gatenorm_stream.work import Progress
 
 PATIENCE = "30s"
