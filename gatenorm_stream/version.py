@@ -1,7 +1,7 @@
 """The package as it is installed: its version, and what to type for one of its extras.
 
-On an index, the name of this package is not ours to promise: whoever registered it could be anyone. So an extra comes
-from the folder or wheel that the package itself was installed from.
+On an index, the name of this package is not ours to promise: whoever registered it could be anyone. So an extra
+comes from the folder or wheel that the package itself was installed from.
 """
 
 from __future__ import annotations
