@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ with suppress(ImportError):  # the environments of engines have no properties to
     settings.load_profile("quick")
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
+MEMBERS = 3
 GOLDEN = Path(__file__).parent / "golden"
 
 Run = Callable[..., Done]
@@ -36,6 +38,18 @@ def first_quick(cases: Iterable[Any]) -> list[Any]:
     first, *others = cases
     rest = (case if isinstance(case, tuple) else (case,) for case in others)
     return [first, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)]
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a table, `make test` tries the first members and `make test-slow` the others."""
+    tried: Counter[str] = Counter()
+    for item in items:
+        if "[" in item.nodeid:
+            table = item.nodeid.partition("[")[0]
+            tried[table] += 1
+            if tried[table] > MEMBERS:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,7 @@ def test_sweep(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_score() -> None:
     rows = [line.split() for line in _example("score.py", FIXTURE).splitlines()]
     assert [int(layer) for layer, _ in rows[:3]] == [9, 10, 8]

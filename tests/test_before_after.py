@@ -30,6 +30,7 @@ def test_sizes_are_those_of_the_plan(run: Run, swapped: bool) -> None:
     assert shown.stdout.endswith(f"loss not measured: gatenorm-stream measure out --against {FIXTURE}\n")
 
 
+@pytest.mark.slow
 def test_the_loss_that_was_measured(run: Run) -> None:
     planned = run(FIXTURE, "--out", "out", "--compensate", "--tokens", "32").stdout
     found = json.loads(run("compare", FIXTURE, "out", "--json").stdout)
@@ -43,6 +44,7 @@ def test_the_loss_that_was_measured(run: Run) -> None:
     assert "not measured" not in shown
 
 
+@pytest.mark.slow
 def test_zeroed_keeps_every_shape(run: Run) -> None:
     run(FIXTURE, "--out", "out", "--format", "zeroed", "--quiet")
     shown = run("compare", FIXTURE, "out").stdout

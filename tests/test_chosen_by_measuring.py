@@ -82,6 +82,7 @@ def test_the_same_plan_gives_the_same_bytes(output: Path, tmp_path: Path) -> Non
     assert first == again
 
 
+@pytest.mark.slow
 def test_a_plan_that_was_printed_is_carried_out(run: Run, plan: Plan, tmp_path: Path) -> None:
     """And it is the plan that Python makes, as far as sums of another number of BLAS threads are the same."""
     done = run(FIXTURE, "--dry-run", "--json", "--compensate", *FEW)
@@ -98,6 +99,7 @@ def test_a_plan_that_was_printed_is_carried_out(run: Run, plan: Plan, tmp_path: 
     assert files(tmp_path / "out") == files(tmp_path / "expected")
 
 
+@pytest.mark.slow
 def test_a_plan_for_another_model_shows_no_numbers_of_the_first(run: Run, plan: Plan, tmp_path: Path) -> None:
     """Of the same shape, with another matrix; back on the first model, they are its own again."""
     other = shutil.copytree(FIXTURE, tmp_path / "other")
@@ -346,6 +348,7 @@ def test_verify_says_what_it_checks(run: Run, output: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_interrupted_while_it_measures(tmp_path: Path) -> None:
     """Ctrl-C: one line, exit code 130, and nothing is left."""
     command = [COMMAND, str(FIXTURE), "--out", "out", "--max-rise", "99", "--tokens", "1024"]

@@ -26,6 +26,7 @@ def test_two_readings(run: Run, tmp_path: Path) -> None:
     golden("compare.txt", run("compare", "sotu-5m", "--other-reading", "stored").stdout)
 
 
+@pytest.mark.slow
 def test_in_ascii_where_names_are_too_long(run: Run, tmp_path: Path) -> None:
     (tmp_path / "sotu-5m-by-a-long-name").symlink_to(FIXTURE)
     ascii = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "COLUMNS": "64"}

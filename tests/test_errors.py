@@ -221,6 +221,7 @@ def test_disk_too_small(run: Run, llama: Path, tmp_path: Path) -> None:
     fails(run, tmp_path, llama, "--out", "out", says=("GB free, the output needs 879", "free some space"))
 
 
+@pytest.mark.slow
 def test_read_only_target(llama: Path, tmp_path: Path) -> None:
     """A directory without write permission; for root, which that does not stop, a read-only mount."""
     target = tmp_path / "target"
@@ -322,6 +323,7 @@ def test_layer_0_needs_engines_that_can(run: Run, llama: Path, tmp_path: Path) -
     assert run(*args, "--engine", "mlx-lm", "--engine", "transformers").returncode == 0
 
 
+@pytest.mark.slow
 def test_vllm_serves_some_families_in_the_format_transformers(run: Run, tmp_path: Path) -> None:
     tensors, options = random_tensors(llama_shapes()), ("--format", "transformers", "--engine", "vllm")
     for name, family in (("Qwen3ForCausalLM", "qwen3"), ("MinistralForCausalLM", "ministral")):

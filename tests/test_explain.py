@@ -32,6 +32,7 @@ def test_the_default_choice(run: Run, model: str) -> None:
     golden("explain.txt", explained(run, "out"))
 
 
+@pytest.mark.slow
 def test_in_ascii_in_60_columns(run: Run, model: str) -> None:
     run(model, "--out", "out")
     done = run("explain", "out", PYTHONUTF8="0", PYTHONIOENCODING="ascii", COLUMNS="60")
@@ -124,6 +125,7 @@ def test_a_record_without_what_was_asked_for(run: Run, model: str, tmp_path: Pat
     assert "chosen anew" not in told
 
 
+@pytest.mark.slow
 def test_a_record_that_was_changed(run: Run, model: str, tmp_path: Path) -> None:
     run(model, "--out", "out")
     record = tmp_path / "out" / "gatenorm.json"

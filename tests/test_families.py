@@ -181,6 +181,7 @@ def hybrid(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "jamba", random_tensors(shapes), llama_config(model_type="jamba"))
 
 
+@pytest.mark.slow
 def test_only_softmax_attention_is_a_candidate(run: Run, hybrid: Path, tmp_path: Path) -> None:
     assert [s.layer for s in gatenorm_stream.score(hybrid)] == [1, 3]
     done = run(hybrid, "--out", "out")

@@ -276,6 +276,7 @@ def test_other_engines_are_refused(run: Run, model: Path) -> None:
     assert "no format transformers" in run(model, "--out", "out.gguf", "--format", "transformers").stderr
 
 
+@pytest.mark.slow
 def test_places_for_the_output(run: Run, model: Path, llama: Path, tmp_path: Path) -> None:
     def refusal(*args: object) -> str:
         done = run(*args)
@@ -298,6 +299,7 @@ def pruned_once(model: Path, tmp_path: Path) -> Path:
     return tmp_path / "once.gguf"
 
 
+@pytest.mark.slow
 def test_an_earlier_output_is_replaced(run: Run, model: Path, tmp_path: Path) -> None:
     for layers, expected in [("3", [4, 4, 4, 0]), ("2", [4, 4, 0, 4])]:
         done = run(model, "--out", "out.gguf", "--layers", layers, "--force")
@@ -334,6 +336,7 @@ def damaged_at(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_any_damage_is_found_and_named(pruned: Path) -> None:
     whole = pruned.read_bytes()
     header = parse_header(whole, len(whole), "pruned").header

@@ -106,6 +106,7 @@ def test_kill_at_random_moments(large: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["large", "out"]
 
 
+@pytest.mark.slow
 def test_finished_shards_are_not_written_again(large: Path, tmp_path: Path) -> None:
     out, partial = tmp_path / "out", tmp_path / "out.partial"
     process = start(large, out)

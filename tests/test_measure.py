@@ -115,6 +115,7 @@ def test_more_tokens_than_the_model_reads(run: Run, words: list[str]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_by_one_criterion_alone(run: Run) -> None:
     """The same numbers, and the other's columns are left out."""
     both = json.loads(run("measure", FIXTURE, *FEW, "--json").stdout)["choices"]

@@ -88,6 +88,7 @@ def test_a_place_that_can_not_be_drawn_to(run: Run, name: str, says: str) -> Non
 
 
 @given(st.integers(1, 126), st.sampled_from([0, 1, 2, 8, 64, 128]), st.data())
+@pytest.mark.slow
 def test_nothing_is_outside_nor_do_labels_overlap(layers: int, heads: int, data: st.DataObject) -> None:
     dropped = tuple(sorted(data.draw(st.sets(st.integers(0, layers - 1)))))
     picture = score_picture("org/" + "name" * 30, "per-head", made_up(layers, heads), dropped)

@@ -287,6 +287,7 @@ def test_a_hub_cache_snapshot_is_read_through_its_links(run: Run, llama: Path, t
     shards=st.integers(1, 4),
     form=st.sampled_from(["no-op", "transformers", "zeroed"]),
 )
+@pytest.mark.slow
 def test_any_order_of_tensors_survives(dropped: set[int], seed: int, shards: int, form: str) -> None:
     import tempfile
 

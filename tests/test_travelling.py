@@ -106,6 +106,7 @@ def test_every_name_is_decided_once(names: list[str], also: set[str]) -> None:
     assert also & set(names) <= {*found.names, *(n for n, why in found.left_out.items() if "case" in why)}
 
 
+@pytest.mark.slow
 def test_also(run: Run, llama: Path, tmp_path: Path) -> None:
     """It is in the plan, which repeats it; verify expects it."""
     (llama / "notes.txt").write_text("mine")

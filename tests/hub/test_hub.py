@@ -84,6 +84,7 @@ def test_names_that_could_leave_the_directory(name: str) -> None:
 
 
 @pytest.mark.parametrize("reading", first_quick(READINGS))
+@pytest.mark.slow
 def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> None:
     remote = json.loads(run("score", "org/sotu", "--json", "--reading", reading).stdout)
     local = json.loads(run("score", FIXTURE, "--json", "--reading", reading).stdout)
@@ -125,6 +126,7 @@ def test_prune_fetches_each_byte_once(run: Run, hub: Hub, tmp_path: Path, pruned
     assert sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out"]
 
 
+@pytest.mark.slow
 def test_dry_run_and_saved_plan(run: Run, hub: Hub, tmp_path: Path, pruned_locally: dict[str, str]) -> None:
     planned = run("org/sotu", "--dry-run", "--json")
     (tmp_path / "plan.json").write_text(planned.stdout)

@@ -24,6 +24,8 @@ from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import FIXTURE, Run, contents, environment
 from tests.hub.hub_server import Hub
 
+pytestmark = pytest.mark.slow
+
 TOLD = {
     "seconds": (429, {"retry-after": "7"}, 7),
     "of 503": (503, {"retry-after": " 7 "}, 7),
