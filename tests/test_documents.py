@@ -93,7 +93,9 @@ def test_every_command_runs(hub: Hub, tmp_path: Path, document: Path) -> None:
     for line in commands(document):
         if written := re.search(r"--out (\S+)", line):
             there = tmp_path / written[1]
-            there.unlink() if there.is_file() else shutil.rmtree(there, ignore_errors=True)
+            shutil.rmtree(there, ignore_errors=True)
+            for file in (there, *there.parent.glob(f"{there.stem}.gatenorm.*")):
+                file.unlink(missing_ok=True)
         typed = ["sh", "-c", on_few_tokens(line)]
         done = subprocess.run(typed, cwd=tmp_path, env=variables, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)

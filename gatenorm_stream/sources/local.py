@@ -210,19 +210,22 @@ class LocalSource:
             path = self.directory / name
             if not path.exists():
                 raise CheckpointError(f"{path} is not there; download the missing file")
+            self._check(path)
             file = LocalFile(path)
             try:
-                self._check_opened(path, file)
+                self._check(path, file.opened())
             except BaseException:
                 file.close()
                 raise
             self._open[name] = file
         return self._open[name]
 
-    def _check_opened(self, path: Path, file: LocalFile) -> None:
-        """Where it leads is asked of what was opened, not of the name: someone may put a link there in between."""
+    def _check(self, path: Path, opened: os.stat_result | None = None) -> None:
+        """Where it leads is asked before it is opened, since opening may do something, and of what was opened, since
+        someone may put a link there in between.
+        """
         try:
-            why = why_not_followed(path, self._homes, file.opened())
+            why = why_not_followed(path, self._homes, opened)
         except OSError as error:
             raise CheckpointError(
                 f"{path} changed while it was opened; run again once nothing writes to it"

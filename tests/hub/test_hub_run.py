@@ -106,7 +106,7 @@ def test_a_run_cut_off_while_it_measures_goes_on(hub: Hub, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("room", "words", "says"),
     [
-        (1.9, ["org/sotu", "--out", "out", "--compensate"], "weights are kept beside the output, needs 0.04 GB"),
+        (1.9, ["org/sotu", "--out", "out", "--compensate"], "weights are kept beside the output, needs 39 MB"),
         (2.1, ["org/sotu", "--out", "out", "--compensate"], ""),
         (0.9, ["measure", "org/sotu"], "the weights of org/sotu take 0.01 GB there while it is run"),
         (1.1, ["measure", "org/sotu", "--random", "0"], ""),

@@ -77,8 +77,10 @@ def test_gguf_files_stand_beside_each_other(hub: Hub, run: Run, gguf: Path, tmp_
     assert (done.returncode, done.stderr) == (0, "")
     held = every_file(pushed(hub, "org/gguf"))
     for name in ("pruned-Q8_0", "pruned-F16"):
-        for ending in (".gguf", ".gatenorm.json"):
-            assert held.pop(f"{name}{ending}") == (tmp_path / f"{name}{ending}").read_bytes()
+        assert held.pop(f"{name}.gguf") == (tmp_path / f"{name}.gguf").read_bytes()
+        record = held.pop(f"{name}.gatenorm.json")
+        assert json.loads(record)["files"] == json.loads((tmp_path / f"{name}.gatenorm.json").read_text())["files"]
+        assert str(tmp_path).encode() not in record
     assert held.pop("README.md") == (tmp_path / "pruned-F16.gatenorm.md").read_bytes()
     assert held.keys() <= {".gitattributes"}
     assert run("verify", "pruned-F16.gguf", "--against", gguf).returncode == 0
