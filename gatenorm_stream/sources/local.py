@@ -221,8 +221,8 @@ class LocalSource:
         return self._open[name]
 
     def _check(self, path: Path, opened: os.stat_result | None = None) -> None:
-        """Where it leads is asked before it is opened, since opening may do something, and of what was opened, since
-        someone may put a link there in between.
+        """Where it leads is asked before it is opened, since opening may do something, and of what was opened,
+        since someone may put a link there in between.
         """
         try:
             why = why_not_followed(path, self._homes, opened)
