@@ -30,7 +30,8 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Folder]:
     """
     partial = partial_path(out)
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
+        if not partial.parent.is_dir():
+            partial.parent.mkdir(parents=True, exist_ok=True)
         with open_folder(partial.parent) as home:
             made = home.found(partial.name) is None
             folder = home.folder(partial.name, make=True, mode=_PRIVATE)
