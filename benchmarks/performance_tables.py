@@ -1,4 +1,5 @@
-"""Fills the tables of docs/performance.md from benchmarks/results/speed*.json (--check: do they say the same?)."""
+"""Fills the tables of docs/performance.md from benchmarks/results/speed*.json and
+forward.json (--check: do they say the same?)."""
 
 from __future__ import annotations
 
@@ -78,6 +79,25 @@ def growth(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def passes(rows: Rows) -> str:
+    """The least of each group is what a pass can't do without; torch loads the model first."""
+    names = {
+        "ours": "gatenorm-stream",
+        "alone": "widening and BLAS alone",
+        "torch_whole": "torch, float32: load, run",
+    }
+    lines = ["| model | who | seconds | over widening and BLAS alone | peak memory |", "|---|---|---|---|---|"]
+    ratios = {row["what"]: row["ratio"] for row in rows if "ratio" in row}
+    for row in rows:
+        if "ratio" not in row:
+            ratio = f"{ratios[row['what']]:.2f}" if row["who"] == "ours" and row["what"] in ratios else ""
+            lines.append(
+                f"| {row['what']} | {names[row['who']]} | {row['seconds']:.2f} | {ratio} | "
+                f"{row['peak_rss'] / 1e6:,.0f} MB |"
+            )
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[Rows], str]] = {
     "scoring": compared,
     "joint": compared,
@@ -107,10 +127,21 @@ def filled(text: str, sections: dict[str, Any]) -> str:
     return text
 
 
+def with_forward(text: str) -> str:
+    told = json.loads((RESULTS / "forward.json").read_text("utf-8"))
+    machine = told["machine"]
+    on = (
+        f"{told['threads']} cores of {machine['cpu']}, Python {machine['python']}, numpy {machine['numpy']}; "
+        f"{told['tokens']} tokens; load of the machine when it ended: {told['load']:.1f}."
+    )
+    table = f"{on}\n\n{passes(told['rows'])}\n"
+    return between(text, "<!-- forward -->\n", "<!-- end of forward -->", table)
+
+
 def main() -> None:
     here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
     sections = here | {name + SIXTEEN: section for name, section in sixteen.items()}
-    fill_or_check(__doc__, DOCUMENT, lambda text: filled(text, sections))
+    fill_or_check(__doc__, DOCUMENT, lambda text: with_forward(filled(text, sections)))
 
 
 if __name__ == "__main__":
