@@ -27,7 +27,7 @@ with suppress(ImportError):  # the environments of engines have no properties to
     settings.load_profile("quick")
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
-MEMBERS = 3
+MEMBERS = 2
 GOLDEN = Path(__file__).parent / "golden"
 
 Run = Callable[..., Done]
