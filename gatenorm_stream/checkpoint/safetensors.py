@@ -16,7 +16,7 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, tensor
 from gatenorm_stream.errors import CheckpointError, HeaderError
 from gatenorm_stream.names import CONFIG, INDEX, SINGLE
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import File, Source
+from gatenorm_stream.sources.source import File, Source, read_whole
 
 ENTRY_BYTES = 75
 """Of a header's entry beside the tensor's name, about."""
@@ -110,7 +110,7 @@ def json_object(source: Source, name: str) -> dict[str, Any]:
     file = source.open(name)
     if file.size > MAX_JSON_BYTES:
         raise CheckpointError(f"{file.where} is {file.size} bytes long: too large for a {name}")
-    text = bytes(file.read(ByteRange(0, file.size)))
+    text = read_whole(file)
     if words := in_words(text[:BEGIN_BYTES]):
         raise CheckpointError(f"{file.where} {words}")
     try:

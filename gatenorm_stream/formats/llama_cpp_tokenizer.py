@@ -8,14 +8,15 @@ conversion/deci.py and gguf/vocab.py (LlamaHfVocab.get_token_score).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from gatenorm_stream.checkpoint.safetensors import json_object
-from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.edit import Limits, Obstacle
 from gatenorm_stream.formats.tokenizer import QWEN_2, class_in_output
+from gatenorm_stream.sources.source import Source
 
 LLAMA_3_VOCABULARY = 128256
 CAUTION = (
@@ -28,7 +29,7 @@ def tokenizer_limits(model: Model) -> Limits:
     checkpoint = model.checkpoint
     if checkpoint.config.get("vocab_size") == LLAMA_3_VOCABULARY:
         return Limits()
-    reason = _refusal(checkpoint)
+    reason = _refusal(checkpoint.source)
     if reason is None and class_in_output(model) == QWEN_2:
         reason = f"its converter reads it as transformers does, by {QWEN_2}, which is for another kind"
     if reason:
@@ -36,8 +37,9 @@ def tokenizer_limits(model: Model) -> Limits:
     return Limits(cautions=(CAUTION,))
 
 
-def _refusal(checkpoint: Checkpoint) -> str | None:
-    tokenizer = _tokenizer(checkpoint)
+@lru_cache(maxsize=1)  # plan and card ask alike, and a tokenizer.json may have many megabytes
+def _refusal(source: Source) -> str | None:
+    tokenizer = _tokenizer(source)
     if tokenizer is None:
         return "its converter needs one for this format"
     model, decoder = tokenizer.get("model"), tokenizer.get("decoder")
@@ -48,9 +50,9 @@ def _refusal(checkpoint: Checkpoint) -> str | None:
     return None
 
 
-def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any] | None:
+def _tokenizer(source: Source) -> dict[str, Any] | None:
     try:
-        return json_object(checkpoint.source, "tokenizer.json")
+        return json_object(source, "tokenizer.json")
     except HubError:
         raise
     except CheckpointError:

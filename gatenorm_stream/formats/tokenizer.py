@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
@@ -18,7 +19,7 @@ from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
 from gatenorm_stream.checkpoint.safetensors import json_object
 from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.sources.source import Source, read_whole
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_JSON = "tokenizer.json"
@@ -145,11 +146,17 @@ def tokenizer_cautions(model: Model) -> tuple[str, ...]:
 
 
 def _read(model: Model) -> SourceTokenizer | None:
-    """None if there is no tokenizer, its own code reads it, or transformers has no class for the model type, so
-    that it does the same for one that it does not know.
-    """
-    source, names = model.checkpoint.source, model.checkpoint.source.names()
+    named = model.config.get("tokenizer_class")
     model_type = str(model.config.get("model_type"))
+    return _read_from(model.checkpoint.source, model_type, named if isinstance(named, str) else None)
+
+
+@lru_cache(maxsize=1)  # plan, edit and layout ask alike, and on the Hub each reading is a request
+def _read_from(source: Source, model_type: str, named: str | None) -> SourceTokenizer | None:
+    """None if there is no tokenizer, its own code reads it, or transformers has no class for the model type, so
+    that it does the same for one that it does not know. `named` is the class that config.json names.
+    """
+    names = source.names()
     if not (model_type in FORCED or model_type in REGISTERED) or not set(TOKENIZER_FILES) & set(names):
         return None
     try:
@@ -162,14 +169,14 @@ def _read(model: Model) -> SourceTokenizer | None:
     config = cleaned.value
     if "auto_map" in config:
         return None
-    declared = config.get("tokenizer_class") or model.config.get("tokenizer_class")
+    declared = config.get("tokenizer_class") or named
     declared = declared if isinstance(declared, str) else None
     llama = declared is not None and declared.removesuffix("Fast") == "LlamaTokenizer"
-    return SourceTokenizer(model_type, config, declared, llama and _is_byte_level(model), cleaned.taken_out)
+    return SourceTokenizer(model_type, config, declared, llama and _is_byte_level(source), cleaned.taken_out)
 
 
-def _is_byte_level(model: Model) -> bool:
-    if TOKENIZER_JSON not in model.checkpoint.source.names():
+def _is_byte_level(source: Source) -> bool:
+    if TOKENIZER_JSON not in source.names():
         return False
-    file = model.checkpoint.source.open(TOKENIZER_JSON)
-    return file.size <= MAX_JSON_BYTES and BYTE_LEVEL in bytes(file.read(ByteRange(0, file.size)))
+    file = source.open(TOKENIZER_JSON)
+    return file.size <= MAX_JSON_BYTES and BYTE_LEVEL in read_whole(file)

@@ -7,8 +7,7 @@ from typing import Any
 from gatenorm_stream.checkpoint.safetensors import json_object
 from gatenorm_stream.errors import CheckpointError, HubError, UnsupportedModelError
 from gatenorm_stream.measuring.tokenizer import Encode, refusing
-from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Source, read_whole
 
 FAST, CONFIG, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 MOST_BYTES = 1 << 26
@@ -55,7 +54,7 @@ def _load(source: Source) -> Any:
         raise CheckpointError(
             f"{file.where} is {file.size} bytes long, and at most {MOST_BYTES} are read; restore it"
         )
-    text = bytes(file.read(ByteRange(0, file.size)))
+    text = read_whole(file)
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
         raise CheckpointError(f"{file.where} holds more than {MOST_VALUES} values; restore it")
     with refusing(file.where):

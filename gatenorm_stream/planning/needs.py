@@ -13,8 +13,7 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.planning.travelling import Needs
-from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Source, read_whole
 
 MODULES = "modules.json"
 NAMING_CODE = (
@@ -107,7 +106,7 @@ def _text(source: Source, name: str) -> str:
         file = source.open(name)
         if file.size > LARGEST:
             return ""
-        return bytes(file.read(ByteRange(0, file.size))).decode("utf-8", errors="replace")
+        return read_whole(file).decode("utf-8", errors="replace")
     except HubError:
         raise
     except CheckpointError:

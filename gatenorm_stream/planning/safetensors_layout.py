@@ -47,8 +47,9 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
         texts[INDEX] = _index(checkpoint, shards)
     written = {CARD, PICTURE, RECORD, *texts, *(s.name for s in shards)}
     source, needs = checkpoint.source, read_needs(checkpoint)
+    names = source.names()
     weights = {shard.name for shard in checkpoint.shards} | {INDEX}
-    others = travelling(source.names(), needs, plan.also, weights | written)
+    others = travelling(names, needs, plan.also, weights | written)
     check_names([*written, *others.names], source.title)
     judged = judge(source, others.names)
     copied = {name: _whole(source, name) for name in others.names if name not in judged.texts}
@@ -59,7 +60,7 @@ def lay_out_checkpoint(plan: Plan, model: Model) -> Layout:
     taken_out += tuple(f"{name}: {what}" for name, what in foreign_tokenizer(model) if name in edit.files)
     left_out = {**others.left_out, **source.apart()}
     removed = tuple(t for name, t in checkpoint.tensors.items() if name in edit.remove)
-    lacking = missing(source.names(), needs, checkpoint.config)
+    lacking = missing(names, needs, checkpoint.config)
     if lacking and source.directory and source.revision:
         lacking += (f"the Hub cache may hold half of it; `hf download {source.title}` fetches the rest",)
     return Layout(

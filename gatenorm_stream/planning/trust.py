@@ -18,7 +18,7 @@ from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.planning.needs import MODULES
 from gatenorm_stream.planning.travelling import VOCABULARY
 from gatenorm_stream.sources.ranges import ByteRange
-from gatenorm_stream.sources.source import Source
+from gatenorm_stream.sources.source import Source, read_whole
 
 LARGEST = 8 << 20
 """Bytes of a JSON file that is judged; the largest tokenizer_config.json known has 1.2 MB."""
@@ -74,7 +74,7 @@ def _json(source: Source, name: str) -> Any:
             f"{file.where} has {file.size} bytes, too many to be searched for a stranger's code; take it out"
         )
     try:
-        return judged_json(bytes(file.read(ByteRange(0, file.size))))
+        return judged_json(read_whole(file))
     except ValueError as error:
         raise CheckpointError(
             f"{file.where} can't be searched for a stranger's code ({error}); repair it or take it out"

@@ -7,7 +7,6 @@ from pathlib import PurePath
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS, FormatChoice, describe
-from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
 from gatenorm_stream.measuring.text import BUILT_IN_NAME
 from gatenorm_stream.names import CARD, PICTURE, utf8
 from gatenorm_stream.planning.layout import Layout
@@ -118,9 +117,8 @@ def model_card(
     limits = "".join(f"\n- {markdown(line)}" for line in (*map(describe, choice.limits), *choice.cautions))
     zeroed = ZEROED.format(code="Its own code runs it." if runs_own_code(model) else "No custom code is needed.")
     engines = ", ".join(UNTRIED.get(e, e) for e in choice.engines)
-    unordered = model.family.llama_shaped and bool(tokenizer_limits(model).cautions)
-    how = run_it(model, removes, choice.engines, layout.code, unordered=unordered)
-    blocks = "\n\n".join([*([] if removes else [zeroed]), *(run_gguf() if gguf else how)])
+    how = run_gguf() if gguf else run_it(model, removes, choice.engines, layout.code)
+    blocks = "\n\n".join([*([] if removes else [zeroed]), *how])
     record = RECORD_BESIDE if gguf else RECORD_WITHIN
     held = f"{CONSTANTS}\n" if plan.constants and choice.holds_constants else ""
     body = f"""\

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.model_class import LANGUAGE_MODEL, ModelClass, class_of, own_classes
+from gatenorm_stream.formats.llama_cpp_tokenizer import tokenizer_limits
 from gatenorm_stream.printable import as_code
 
 TRANSFORMERS = """\
@@ -99,13 +100,10 @@ def run_gguf() -> Iterator[str]:
     yield OLLAMA
 
 
-def run_it(
-    model: Model, absent: bool, engines: tuple[str, ...], code: Mapping[str, str], *, unordered: bool
-) -> Iterator[str]:
+def run_it(model: Model, absent: bool, engines: tuple[str, ...], code: Mapping[str, str]) -> Iterator[str]:
     """Blocks of Markdown for an output whose attention is absent, or else zeroed, in the engines that run it.
 
-    `code` are files of Python that came from the source, with their digests; `unordered` where llama.cpp's
-    converter loses the order of the tokenizer's merges.
+    `code` are files of Python that came from the source, with their digests.
     """
     trust = absent or runs_own_code(model)
     built = class_of(model) or ModelClass(model.family.architecture, LANGUAGE_MODEL)
@@ -123,7 +121,7 @@ def run_it(
     if "llama.cpp" in engines:
         yield "### llama.cpp"
         yield LLAMA_CPP
-        if unordered:
+        if model.family.llama_shaped and tokenizer_limits(model).cautions:
             yield MERGE_ORDER
     if "mlx-lm" in engines:
         yield "### mlx-lm"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -64,8 +64,15 @@ class File(Protocol):
         """Raises CheckpointError if the file is not what it was when it was opened."""
 
 
-class Source(Protocol):
-    """`directory` is None for a remote source; `connections` is how many reads should be under way at once."""
+def read_whole(file: File) -> bytes:
+    """For files that were found to be small. Raises CheckpointError as `File.read` does."""
+    return bytes(file.read(ByteRange(0, file.size)))
+
+
+class Source(Hashable, Protocol):
+    """Each stands for itself. `directory` is None for a remote source; `connections` is how many reads should be
+    under way at once.
+    """
 
     @property
     def title(self) -> str: ...
