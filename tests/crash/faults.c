@@ -140,14 +140,18 @@ static int lacks(const char *name, int fd) {
         if (armed && fault(0, path, #name)) return -1;                                                                 \
         return real arguments;                                                                                         \
     }
+/* The last argument of a call that may make a file. */
+#define TAKE_PERMISSIONS                                                                                               \
+    va_list rest;                                                                                                      \
+    va_start(rest, flags);                                                                                             \
+    int permissions = flags & O_CREAT ? va_arg(rest, int) : 0;                                                         \
+    va_end(rest);
+
 #define OPEN(name)                                                                                                     \
     int name(const char *path, int flags, ...) {                                                                       \
         static __typeof__(&name) real;                                                                                 \
         if (!real) real = REAL(name);                                                                                  \
-        va_list rest;                                                                                                  \
-        va_start(rest, flags);                                                                                         \
-        int permissions = flags & O_CREAT ? va_arg(rest, int) : 0;                                                     \
-        va_end(rest);                                                                                                  \
+        TAKE_PERMISSIONS                                                                                               \
         if ((flags & O_TMPFILE) == O_TMPFILE && lacks("O_TMPFILE", -1)) return -1;                                     \
         if (armed && flags & O_CREAT && fault(0, path, "open")) return -1;                                             \
         return real(path, flags, permissions);                                                                         \
@@ -168,10 +172,7 @@ static const char *path_in(int folder, const char *name, char *buffer) {
     int name(int folder, const char *path, int flags, ...) {                                                           \
         static __typeof__(&name) real;                                                                                 \
         if (!real) real = REAL(name);                                                                                  \
-        va_list rest;                                                                                                  \
-        va_start(rest, flags);                                                                                         \
-        int permissions = flags & O_CREAT ? va_arg(rest, int) : 0;                                                     \
-        va_end(rest);                                                                                                  \
+        TAKE_PERMISSIONS                                                                                               \
         char buffer[PATH_MAX];                                                                                         \
         if (armed && flags & O_CREAT && fault(0, path_in(folder, path, buffer), "open")) return -1;                    \
         return real(folder, path, flags, permissions);                                                                 \
