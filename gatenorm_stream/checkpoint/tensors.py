@@ -100,6 +100,10 @@ class Checkpoint:
         return f"{self.source.title}/{CONFIG}"
 
     @property
+    def parameters(self) -> int:
+        return sum(t.info.elements for t in self.tensors.values())
+
+    @property
     def weight_bytes(self) -> int:
         return sum(len(t.info.data) for t in self.tensors.values())
 

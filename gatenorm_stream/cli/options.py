@@ -64,6 +64,7 @@ READING = typer.Option(
 )
 ReadingOption = Annotated[Reading, READING]
 ReadingIfGiven = Annotated[Reading | None, READING]
+ForcePictureOption = Annotated[bool, typer.Option("--force", help="Replace a picture that is there.")]
 ByOption = Annotated[
     Literal["gate-norm", "influence"] | None,
     typer.Option(

@@ -72,6 +72,6 @@ def measure_model(
 def _saved(model: Model) -> Saved:
     tensors, count = model.checkpoint.tensors, len(model.attention)
     gone = [tensors[name] for a in model.attention for name in model.attention_tensors(a.layer)]
-    parameters = sum(t.info.elements for t in gone) / sum(t.info.elements for t in tensors.values())
+    parameters = sum(t.info.elements for t in gone) / model.checkpoint.parameters
     weights = sum(len(t.info.data) for t in gone) / model.checkpoint.weight_bytes
     return Saved(parameters / count, 1 / count, weights / count)

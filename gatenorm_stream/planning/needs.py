@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
+from gatenorm_stream.checkpoint.foreign_code import names_foreign
 from gatenorm_stream.checkpoint.json_text import parse_json
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.errors import CheckpointError, HubError
@@ -58,12 +59,12 @@ def _folder(module: Mapping[str, Any]) -> str | None:
 
 
 def _auto_map(configs: Iterable[Any]) -> Iterator[str]:
-    """Files of the checkpoint itself: what stands before -- is another repository, whose code is not here."""
+    """Files of the checkpoint itself: the code of other repositories is not here."""
     for config in configs:
         mapped = config.get("auto_map") if isinstance(config, Mapping) else None
         for value in mapped.values() if isinstance(mapped, Mapping) else ():
             for name in value if isinstance(value, list) else [value]:
-                if isinstance(name, str) and "--" not in name:
+                if isinstance(name, str) and not names_foreign(name):
                     yield f"{name.partition('.')[0]}.py"
 
 
@@ -71,7 +72,7 @@ def _own_modules(modules: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Classes that sentence-transformers loads from the checkpoint's own files."""
     for module in modules:
         kind = module.get("type")
-        if isinstance(kind, str) and "." in kind and "--" not in kind and not kind.startswith(_OWN):
+        if isinstance(kind, str) and "." in kind and not names_foreign(kind) and not kind.startswith(_OWN):
             yield f"{kind.rpartition('.')[0].replace('.', '/')}.py"
 
 

@@ -42,7 +42,7 @@ def judge(source: Source, names: Iterable[str]) -> Judged:
     for name in names:
         if name.lower().endswith(".py"):
             code[name] = _digest(source, name)
-        elif name.lower().endswith(".json") and not (VOCABULARY.fullmatch(name) or name in UNJUDGED):
+        elif is_judged(name):
             value = _json(source, name)
             if name == MODULES:
                 _check_modules(value, source)
@@ -51,6 +51,11 @@ def judge(source: Source, names: Iterable[str]) -> Judged:
                 texts[name] = as_text(cleaned.value)
                 lines += (f"{name}: {what}" for what in cleaned.taken_out)
     return Judged(texts, tuple(lines), code)
+
+
+def is_judged(name: str) -> bool:
+    """Whether a file of this name may tell an engine which code to run."""
+    return name.lower().endswith(".json") and not (VOCABULARY.fullmatch(name) or name in UNJUDGED)
 
 
 def as_text(value: Any) -> str:

@@ -11,7 +11,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.quantities import layer_list
-from gatenorm_stream.report.size_table import Row, change, table
+from gatenorm_stream.report.size_table import compared_sizes, table
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def side(model: Model) -> Side:
         source.source.title,
         model.layers,
         tuple(a.layer for a in model.attention),
-        sum(t.info.elements for t in source.tensors.values()),
+        source.parameters,
         source.weight_bytes,
         model.kv_bytes_per_token(),
     )
@@ -71,12 +71,12 @@ class BeforeAfter:
 
 def before_after_table(pair: BeforeAfter, width: int) -> str:
     a, b = pair.before, pair.after
-    rows: list[Row] = [
-        change("attention sublayers", len(a.attention), len(b.attention)),
-        change("parameters", a.parameters, b.parameters),
-        change("weights", a.weight_bytes, b.weight_bytes, "B"),
-        change("KV cache, 1000 tokens", 1000 * a.kv_bytes, 1000 * b.kv_bytes, "B"),
-    ]
+    rows = compared_sizes(
+        (len(a.attention), len(b.attention)),
+        (a.parameters, b.parameters),
+        (a.weight_bytes, b.weight_bytes),
+        (a.kv_bytes, b.kv_bytes),
+    )
     if m := pair.measured:
         rows.append(("loss, nats a token", f"{m.loss:.3f}", f"{m.pruned:.3f}", f"{m.rise:+.3f}"))
     return table(rows, width)

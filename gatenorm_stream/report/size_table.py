@@ -18,6 +18,18 @@ def change(what: str, before: int, after: int, unit: str = "") -> Row:
     return what, si(before, unit), si(after, unit), share
 
 
+def compared_sizes(
+    attention: tuple[int, int], parameters: tuple[int, int], weights: tuple[int, int], cache: tuple[int, int]
+) -> list[Row]:
+    """Each before and after; `cache` in bytes of a token, at 16 bits a number."""
+    return [
+        change("attention sublayers", *attention),
+        change("parameters", *parameters),
+        change("weights", *weights, "B"),
+        change("KV cache, 1000 tokens", 1000 * cache[0], 1000 * cache[1], "B"),
+    ]
+
+
 def table(rows: Iterable[Row], width: int) -> str:
     """Columns, or where `width` has no room for them, two lines a row."""
     if width < WIDTH:

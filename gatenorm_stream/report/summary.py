@@ -12,7 +12,7 @@ from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.printable import printable
 from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list
-from gatenorm_stream.report.size_table import Row, change, table
+from gatenorm_stream.report.size_table import Row, compared_sizes, table
 from gatenorm_stream.scoring.selection import half
 
 VITAL = 1
@@ -43,14 +43,13 @@ def size_rows(model: Model, plan: Plan, layout: Layout) -> list[Row]:
     """Rows for parameters, weight bytes and KV cache (at 16 bits an element)."""
     gone = plan.dropped if FORMATS[plan.format].removes else ()
     before = len(model.attention)
-    kv, kv_kept = (1000 * model.kv_bytes_per_token(dropped) for dropped in ((), gone))
     source = model.checkpoint
-    return [
-        change("attention sublayers", before, before - len(gone)),
-        change("parameters", sum(t.info.elements for t in source.tensors.values()), layout.parameters),
-        change("weights", source.weight_bytes, layout.weight_bytes, "B"),
-        change("KV cache, 1000 tokens", kv, kv_kept, "B"),
-    ]
+    return compared_sizes(
+        (before, before - len(gone)),
+        (source.parameters, layout.parameters),
+        (source.weight_bytes, layout.weight_bytes),
+        (model.kv_bytes_per_token(), model.kv_bytes_per_token(gone)),
+    )
 
 
 def size_table(model: Model, plan: Plan, layout: Layout, width: int = 80) -> str:

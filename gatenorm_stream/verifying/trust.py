@@ -10,8 +10,7 @@ from typing import Any
 from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.formats.travelling_file import RUNTIME_FILE, runtime_text
 from gatenorm_stream.names import CONFIG, RECORD
-from gatenorm_stream.planning.travelling import VOCABULARY
-from gatenorm_stream.planning.trust import LARGEST, UNJUDGED, judged_json
+from gatenorm_stream.planning.trust import LARGEST, is_judged, judged_json
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.version import VERSION
 
@@ -34,7 +33,7 @@ def foreign_code(output: Output) -> Iterator[str]:
             hint = f"; the output names release {made} of gatenorm-stream: verify it with that one, or prune anew"
         yield f"{RUNTIME_FILE} is not the file of this release ({VERSION}){hint}"
     for name in sorted(output.files):
-        if name.lower().endswith(".json") and not (VOCABULARY.fullmatch(name) or name in UNJUDGED):
+        if is_judged(name):
             yield from _named_in(output, name)
 
 

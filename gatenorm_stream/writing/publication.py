@@ -16,13 +16,12 @@ from pathlib import Path
 from gatenorm_stream.disk import sync_names
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.folder import Folder, move, open_folder
-from gatenorm_stream.names import CARD, RECORD, SUFFIX
+from gatenorm_stream.names import RECORD, SUFFIX
 from gatenorm_stream.sources.hub.retry import Note
-from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.writing.journal import MOST_BYTES, Journal, read_lines
 from gatenorm_stream.writing.lock import locked
 from gatenorm_stream.writing.partial import JOURNAL, partial_path, publish_mode
-from gatenorm_stream.writing.record import card_path, record_path
+from gatenorm_stream.writing.record import beside
 from gatenorm_stream.writing.replaced import (
     Earlier,
     check_only_ours,
@@ -59,15 +58,15 @@ def publish_file(partial: Folder, journal: Journal, name: str, out: Path, force:
 
     Raises OutputError if one of them is there by now, unless `force` lets them be replaced.
     """
-    beside = {RECORD: record_path(out, Kind.GGUF), CARD: card_path(out)}
+    companions = beside(out)
     with open_folder(out.parent) as home:
-        there = [each for each in (out.name, *(path.name for path in beside.values())) if home.found(each)]
+        there = [each for each in (out.name, *(path.name for path in companions.values())) if home.found(each)]
         earlier = check_only_ours(_earlier_file(home, out), out) if force and there else None
         _check_here(home, partial)
         with _aside(partial, journal, home, out) as aside:
             for each in there if earlier else ():
                 move(home, each, aside, each)
-            for each, path in beside.items():
+            for each, path in companions.items():
                 _take_name(partial, partial, each, home, path)
             _take_name(partial, partial, name, home, out)
             sync_names(home.handle, home.path)
@@ -151,7 +150,8 @@ def _earlier_directory(home: Folder, out: Path) -> Earlier | None:
 
 
 def _earlier_file(folder: Folder, out: Path) -> Earlier:
-    return earlier_file(folder, out.name, record_path(out, Kind.GGUF).name, card_path(out).name, digests=True)
+    record, card = (path.name for path in beside(out).values())
+    return earlier_file(folder, out.name, record, card, digests=True)
 
 
 def _discard_directory(aside: Folder, name: str, earlier: Earlier) -> None:
@@ -174,7 +174,7 @@ def _settle(home: Folder, out: Path, partial: Folder | None, aside: Folder) -> N
         _finish(home, out, is_file, aside)
         aside.unlink(JOURNAL)
         return
-    for each, path in ((RECORD, record_path(out, Kind.GGUF)), (CARD, card_path(out))):
+    for each, path in beside(out).items():
         if is_file and partial and not partial.found(each) and home.has_file(path.name):
             move(home, path.name, partial, each)
     for name in aside.names():
@@ -199,7 +199,7 @@ def _unpublished(is_file: bool, partial: Folder | None, aside: Folder) -> bool:
 
 def _finish(home: Folder, out: Path, is_file: bool, aside: Folder) -> None:
     if is_file:
-        if aside.has_file(record_path(out, Kind.GGUF).name):
+        if aside.has_file(beside(out)[RECORD].name):
             discard(aside, _earlier_file(aside, out))
         return
     with home.folder(out.name) as published:

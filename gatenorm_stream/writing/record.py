@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.errors import OutputError, VerificationError
-from gatenorm_stream.names import RECORD, SUFFIX, is_safe
+from gatenorm_stream.names import CARD, RECORD, SUFFIX, is_safe
 from gatenorm_stream.planning.plan import Plan, plan_from_json
 from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
@@ -77,6 +77,11 @@ def record_path(out: Path, kind: Kind) -> Path:
 def card_path(out: Path) -> Path:
     """Where the model card of a GGUF file is: that of NAME.gguf is NAME.gatenorm.md."""
     return record_path(out, Kind.GGUF).with_suffix(".md")
+
+
+def beside(out: Path) -> dict[str, Path]:
+    """Where the record and the card of a GGUF file are, by the names that they have in a directory."""
+    return {RECORD: record_path(out, Kind.GGUF), CARD: card_path(out)}
 
 
 def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:

@@ -17,7 +17,7 @@ from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.writing.partial import SPOOL, partial_path
 from gatenorm_stream.writing.publication import LONGEST_NAME
-from gatenorm_stream.writing.record import card_path, record_path
+from gatenorm_stream.writing.record import beside
 from gatenorm_stream.writing.replaced import check_only_ours, earlier_directory, earlier_file
 
 SPARE_BYTES = 16 << 20
@@ -50,7 +50,7 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
         raise OutputError(f"{out} is the source; choose another name")
     if out.exists() and not force:
         raise OutputError(f"{out} exists; choose another name, or --force to replace it")
-    record, card = record_path(out, Kind.GGUF), card_path(out)
+    record, card = beside(out).values()
     there = [path for path in (record, card) if os.path.lexists(path)]
     if there and not force:
         raise OutputError(
