@@ -9,6 +9,7 @@ from typing import Any
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.names import INDEX
+from gatenorm_stream.printable import listed
 
 _HEADS = re.compile(r"(.*\.)?(lm_head|embed_out|output|score)\.weight")
 _BUFFERS = re.compile(
@@ -44,8 +45,7 @@ def index_remarks(
 
 def _line(names: list[str], does: str, done: str) -> Iterator[str]:
     if names:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        yield f"{INDEX} {does} {', '.join(names[:SHOWN])}{more}, {done}"
+        yield f"{INDEX} {does} {listed(names, SHOWN)}, {done}"
 
 
 def _may_be_tied(config: Mapping[str, Any]) -> bool:

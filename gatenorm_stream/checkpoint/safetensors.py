@@ -15,6 +15,7 @@ from gatenorm_stream.checkpoint.safetensors_header import PREFIX_BYTES, header_r
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, tensors_in_shards
 from gatenorm_stream.errors import CheckpointError, HeaderError
 from gatenorm_stream.names import CONFIG, INDEX, SINGLE
+from gatenorm_stream.printable import listed
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Source, read_whole
 
@@ -127,9 +128,8 @@ def _gguf_hint(source: Source, names: tuple[str, ...]) -> str | None:
     found = [n for n in names if n.lower().endswith(".gguf")]
     if not found:
         return None
-    shown = ", ".join(f"{source.title}{'/' if source.directory else ':'}{name}" for name in found[:SHOWN_NAMES])
-    more = f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
-    return f"{source.title} has no safetensors checkpoint; give one of its GGUF files: {shown}{more}"
+    shown = listed([f"{source.title}{'/' if source.directory else ':'}{name}" for name in found], SHOWN_NAMES)
+    return f"{source.title} has no safetensors checkpoint; give one of its GGUF files: {shown}"
 
 
 def _check_pointers(source: Source, names: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from gatenorm_stream.formats.choice import FORMATS, describe
 from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.layout import Copied, Layout
 from gatenorm_stream.planning.plan import Plan
-from gatenorm_stream.printable import printable
+from gatenorm_stream.printable import listed, printable
 from gatenorm_stream.report.measured import measured_line
 from gatenorm_stream.report.quantities import layer_list
 from gatenorm_stream.report.size_table import Row, compared_sizes, table
@@ -118,8 +118,7 @@ def file_lines(layout: Layout) -> Iterator[str]:
 
 def _listed(names: Iterable[tuple[str, str]]) -> str:
     shown = [f"{printable(name)} ({printable(why)})" if why else printable(name) for name, why in names]
-    more = f" and {len(shown) - SHOWN_FILES} more" if len(shown) > SHOWN_FILES else ""
-    return ", ".join(shown[:SHOWN_FILES]) + more
+    return listed(shown, SHOWN_FILES)
 
 
 def _linked(piece: Copied) -> str:
