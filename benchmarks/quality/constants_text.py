@@ -44,20 +44,6 @@ def constants_table(model: Judged) -> str:
     return table(("criterion", "constants of", *COUNTS), rows)
 
 
-def accuracy_table(model: Judged) -> str:
-    base = model.told["unpruned"]["hellaswag"]
-    rows = []
-    for criterion in (DEFAULT, "influence", "last", "greedy"):
-        for constants, title in ((PLAIN, "nothing"), (MEANS, "constants")):
-            cells = []
-            for count in COUNTS:
-                (rise,) = model.rises(criterion, count, constants)
-                (change,) = model.rises(criterion, count, constants, "hellaswag")
-                cells.append(f"{base + change:.3f} ({rise:+.2f})")
-            rows.append((f"`{criterion}`", title, *cells))
-    return table(("criterion", "in its place", *COUNTS), rows)
-
-
 def decoder_table(decoders: Sequence[Judged]) -> str:
     rows = []
     for m in decoders:
