@@ -9,6 +9,7 @@ from benchmarks.quality.answers import DEFAULT, MEANS, PLAIN, PRIMARY, Judged, a
 from benchmarks.quality.constants_drawing import count_picture, theory_picture
 from benchmarks.quality.constants_text import (
     REAL,
+    SHOWN,
     constants_table,
     decoder_rises,
     decoder_table,
@@ -31,18 +32,20 @@ benchmarks.quality.report` from the files in `benchmarks/results/`. Rules were f
   and the text turns into rubbish; {plain_beats} of 20 random choices cost more. On our decoders it is {random_say}
   from chance ({random_decoders}).
 - **Do constants in place of the removed output help?** On SmolLM2 very much: **{means:+.2f}**, below {beats} of 20
-  random choices with constants. On the decoders not: lower on {lower_on} of {of}, mean change {mean_gain}, at worst
-  {worst_gain:+.3f}; where a third goes they cost {third_gate:+.2f} (Gate-Norm) and {third_influence:+.2f}
-  (influence). **By the rule fixed before they {are_default} the default.**
+  random choices with constants. On the decoders not: lower on {lower_on} of {of}, mean
+  change {mean_gain}, at worst {worst_gain:+.3f}; where a third goes
+  they cost {third_gate:+.2f} (Gate-Norm) and {third_influence:+.2f} (influence). **By the rule fixed before
+  they {are_default} the default.**
 - **With constants, is Gate-Norm better than chance?** On SmolLM2 yes ({beats_2} of 20 draws that know to keep
   layer 1), on the decoders {decoders_say}: {decoders_interval}. Both had to say better: **{b_answer}**.
 - **What chooses better?** One pass over 512 tokens: influence costs **{influence_plain:+.2f}**, with constants
   **{influence:+.2f}**. On the decoders its rise minus Gate-Norm's, with constants, is {c_decoders}, lower on
   {c_lower} of {of}. Even 512 random token ids choose better than weights if nothing is put in place
   ({random_ids:+.2f}).
-- **How many?** Of three numbers the largest below 0.35 without constants is **{number}** ({d_rises}): the default.
-- **What does it give?** The share of SmolLM2's KV cache that went (a fifth: {cache}), little of the file ({file}),
-  and no speed that we could see.
+- **How many?** Of three numbers the largest below 0.35 without constants is **{number}**, the default
+  ({d_rises}).
+- **What does it give?** The share of SmolLM2's KV cache that went (a fifth: {cache}), little of the file
+  ({file}), and no speed that we could see.
 - **Does an accuracy table show the damage?** HellaSwag {hardly}: the fifth that breaks the text leaves {kept:.0%}
   of the distance to guessing.
 
@@ -101,7 +104,8 @@ Block D had judged it in memory before, in bfloat16, on the first {tasks} tasks,
 
 ### How it goes on
 
-Greedy, in llama.cpp, six of 30 gone (cut after 70 characters; all of it in `benchmarks/results/real_model.json`).
+Greedy, in llama.cpp, six of 30 gone (cut after {shown_of} characters; all of it in
+`benchmarks/results/real_model.json`).
 
 {samples}
 
@@ -128,7 +132,8 @@ on:
 ## Eight decoders with constants
 
 Block D: `mha-12x768` and `gqa-24x512`, seeds 4 to 7, trained by block C's recipe. Rise at {primary_count} on
-held-out text.
+held-out text: Gate-Norm's plain and with constants, the other choices with constants. The last column correlates
+Gate-Norm's score with the share of the output that is not constant.
 
 {decoder_table}
 
@@ -263,6 +268,7 @@ def evidence(public: Judged, decoders: Sequence[Judged], earlier: str) -> str:
         **judgement(real),
         accuracy=accuracy_table(public),
         samples=samples(),
+        shown_of=SHOWN,
         theory_public=theory[public.name],
         least_varying=min(varying),
         least_layer=varying.index(min(varying)),
