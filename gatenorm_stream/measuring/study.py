@@ -1,8 +1,8 @@
 """Measures a model: what Gate-Norm's choices cost, what choices by influence cost, and random ones beside them.
 
 Influence must be known before it can choose, so there are two passes over the weights: the first runs the unpruned
-model with the choices by Gate-Norm and the random ones, the second those by influence. Where so many rows of tokens
-would take more memory than `STREAM_BYTES`, there are more passes.
+model on the row for choosing, the second judges everything. Where so many rows of tokens would take more memory
+than `STREAM_BYTES`, there are more passes.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def study(
 
     Random ones at every count would take most of the time.
     """
-    numbers, at_random, judged = counts(len(scores)), [*_at_random(scores, draws)], []
-    if by != "influence":
-        judged, at_random = passes.judge([*_asked("gate-norm", scores, numbers), *at_random]), []
+    numbers = counts(len(scores))
+    asked = [] if by == "influence" else [*_asked("gate-norm", scores, numbers)]
     if by != "gate-norm":
-        judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers), *at_random])
+        asked += _asked("influence", by_influence(passes.sublayers), numbers)
+    judged = passes.judge([*asked, *_at_random(scores, draws)])
     return Study(passes.loss, passes.sublayers, tuple(j.choice for j in judged), passes.made)
 
 
