@@ -165,12 +165,12 @@ class NumpyDecoder:
             for x, count in zip(projected, (heads.queries, heads.keys, heads.keys), strict=True)
         )
         taken = np.empty((rows, length, heads.queries, heads.dim), np.float32)
-        rotary, angles = self._llama.rotary, self._llama.rotary.angles(length)
+        rotary, turns = self._llama.rotary, self._llama.rotary.turns(length)
 
         def take(number: int) -> None:
             row, key = divmod(number, heads.keys)
             group = slice(key * heads.group, (key + 1) * heads.group)
-            turned, against = rotary.turned(queries[row, group], angles), rotary.turned(keys[row, key], angles)
+            turned, against = rotary.turned(queries[row, group], turns), rotary.turned(keys[row, key], turns)
             found = attend(turned, against, values[row, key], attention.window)
             taken[row, :, group] = found.swapaxes(0, 1)
 
