@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import random
-import re
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,9 @@ from unittest.mock import patch
 from huggingface_hub import constants
 
 import gatenorm_stream
+from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.main import app
+from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.usage import usage_line
 from tests import gguf_files
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
@@ -195,7 +196,7 @@ class Commands:
                 raise FindingError(f"{arguments!r}: {err}")
             if not all(line.isprintable() for line in (out + err).split("\n")):
                 raise FindingError(f"{arguments!r}: prints what is not seen")
-            if code and not err:
+            if code and not (out or err):
                 raise FindingError(f"{arguments!r}: exit code {code} and no word")
             if tree(self._mine) != kept:
                 raise FindingError(f"{arguments!r}: what is outside was changed")
@@ -233,7 +234,7 @@ class Commands:
             except Exception as error:
                 if not hasattr(error, "format_message"):
                     raise
-                err.write(re.sub(r"\x00", "", usage_line(error)))
+                say(folded(usage_line(error), err), err=True)
                 code = 2
         if said is not None:
             said.append((code, out.getvalue(), err.getvalue()))

@@ -14,13 +14,13 @@ from typing import Any
 from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.planning.decide import Wanted, decide_by_scores
-from gatenorm_stream.planning.decide_for import decide_for
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.report.summary import size_table
 from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scorable import check_scorable
 from gatenorm_stream.scoring.score import scored
+from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import Choice
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, shapes_of
@@ -28,7 +28,8 @@ from tests.fuzz.target import Target, number
 from tests.fuzz.watch import Watch
 
 READ = 1 << 20
-"""Bytes of queries and keys that are scored in earnest."""
+HEADS = 256
+"""Bytes of queries and keys, and heads, that are scored in earnest."""
 READINGS: tuple[Reading, ...] = ("per-head", "joint", "stored")
 
 
@@ -64,10 +65,12 @@ class Costs:
         with open_model(LocalSource(self._source)) as model:
             with suppress(GateNormError):
                 check_scorable(model, reading)
-                if sum(attention.bytes for attention in model.attention) < READ:
-                    decide_by_scores(model, scored(model, reading, threads=1), Wanted())
-            layers = tuple(a.layer for a in model.attention)[1:2] or (0,)
-            decision = decide_for(model, Wanted(Choice(layers=layers)))
+                heads = sum(attention.heads.queries for attention in model.attention)
+                if sum(attention.bytes for attention in model.attention) < READ and heads < HEADS:
+                    scored(model, reading, threads=1)
+            found = tuple(LayerScore(attention.layer, 1.0, (1.0,)) for attention in model.attention)
+            layers = tuple(score.layer for score in found)[1:2] or (0,)
+            decision = decide_by_scores(model, found, Wanted(Choice(layers=layers)))
             layout = lay_out(decision.plan, model)
             assert size_table(model, decision.plan, layout)
             assert model_card(decision.plan, model, layout, decision.form)

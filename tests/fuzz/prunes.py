@@ -9,7 +9,7 @@ import json
 import os
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,8 @@ class Prunes:
         try:
             self._finish(partial(self._prune, plan))
             for name, content in tree(self._made).items():
-                if name.endswith(".json") and not name.endswith(RECORD) and FOREIGN.encode() in content:
-                    raise FindingError(f"{name} names code of another repository")
+                if name.endswith(".json") and not name.endswith(RECORD):
+                    check_code(content)
         finally:
             put_back(self._source, self._pristine)
             self._clear()
@@ -121,8 +121,8 @@ class Prunes:
             if error and tree(self._out) != before:
                 raise FindingError(f"refused, and yet not as it was: {error}")
             after = tree(self._made)
-            for name, content in filter(None, added):
-                if not any(c == content and n.endswith(name) for n, c in after.items()):
+            for name in added:
+                if not any(c == before[name] and n.endswith(name) for n, c in after.items()):
                     raise FindingError(f"{name} is gone, which was not on record")
         finally:
             self._clear()
@@ -171,13 +171,13 @@ class Prunes:
         return act
 
     def _finish(self, act: Callable[[], object], *, verify: bool = True) -> GateNormError | None:
-        self.watch.permit(self._made, self._source)
+        self.watch.permit(self._made, self._source, self._mine)
         error = self.watch.case(act)
         if tree(self._mine) != self._kept:
             raise FindingError("what is outside was changed")
         if error is None and verify:
             self.watch.case(self._verify)
-        for name, content in tree(self._made).items():
+        for name, content in tree(self._out).items():
             if SECRET in content:
                 raise FindingError(f"{name} holds a secret")
         return error
@@ -223,6 +223,33 @@ class Prunes:
             remove(path)
 
 
+def check_code(text: bytes) -> None:
+    """Raises FindingError if this JSON still names code of another repository."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return
+    for key, inner in _entries(value):
+        if key in ("auto_map", "custom_pipelines") and FOREIGN in _values(inner):
+            raise FindingError(f"{key} is left: {inner!r}")
+        if key in ("custom_generate", "trust_remote_code") and (inner is True or (inner and isinstance(inner, str))):
+            raise FindingError(f"{key} is left: {inner!r}")
+
+
+def _values(value: Any) -> list[Any]:
+    """What is no list or mapping in it; of a mapping, its names are none."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return [value] if inner is None else [leaf for each in inner for leaf in _values(each)]
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        yield from value.items()
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _entries(inner)
+
+
 def _coded(rng: random.Random, depth: int) -> Any:
     if depth == 0 or not rng.randrange(3):
         return rng.choice([FOREIGN, [FOREIGN, None], {"AutoTokenizer": FOREIGN}, "own.A", None, True, 3])
@@ -264,28 +291,24 @@ def _plant(partial_: Path, mine: Path, rng: random.Random) -> None:
             os.makedirs(path / "/".join("d" * rng.choice([1, 31, 40])))
 
 
-def _add(out: Path, mine: Path, rng: random.Random) -> tuple[str, bytes] | None:
-    """To an output, what its record does not list: its name and how `tree` shows it."""
+def _add(out: Path, mine: Path, rng: random.Random) -> str:
+    """To an output, what its record does not list: its name."""
     name = rng.choice(
         ["notes.txt", ".hidden", ".git/config", "sub/deep/x", "config.json", "x\x1b[2J", "tokenizer.json"]
     )
     path = out / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if name.endswith("json"):
-        content = path.read_bytes() + b" mine"
-        path.write_bytes(content)
-        return path.name, content
+        path.write_bytes(path.read_bytes() + b" mine")
+        return name
     remove(path)
     match rng.randrange(4):
         case 0:
             path.symlink_to(mine / rng.choice(["thesis", "folder"]))
-            return path.name, b"link " + os.fsencode(os.readlink(path))
         case 1:
             path.mkdir()
-            return path.name, b"folder"
         case 2:
             os.mkfifo(path)
-            return path.name, b"no file"
         case _:
             path.write_bytes(b"mine")
-            return path.name, b"mine"
+    return name

@@ -24,7 +24,8 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import hypothesis  # noqa: E402
 from hypothesis.strategies import SearchStrategy  # noqa: E402
 
-from tests.fuzz.targets import Fuzzing, Target, open_files  # noqa: E402
+from tests.fuzz.target import Target  # noqa: E402
+from tests.fuzz.targets import Fuzzing, open_files  # noqa: E402
 from tests.fuzz.watch import FindingError, Watch, peak_rss  # noqa: E402
 
 STRUCTURED = 0.05

@@ -103,6 +103,10 @@ class Fuzzing:
             for root in (self._source, self._out)
         }
 
+    @property
+    def accepted(self) -> int:
+        return self.watch.accepted
+
     def targets(self) -> tuple[Target, ...]:
         small = save({"a": _zeros(2, 3), "b": _zeros(2)}, {"format": "np"})
         shard = (FIXTURE / "model-00003-of-00003.safetensors").read_bytes()

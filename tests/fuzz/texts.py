@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.checkpoint.json_text import parse_json
@@ -23,7 +21,7 @@ from gatenorm_stream.sources.hub.address import hub_address
 from gatenorm_stream.sources.hub.guard import check_step, origin, without_password
 from gatenorm_stream.sources.hub.retry import RESETS, wait_told
 from tests.fuzz.mutate import mutate
-from tests.fuzz.prunes import FOREIGN, SECRETS
+from tests.fuzz.prunes import FOREIGN, SECRETS, check_code
 from tests.fuzz.target import Target
 from tests.fuzz.watch import FindingError, Watch
 
@@ -153,22 +151,7 @@ def _judge_code(data: bytes) -> None:
     cleaned = without_foreign_code(value).value
     if without_foreign_code(cleaned).taken_out:
         raise FindingError("once is not enough")
-    for key, inner in _entries(cleaned):
-        texts = json.dumps(inner)
-        if key in ("auto_map", "custom_pipelines") and FOREIGN in texts:
-            raise FindingError(f"{key} is left: {texts}")
-        if key in ("custom_generate", "trust_remote_code") and (
-            inner is True or (inner and isinstance(inner, str))
-        ):
-            raise FindingError(f"{key} is left: {texts}")
-
-
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        yield from value.items()
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _entries(inner)
+    check_code(json.dumps(cleaned).encode())
 
 
 def _judge_address(data: bytes) -> None:

@@ -70,8 +70,10 @@ def endpoint_shown() -> str:
 def without_password(url: str) -> str:
     if "@" not in url:
         return url
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url.rpartition("@")[2]
+    authority, slash, path = rest.lstrip("/").partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
