@@ -139,9 +139,9 @@ class Commands:
 
     def targets(self) -> tuple[Target, ...]:
         return (
-            Target("commands", 0.006, self.command, number),
-            Target("plots", 0.004, self.plot, number),
-            Target("compares", 0.004, self.compare, number),
+            Target("commands", 0.001, self.command, number),
+            Target("plots", 0.0005, self.plot, number),
+            Target("compares", 0.001, self.compare, number),
         )
 
     def command(self, data: bytes) -> None:

@@ -43,7 +43,7 @@ class Costs:
         self._act("per-head")
 
     def targets(self) -> tuple[Target, ...]:
-        return (Target("costs", 0.01, self.cost, number),)
+        return (Target("costs", 0.001, self.cost, number),)
 
     def cost(self, data: bytes) -> None:
         rng = random.Random(data)

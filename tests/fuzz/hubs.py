@@ -166,10 +166,10 @@ class Hubs:
     def targets(self) -> tuple[Target, ...]:
         return (
             Target(
-                "hub lists", 0.3, self.listing, lambda rng: mutate(rng, self._listing, [self._listing, *BODIES])
+                "hub lists", 0.12, self.listing, lambda rng: mutate(rng, self._listing, [self._listing, *BODIES])
             ),
-            Target("hub answers", 0.1, self.answer, self._raw_answers),
-            Target("hubs", 0.008, self.hub, number),
+            Target("hub answers", 0.03, self.answer, self._raw_answers),
+            Target("hubs", 0.001, self.hub, number),
         )
 
     def listing(self, data: bytes) -> None:

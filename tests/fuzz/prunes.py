@@ -55,7 +55,7 @@ class Prunes:
         (self._source / "chat_templates").mkdir()
         (self._source / "chat_templates" / "tools.jinja").write_text("travels")
         self._pristine = tree(self._source)
-        (self._mine / "thesis").write_bytes(SECRET)
+        (self._mine / "thesis").write_bytes(b"mine")
         for name, content in self._pristine.items():
             if "/" not in name and content != b"folder":
                 (self._mine / ".ssh" / name).write_bytes(content + SECRET if name.endswith(".jinja") else SECRET)
@@ -73,10 +73,10 @@ class Prunes:
 
     def targets(self) -> tuple[Target, ...]:
         return (
-            Target("prunes", 0.006, self.prune, cards.card),
-            Target("partials", 0.004, self.partial, number),
-            Target("replacements", 0.004, self.replacement, number),
-            Target("races", 0.004, self.race, number),
+            Target("prunes", 0.001, self.prune, cards.card),
+            Target("partials", 0.001, self.partial, number),
+            Target("replacements", 0.001, self.replacement, number),
+            Target("races", 0.001, self.race, number),
         )
 
     def prune(self, data: bytes) -> None:
@@ -232,7 +232,9 @@ def check_code(text: bytes) -> None:
     for key, inner in _entries(value):
         if key in ("auto_map", "custom_pipelines") and FOREIGN in _values(inner):
             raise FindingError(f"{key} is left: {inner!r}")
-        if key in ("custom_generate", "trust_remote_code") and (inner is True or (inner and isinstance(inner, str))):
+        if key in ("custom_generate", "trust_remote_code") and (
+            inner is True or (inner and isinstance(inner, str))
+        ):
             raise FindingError(f"{key} is left: {inner!r}")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,15 +34,23 @@ def number(rng: random.Random) -> bytes:
 
 
 def tree(root: Path) -> Tree:
-    return {path.relative_to(root).as_posix(): _kept(path) for path in root.rglob("*")}
+    return dict(_below(str(root), ""))
 
 
-def _kept(path: Path) -> bytes:
-    if path.is_symlink():
-        return b"link " + os.fsencode(os.readlink(path))
-    if path.is_dir():
-        return b"folder"
-    return path.read_bytes() if path.is_file() else b"no file"
+def _below(folder: str, above: str) -> Iterator[tuple[str, bytes]]:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = above + entry.name
+            if entry.is_symlink():
+                yield name, b"link " + os.fsencode(os.readlink(entry.path))
+            elif entry.is_dir():
+                yield name, b"folder"
+                yield from _below(entry.path, name + "/")
+            elif entry.is_file():
+                with open(entry.path, "rb") as file:
+                    yield name, file.read()
+            else:
+                yield name, b"no file"
 
 
 def put_back(root: Path, files: Tree) -> None:

@@ -139,17 +139,17 @@ class Fuzzing:
             return gguf_headers(rng) + gguf[gguf_start:]
 
         return (
-            Target("headers", 0.75, self.header, headers_of, headers.files()),
+            Target("headers", 0.4, self.header, headers_of, headers.files()),
             Target("gguf headers", 0.08, partial(self.gguf_header, len(gguf)), gguf_headers),
-            Target("gguf files", 0.02, self.gguf, gguf_models),
-            Target("indexes", 0.05, self.index, of(indexes_), indexes.files(index)),
-            Target("configs", 0.05, self.config, of(configs_), configs.files(config)),
-            Target("plans", 0.03, self.saved_plan, of(plans_), saved_plans.files(plan)),
-            Target("cards", 0.02, self.card, cards.card),
-            Target("pictures and comparisons", 0.01, self.scores, number),
-            Target("explanations", 0.01, self.explanation, number),
-            Target("directories", 0.01, self.directory, number),
-            Target("outputs", 0.01, self.output, number),
+            Target("gguf files", 0.004, self.gguf, gguf_models),
+            Target("indexes", 0.004, self.index, of(indexes_), indexes.files(index)),
+            Target("configs", 0.004, self.config, of(configs_), configs.files(config)),
+            Target("plans", 0.004, self.saved_plan, of(plans_), saved_plans.files(plan)),
+            Target("cards", 0.002, self.card, cards.card),
+            Target("pictures and comparisons", 0.001, self.scores, number),
+            Target("explanations", 0.001, self.explanation, number),
+            Target("directories", 0.001, self.directory, number),
+            Target("outputs", 0.002, self.output, number),
             *(target for each in self._others for target in each.targets()),
         )
 

@@ -95,9 +95,9 @@ class Texts:
 
     def targets(self) -> tuple[Target, ...]:
         return (
-            Target("names", 0.3, self.names, _names),
-            Target("foreign code", 0.15, self.foreign_code, lambda rng: mutate(rng, rng.choice(CODED), CODED)),
-            Target("addresses", 0.15, self.address, lambda rng: mutate(rng, rng.choice(ADDRESSES), ADDRESSES)),
+            Target("names", 0.16, self.names, _names),
+            Target("foreign code", 0.12, self.foreign_code, lambda rng: mutate(rng, rng.choice(CODED), CODED)),
+            Target("addresses", 0.1, self.address, lambda rng: mutate(rng, rng.choice(ADDRESSES), ADDRESSES)),
         )
 
     def names(self, data: bytes) -> None:
