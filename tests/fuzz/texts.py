@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,8 @@ NAMES = (
         *SECRETS,
     ),
 )
+_PASSWORD = re.compile(r"[^/?#]*/*me:secret@")
+_LOOPBACK = re.compile(r"(tcp://)?(\[[0:]*(1|ffff:127[0-9a-f.:]*)\]|127\.|localhost)", re.IGNORECASE)
 _NEVER = frozenset(name.lower() for name in SECRETS if "/" not in name)
 NEEDS = Needs(("1_Pooling", "wandb"), ("modeling_own.py", "custom_generate/generate.py"))
 CODED = tuple(
@@ -158,9 +161,7 @@ def _judge_address(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     with suppress(GateNormError):
         check_address(text, insecure=False)
-        if not text.startswith("tls:") and not any(
-            h in text for h in ("127.", "localhost", "::1", "0:0:1", "::ffff:")
-        ):
+        if not text.startswith("tls:") and not _LOOPBACK.match(text):
             raise FindingError(f"{text!r} is taken for this machine's")
     with suppress(UsageProblem):
         chosen(None, None, text, None, None, 0)
@@ -173,7 +174,7 @@ def _judge_address(data: bytes) -> None:
         check_step("https://hub.test", text)
         if not text.lower().lstrip("\x00 \t\r\n").startswith("https:"):
             raise FindingError(f"{text!r} follows https")
-    if "secret" in without_password(text) and "//me:secret@" in text:
+    if _PASSWORD.match(text) and text.count("me:secret@") == 1 and "me:secret@" in without_password(text):
         raise FindingError(f"{without_password(text)!r} shows a password")
     for name in ("retry-after", "ratelimit", *RESETS):
         for status in (200, 429):

@@ -17,7 +17,7 @@ from gatenorm_stream.errors import GateNormError
 
 MAX_SECONDS = 1.0
 MAX_RSS = 300 << 20
-HANG_SECONDS = 20
+HANG_SECONDS = 200
 PATHS_OF = {
     "open": 1,
     "os.rename": 2,

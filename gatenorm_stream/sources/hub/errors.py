@@ -25,7 +25,7 @@ def raise_for_status(response: httpx2.Response) -> None:
         hf_raise_for_status(response)
     except HfHubHTTPError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         if response.status_code in TRANSIENT_STATUS:
             raise TransientError(f"the Hub answered {response.status_code}") from error
         raise HubError(

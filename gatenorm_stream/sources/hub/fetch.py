@@ -106,11 +106,14 @@ class RangeFetcher:
         raise HubError(f"{self._name} is redirected more than {MOST_REDIRECTS} times; check HF_ENDPOINT")
 
     def _redirected(self, url: str, got: Answer) -> str:
+        import httpx2
+
         self._check_version("x-linked-etag", got, "x-linked-etag")
         try:
             location = urljoin(url, self._below_endpoint(got.headers.get("location", "")))
             origin(location)
-        except ValueError as error:
+            httpx2.URL(location)
+        except (ValueError, httpx2.InvalidURL) as error:
             raise HubError(f"{self._name} is redirected to what is no address; check HF_ENDPOINT") from error
         check_step(url, location)
         if not _same_origin(location, self._url):
