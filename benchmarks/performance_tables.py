@@ -1,5 +1,4 @@
-"""Fills the tables of docs/performance.md from benchmarks/results/speed*.json and
-forward.json (--check: do they say the same?)."""
+"""Fills docs/performance.md from benchmarks/results/speed*.json and forward.json (--check: do they say the same?)."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import answers
 from benchmarks.document import between, fill_or_check
 
 ROOT = Path(__file__).parents[1]
@@ -127,8 +127,12 @@ def filled(text: str, sections: dict[str, Any]) -> str:
     return text
 
 
-def with_forward(text: str) -> str:
-    told = json.loads((RESULTS / "forward.json").read_text("utf-8"))
+def with_answers(text: str, here: dict[str, Any], sixteen: dict[str, Any], forward: dict[str, Any]) -> str:
+    table = f"{answers.table(here, sixteen, forward)}\n"
+    return between(text, "<!-- answers -->\n", "<!-- end of answers -->", table)
+
+
+def with_forward(text: str, told: dict[str, Any]) -> str:
     machine = told["machine"]
     on = (
         f"{told['threads']} cores of {machine['cpu']}, Python {machine['python']}, numpy {machine['numpy']}; "
@@ -141,7 +145,12 @@ def with_forward(text: str) -> str:
 def main() -> None:
     here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
     sections = here | {name + SIXTEEN: section for name, section in sixteen.items()}
-    fill_or_check(__doc__, DOCUMENT, lambda text: with_forward(filled(text, sections)))
+    forward = json.loads((RESULTS / "forward.json").read_text("utf-8"))
+
+    def written(text: str) -> str:
+        return with_answers(with_forward(filled(text, sections), forward), here, sixteen, forward)
+
+    fill_or_check(__doc__, DOCUMENT, written)
 
 
 if __name__ == "__main__":
