@@ -22,6 +22,7 @@ from gatenorm_stream.disk import UNSUPPORTED, boot_id, sync_file
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.planning.layout import Copied, Interleaved
+from gatenorm_stream.sources.pieces import memory_for_pieces, pieces
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File
 from gatenorm_stream.writing.chunks import CHUNK, Local, Pieces, Readahead, Remote, chunks
@@ -139,6 +140,7 @@ class Digest:
 
     def __init__(self, filling: Filling) -> None:
         self._own = MarkedDigest(filling.places)
+        self._memory = memory_for_pieces()
         self._whole = next((p for p in filling.pieces if isinstance(p, Copied) and len(p) == p.file.size), None)
         vouched = self._whole and self._whole.file.sha256
         self._vouched = hashlib.sha256() if vouched else None
@@ -149,7 +151,8 @@ class Digest:
             self._vouched.update(data)
 
     def read(self, file: File, where: ByteRange) -> None:
-        self.update(file.read(where))
+        for piece in pieces(file, where, self._memory):
+            self.update(piece)
 
     def result(self) -> FileDigest:
         return self._own.result()
