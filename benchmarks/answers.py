@@ -1,4 +1,4 @@
-"""The first screen of docs/performance.md: how long, how much memory, compared with what; from the stored results."""
+"""The first screen of docs/performance.md, from the stored results: how long, how much memory, beside what."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def found(rows: Rows, **like: str) -> dict[str, Any]:
 
 
 def table(here: Sections, sixteen: Sections, forward: dict[str, Any]) -> str:
-    """Markdown: a question a line. Sections are those of speed.json, of 2 and of 16 cores; `forward` is forward.json."""
+    """Markdown, a question a line, of speed.json (2 and 16 cores) and forward.json."""
     passes, tokens = forward["rows"], forward["tokens"]
     scoring, many, memory = (part["rows"] for part in (here["scoring"], sixteen["scoring"], here["memory"]))
     pruning, giants, start = (here[name]["rows"] for name in ("pruning", "giants", "start"))
     peaks = [row["peak_rss"] / 1e6 for row in [*memory, *giants] if row["what"] != "verify"]
     ours, torch, lines = (
-        found(scoring, what=BESIDE_ON, who=who)["seconds"] for who in ("ours", "torch_per_head", "safetensors_numpy")
+        found(scoring, what=BESIDE_ON, who=who)["seconds"]
+        for who in ("ours", "torch_per_head", "safetensors_numpy")
     )
     verified = found(memory, shape="13B", what="verify")
     whole, beside = (found(passes, what="1B BF16, whole", who=who) for who in ("ours", "torch_whole"))
@@ -78,7 +79,7 @@ def _seconds(row: dict[str, Any]) -> str:
 
 
 def picture(here: Sections) -> str:
-    """SVG: weights and peak memory of each shape, on one logarithmic axis; then rivals' seconds for the same scores."""
+    """SVG: weights and peak memory of each shape on one axis; then rivals' seconds for the same scores."""
     memory, scoring = here["memory"]["rows"], here["scoring"]["rows"]
     rows = [found(memory, shape=shape, what="score") for shape in SHAPES]
     most = max(row["weights"] for row in rows)

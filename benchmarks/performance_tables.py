@@ -1,4 +1,4 @@
-"""Fills docs/performance.md from benchmarks/results/speed*.json and forward.json (--check: do they say the same?)."""
+"""Fills docs/performance.md from the stored results (--check: do they say the same?)."""
 
 from __future__ import annotations
 
