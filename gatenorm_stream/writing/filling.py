@@ -53,8 +53,8 @@ class Filling:
 
 
 class Follower:
-    """Does what is to follow the writing of a chunk (its digest, sending it to the disk) in a thread of its own,
-    in order.
+    """Does what is to follow the writing of a chunk (its digest, or sending it to the disk) in a thread of its own,
+    in order. The two have a thread each, since one needs the processor and the other the disk.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ def fill(folder: Folder, filling: Filling, journal: Journal, readahead: Readahea
     path = folder.path / name
     digest, size, synced = Digest(filling), start, start
     opened = folder.open(name, os.O_RDWR | os.O_CREAT)
-    with open(opened, "r+b", buffering=0) as target, Follower() as follower:
+    with open(opened, "r+b", buffering=0) as target, Follower() as follower, Follower() as syncing:
         if journal.unsynced(name):
             sync_file(target.fileno(), path, data_only=True)
         for part in ByteRange(0, start).chunks(CHUNK):
@@ -119,9 +119,10 @@ def fill(folder: Folder, filling: Filling, journal: Journal, readahead: Readahea
                     synced, boot = size, None
                 journal.add_part(name, size, boot)
             elif due:
-                follower.then(partial(_sync_data, target.fileno(), path))
+                syncing.then(partial(_sync_data, target.fileno(), path))
                 synced = size
         follower.wait()
+        syncing.wait()
         sync_file(target.fileno(), path)
         found = os.fstat(target.fileno())
     try:
