@@ -103,13 +103,13 @@ def main() -> None:
     args = parser.parse_args()
     shape = SHAPES["13B"]
     heads = LAYERS * (shape.heads + shape.kv_heads)
+    before = args.beside.resolve() if args.beside else None
     acts: dict[str, Callable[[], float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, path in models(Path(folder)):
             if args.pieces and name not in ("13B BF16", "13B F16", "8B Q4_K"):
                 continue
-            if args.beside and not args.pieces:
-                before = args.beside.resolve()
+            if before and not args.pieces:
                 acts[f"{name}, before"] = lambda path=path: seconds(SCORE, before, path, "", THREADS, FIXTURE)
             for piece in PIECES if args.pieces else ("",):
                 called = f"{name}, pieces of {piece}" if piece else name
