@@ -354,8 +354,10 @@ def test_interrupted_while_it_measures(tmp_path: Path) -> None:
     command = [COMMAND, str(FIXTURE), "--out", "out", "--max-rise", "99", "--tokens", "1024"]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=tmp_path, **pipes)
-    time.sleep(1.5)
-    assert process.poll() is None
+    while "tokenizers" not in Path(f"/proc/{process.pid}/maps").read_text():  # the text is read, the model is next
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")

@@ -68,8 +68,7 @@ def write_output(
         journal = Journal(partial, _identity(plan, files, model), expected)
         with _forgetting_unsynced(partial, journal):
             _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
-            for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
-                file.check_unchanged()
+            model.checkpoint.source.check_unchanged()
             if not partial.write(RECORD, render_record(plan, journal.finished).encode("utf-8")):
                 note(UNSYNCED.format(out=out, what="files"))
         partial.remove(SPOOL)

@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -55,13 +56,10 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
     begun = time.monotonic()
     done, spent = ({t.name: 0 for t in targets}, {t.name: 0.0 for t in targets})
     open_before = open_files()
-    shares = sum(t.share for t in targets)
     rng = random.Random(args.seed)
-    left = args.cases
-    while left > 0 and time.monotonic() - begun < args.seconds:
-        this_round = min(ROUND, left)
-        for target in targets:
-            count = max(1, round(this_round * target.share / shares))
+    while sum(done.values()) < args.cases and time.monotonic() - begun < args.seconds:
+        this_round = _shared(min(ROUND, args.cases - sum(done.values())), targets)
+        for target, count in zip(targets, this_round, strict=True):
             start = time.monotonic()
             for name, data in _cases(target, count, rng):
                 try:
@@ -74,7 +72,6 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
         if open_files() > open_before:
             print(f"FINDING: {open_files() - open_before} files were left open")
             return 1
-        left -= this_round
     seconds = time.monotonic() - begun
     for name, count in done.items():
         print(f"{name:<12}{count:>10} cases{count / max(spent[name], 1e-9):>9.0f} a second")
@@ -86,6 +83,13 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
     for reason, count in sorted(fuzzing.stricter.items()):
         print(f"refused here and taken by the safetensors package: {count} ({reason})")
     return 0
+
+
+def _shared(cases: int, targets: list[Target]) -> list[int]:
+    """How many of the cases each target gets, in proportion to its share."""
+    whole = sum(t.share for t in targets)
+    ends = [round(cases * end / whole) for end in accumulate((t.share for t in targets), initial=0)]
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 def _cases(target: Target, count: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:
