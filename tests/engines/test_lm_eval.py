@@ -1,4 +1,4 @@
-"""docs/measure.md's lines for lm-evaluation-harness, run as they stand on examples/lm_eval, beside stock transformers."""
+"""docs/measure.md's line for lm-evaluation-harness, run as it stands on examples/lm_eval, beside the stock model."""
 
 from __future__ import annotations
 
@@ -63,25 +63,27 @@ def test_the_harness_says_what_the_stock_model_says(form, sotu, prune, reference
     (tmp_path / "DIR").symlink_to(prune(sotu, LAYERS, "--format", form))
     told = evaluate(line, tmp_path)
 
-    def nats(text: str, *, after: str = "", of: tuple[int, ...] = LAYERS) -> float:
-        """The log-probability of `text` behind `after`, without the attention of these layers."""
-        ids, start = tokenizer(after + text).input_ids, len(tokenizer(after).input_ids)
+    def nats(ids: list[int], start: int, of: tuple[int, ...] = LAYERS) -> float:
+        """The log-probability of the tokens from `start` on, without the attention of these layers."""
         chances = stock.log_probabilities(stock.logits(reference(sotu, of), ids))
         return float(sum(chances[at - 1, ids[at]] for at in range(start, len(ids))))
 
+    def ids(text: str) -> list[int]:
+        return tokenizer(text).input_ids
+
     right = []
     for row, sample in zip(rows("own_choices"), told["own_choices"], strict=True):
-        expected = [nats(f" {choice}", after=row["beginning"]) for choice in row["choices"]]
-        found = [float(chance) for chance, _ in sample["filtered_resps"]]
-        assert found == pytest.approx(expected, abs=TOLERANCE)
+        start = len(ids(row["beginning"]))
+        expected = [nats(ids(f"{row['beginning']} {choice}"), start) for choice in row["choices"]]
+        assert [float(chance) for chance, _ in sample["filtered_resps"]] == pytest.approx(expected, abs=TOLERANCE)
         assert sample["acc"] == (np.argmax(expected) == row["answer"])
         right.append(sample["acc"])
     assert 0.5 < np.mean(right) < 1
     for row, sample in zip(rows("own_text"), told["own_text"], strict=True):
         (found,) = sample["filtered_resps"]
-        found = found[0] if isinstance(found, list) else found
-        assert float(found) == pytest.approx(nats(row["text"]), abs=100 * TOLERANCE)
-        assert abs(float(found) - nats(row["text"], of=())) > 1
+        judged = [tokenizer.bos_token_id, *ids(row["text"])]  # the harness puts one more before a running text
+        assert float(found) == pytest.approx(nats(judged, 1), rel=TOLERANCE)
+        assert abs(float(found) - nats(judged, 1, of=())) > 1
 
 
 def test_the_guide_shows_these_tasks():
