@@ -1,4 +1,4 @@
-"""docs/measure.md's line for lm-evaluation-harness, run as it stands on examples/lm_eval, beside the stock model."""
+"""docs/measure.md's line for lm-evaluation-harness, on examples/lm_eval, beside the stock model."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ LAYERS = (1, 6, 11)
 TOLERANCE = 1e-3
 
 
-def lines() -> list[str]:
-    """Its commands."""
-    shown = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
-    return [line for block in shown for line in block.splitlines() if line.startswith("lm_eval ")]
+def command() -> str:
+    (shown,) = re.findall(r"```sh\n(lm_eval .*?)\n```", GUIDE, re.DOTALL)
+    return shown
 
 
 def rows(name: str) -> list[dict]:
@@ -56,7 +55,7 @@ def evaluate(line: str, folder: Path) -> dict[str, list[dict]]:
 @pytest.mark.parametrize("form", ["no-op", "zeroed"])
 def test_the_harness_says_what_the_stock_model_says(form, sotu, prune, reference, tokenizer, tmp_path):
     """Of every choice and every text, the log-probability is that of the stock model without that attention."""
-    (line,) = lines()
+    line = command()
     if form == "zeroed":
         line = line.replace(",trust_remote_code=True", "")  # as the guide says
     shutil.copytree(TASKS, tmp_path, dirs_exist_ok=True)
