@@ -86,7 +86,7 @@ x, on calibration text.
 
 {suppression}
 
-![Score against norm ratio, cosine and loss rise]({scatter_picture})
+![Score against cosine and loss rise]({scatter_picture})
 
 ## Along training
 
