@@ -345,12 +345,13 @@ def test_the_card_names_no_folder(run: Run, tmp_path: Path) -> None:
 
 
 def test_verify_says_what_it_checks(run: Run, output: Path) -> None:
-    done = run("verify", output, "--against", FIXTURE)
-    assert done.returncode == 0
-    last = done.stdout.splitlines()[-1]
-    assert (
-        last == f"its bytes are checked, its quality is not: gatenorm-stream measure {output} --against {FIXTURE}"
-    )
+    """And, with --against or without, the command that runs as printed."""
+    for against in (("--against", FIXTURE), ()):
+        done = run("verify", output, *against)
+        assert done.returncode == 0
+        last = done.stdout.splitlines()[-1]
+        measure = f"gatenorm-stream measure {output} --against {FIXTURE}"
+        assert last == f"its bytes are checked, its quality is not: {measure}"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Fuzzes the readers: hostile headers, indexes, configs, saved plans, directories and outputs.
+"""Fuzzes the readers, whole prunes and the command: hostile files, directories, cards, outputs, arguments and Hubs.
 
     python -m tests.fuzz.run [--seconds 600] [--cases 1000000] [--seed 0] [--only headers]
 
@@ -25,7 +25,8 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import hypothesis  # noqa: E402
 from hypothesis.strategies import SearchStrategy  # noqa: E402
 
-from tests.fuzz.targets import Fuzzing, Target, open_files  # noqa: E402
+from tests.fuzz.target import Target  # noqa: E402
+from tests.fuzz.targets import Fuzzing, open_files  # noqa: E402
 from tests.fuzz.watch import FindingError, Watch, peak_rss  # noqa: E402
 
 STRUCTURED = 0.05
@@ -65,6 +66,7 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
                 try:
                     target.check(data)
                 except FindingError as finding:
+                    _show(fuzzing, done, spent, args.seed)
                     return report(target, name, data, finding, args.seed)
                 done[target.name] += 1
             spent[target.name] += time.monotonic() - start
@@ -72,17 +74,20 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
         if open_files() > open_before:
             print(f"FINDING: {open_files() - open_before} files were left open")
             return 1
-    seconds = time.monotonic() - begun
-    for name, count in done.items():
-        print(f"{name:<12}{count:>10} cases{count / max(spent[name], 1e-9):>9.0f} a second")
-    total = sum(done.values())
-    print(f"{'all':<12}{total:>10} cases{total / seconds:>9.0f} a second, seed {args.seed}, {seconds:.0f} s")
-    print(
-        f"taken: {fuzzing.accepted}; slowest case {fuzzing.watch.slowest:.2f} s; peak memory {peak_rss() >> 20} MiB"
-    )
-    for reason, count in sorted(fuzzing.stricter.items()):
-        print(f"refused here and taken by the safetensors package: {count} ({reason})")
+    _show(fuzzing, done, spent, args.seed)
     return 0
+
+
+def _show(fuzzing: Fuzzing, done: dict[str, int], spent: dict[str, float], seed: int) -> None:
+    for name, count in done.items():
+        print(f"{name:<24}{count:>10} cases{count / max(spent[name], 1e-9):>9.0f} a second")
+    total, seconds = sum(done.values()), sum(spent.values())
+    rate = total / max(seconds, 1e-9)
+    print(f"{'all':<24}{total:>10} cases{rate:>9.0f} a second, seed {seed}, {seconds:.0f} s")
+    slowest, peak = fuzzing.watch.slowest, peak_rss() >> 20
+    print(f"taken: {fuzzing.accepted}; slowest case {slowest:.2f} s; peak memory {peak} MiB")
+    for reason, count in sorted(fuzzing.stricter.items()):
+        print(f"refused here and taken by the safetensors package: {count} ({reason})", flush=True)
 
 
 def _shared(cases: int, targets: list[Target]) -> list[int]:
