@@ -5,8 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := fixtures/sotu-5m
 PIP := -m pip install --quiet --disable-pip-version-check
-# of the kills and faults, those that take longest are run before a release (nox -s crash)
-LATER := crash/test_fetching.py crash/test_sources.py crash/test_lacking.py
 # what needs an environment of its own (noxfile.py)
 SEPARATE := engines families gpu oldest vllm sglang deploy dask smollm2
 FUZZ ?= --seconds 600
@@ -50,7 +48,8 @@ check: $(VENV)/.dev
 	$(BIN)/mypy examples
 
 test-slow: $(VENV)/.dev
-	$(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) $(LATER:%=--ignore=tests/%) -n auto -m 'slow or hypothesis' --hypothesis-profile=thorough
+	OPENBLAS_NUM_THREADS=1 CRASH_STEP=3 $(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto --durations=30 \
+		-m 'slow or hypothesis' --hypothesis-profile=thorough
 
 test-engines: $(VENV)/.dev
 	$(BIN)/nox -s families engines

@@ -76,7 +76,7 @@ def hub(session: nox.Session) -> None:
 
 @here
 def crash(session: nox.Session) -> None:
-    """Kills, faults and signals at every call that touches a file (in `make test-slow`, too)."""
+    """Kills, faults and signals at every call that touches a file (in `make test-slow` at some of them)."""
     test(session, sys.executable, "tests/crash", "-n", "auto")
 
 

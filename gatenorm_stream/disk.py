@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import shutil
 import struct
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+
+from gatenorm_stream.errors import OutputError
 
 UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ENOTTY, errno.ENOLCK})
 """How a call fails that a file system, or what stands before it, does not have."""
@@ -69,13 +73,22 @@ def set_size(descriptor: int, size: int) -> None:
             os.pwrite(descriptor, b"\0", size - 1)
 
 
-def free_bytes(folder: Path) -> int | None:
-    """None where the file system doesn't say: some network disks know no size."""
+def check_free(folder: Path, needed: int, what: str, elsewhere: str) -> None:
+    """Raises OutputError if the disk of `folder` has fewer than `needed` bytes free. Where the file system
+    does not say (some network disks), it is tried. `what` needs them; `elsewhere` says how to choose another disk.
+    """
     try:
         found = shutil.disk_usage(folder)
     except OSError:
-        return None
-    return found.free if found.free or found.total else None
+        return
+    if found.total and found.free < needed:
+        free, needs = _in_words(found.free, math.floor), _in_words(needed, math.ceil)
+        raise OutputError(f"{folder} has {free} free, {what} {needs}; free some space, or {elsewhere}")
+
+
+def _in_words(count: int, rounded: Callable[[float], int]) -> str:
+    """What is there is rounded down and what is needed up, so that the two never read alike."""
+    return f"{rounded(count / 1e6)} MB" if count < 1e9 else f"{rounded(count / 1e7) / 100:.2f} GB"
 
 
 def shares_blocks(file: Path, folder: Path) -> bool:

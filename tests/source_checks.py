@@ -138,6 +138,7 @@ def is_unchanged(source: Source, folder: Path) -> None:
     file = source.open("large.safetensors")
     file.read(ByteRange(0, file.size))
     file.check_unchanged()
+    source.check_unchanged()
 
 
 def serves_threads_side_by_side(source: Source, folder: Path) -> None:

@@ -152,6 +152,11 @@ def test_tables_of_readme_are_what_was_measured() -> None:
     subprocess.run([sys.executable, "-m", "benchmarks.front_table", "--check"], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
+def test_evidence_is_what_was_measured() -> None:
+    subprocess.run([sys.executable, "-m", "benchmarks.quality.report", "--check"], cwd=ROOT, check=True)
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
 

@@ -288,12 +288,14 @@ def test_two_runs_on_one_directory(run: Run, llama: Path, tmp_path: Path) -> Non
     assert run(llama, "--out", "out").returncode == 0
 
 
-def test_a_source_that_changes_while_it_is_read(llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["model-00001-of-00002.safetensors", "config.json", "model.safetensors.index.json"]
+)
+def test_a_source_that_changes_while_it_is_read(name: str, llama: Path, tmp_path: Path) -> None:
     plan = gatenorm_stream.plan(llama, layers=[1])
-    shard = llama / "model-00001-of-00002.safetensors"
 
     def touch(what: str, done: int, total: int, file: str) -> None:
-        os.utime(shard)
+        os.utime(llama / name)
 
     with pytest.raises(CheckpointError, match="changed while it was read"):
         gatenorm_stream.prune(plan, tmp_path / "out", progress=touch)
@@ -310,8 +312,9 @@ def test_a_full_disk_says_how_to_go_on(llama: Path, tmp_path: Path) -> None:
         [python, "-c", script, str(llama), "--out", str(tmp_path / "out")], capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "run the same command again" in done.stderr
+    *earlier, said = done.stderr.splitlines()
+    assert all(line.startswith("scoring: ") for line in earlier)  # on a slow machine
+    assert "run the same command again" in said
     assert not (tmp_path / "out").exists()
     plan = gatenorm_stream.plan(llama)
     with pytest.raises(OutputError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.verifying import content
 from tests import gguf_files
+from tests.bytes_read import bytes_read, counted
 from tests.checkpoints import llama_config, random_tensors, shapes_of, write_checkpoint
 from tests.records import record_anew
 
@@ -250,17 +251,7 @@ def test_against_a_source_of_the_other_kind(outputs: dict[str, Pruned]) -> None:
         gatenorm_stream.verify(directory.out, against=file.source)
 
 
-def bytes_read() -> Iterator[int]:
-    """By this process, as the kernel counts them, since the count before."""
-    before = 0
-    while True:
-        with open("/proc/self/io") as file:
-            now = int(file.readline().removeprefix("rchar: "))
-        yield now - before
-        before = now
-
-
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what is read")
+@counted
 @pytest.mark.parametrize("kind", ["zeroed", "gguf zeroed"])
 def test_a_damaged_file_is_read_once(kind: str, tmp_path: Path) -> None:
     made = prune(kind, tmp_path, ballast=3_000_001)

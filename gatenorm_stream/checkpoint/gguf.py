@@ -10,7 +10,7 @@ from gatenorm_stream.checkpoint.foreign_bytes import in_words
 from gatenorm_stream.checkpoint.gguf_header import MAX_HEADER_BYTES, GgufHeader, IncompleteError, parse_header
 from gatenorm_stream.checkpoint.gguf_metadata import Value
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
-from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, tensors_in_shards
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, counted, tensors_in_shards
 from gatenorm_stream.errors import CheckpointError, HeaderError
 from gatenorm_stream.names import SUFFIX
 from gatenorm_stream.sources.ranges import ByteRange
@@ -39,9 +39,8 @@ def open_gguf(source: Source) -> GgufCheckpoint:
     try:
         with ThreadPoolExecutor(source.connections) as pool:
             opened = list(pool.map(lambda name: read_gguf_header(source.open(name)), source.gguf))
-        shards = tuple(
-            Shard(name, source.open(name), found.header) for name, found in zip(source.gguf, opened, strict=True)
-        )
+        parts = zip(source.gguf, opened, strict=True)
+        shards = tuple(counted((Shard(n, source.open(n), found.header) for n, found in parts), source.title))
         _check_split(source, [found.metadata for found in opened])
         return GgufCheckpoint(source, opened[0].metadata, shards, tensors_in_shards(shards), None)
     except BaseException:

@@ -12,7 +12,7 @@ from gatenorm_stream.checkpoint.index import index_remarks
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.missing_weights import no_model
 from gatenorm_stream.checkpoint.safetensors_header import PREFIX_BYTES, header_range, parse_header
-from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, tensors_in_shards
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, counted, tensors_in_shards
 from gatenorm_stream.errors import CheckpointError, HeaderError
 from gatenorm_stream.names import CONFIG, INDEX, SINGLE
 from gatenorm_stream.printable import listed
@@ -53,7 +53,8 @@ def open_checkpoint(source: Source) -> Checkpoint:
             for tensor, file in weight_map.items():
                 tensors_in[file].append(tensor)
         with ThreadPoolExecutor(source.connections) as pool:
-            shards = tuple(pool.map(lambda item: _shard(source, *item), tensors_in.items()))
+            found = pool.map(lambda item: _shard(source, *item), tensors_in.items())
+            shards = tuple(counted(found, source.title))
         tensors = tensors_in_shards(shards)
         remarks = index_remarks(weight_map, tensors, config) if weight_map is not None else ()
         return Checkpoint(source, config, shards, tensors, index_metadata, remarks)

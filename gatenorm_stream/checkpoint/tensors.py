@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -12,6 +12,9 @@ from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.names import CONFIG
 from gatenorm_stream.sources.ranges import ByteRange, aligned
 from gatenorm_stream.sources.source import File, Kind, Source
+
+MOST_TENSORS = 1 << 18
+"""Of a model, in all its files: Kimi K2 in four bits has some 210,000. Each takes up to 5 kB of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,19 @@ class Checkpoint:
 
     def __exit__(self, *_: object) -> None:
         self.source.close()
+
+
+def counted(shards: Iterable[Shard], title: str) -> Iterator[Shard]:
+    """The same; raises CheckpointError as soon as they hold more tensors than any model."""
+    total = 0
+    for shard in shards:
+        total += len(shard.header.tensors)
+        if total > MOST_TENSORS:
+            raise CheckpointError(
+                f"{title} has {total} tensors and more, and {MOST_TENSORS} are the most that are taken: no known "
+                "model has as many; restore it"
+            )
+        yield shard
 
 
 def tensors_in_shards(shards: tuple[Shard, ...]) -> dict[str, Tensor]:

@@ -8,8 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
-from gatenorm_stream.disk import free_bytes
-from gatenorm_stream.errors import OutputError
+from gatenorm_stream.disk import check_free
 from gatenorm_stream.folder import open_folder
 
 
@@ -23,12 +22,7 @@ def kept(checkpoint: Checkpoint) -> Iterator[None]:
         yield
         return
     with TemporaryDirectory(prefix="gatenorm-") as folder:
-        where, title = Path(folder).parent, checkpoint.source.title
-        free, needed = free_bytes(where), checkpoint.unfetched_bytes
-        if free is not None and free < needed:
-            raise OutputError(
-                f"{where} has {free / 1e9:.2f} GB free, the weights of {title} take {needed / 1e9:.2f} GB there "
-                "while it is run; free some space, or set TMPDIR to another place"
-            )
+        what = f"to run {checkpoint.source.title}, whose weights are kept there meanwhile, takes"
+        check_free(Path(folder).parent, checkpoint.unfetched_bytes, what, "set TMPDIR to another place")
         checkpoint.source.keep_in(open_folder(Path(folder)))
         yield

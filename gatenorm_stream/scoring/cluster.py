@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -17,7 +18,6 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 from gatenorm_stream.checkpoint.tensors import Shard
 from gatenorm_stream.errors import CheckpointError, GateNormError
@@ -35,6 +35,8 @@ from gatenorm_stream.work import Progress
 
 PATIENCE = "30s"
 SLACK = 5.0
+_PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::\d+)?/?", re.ASCII)
+"""A host, in brackets if it is an IPv6 address, and its port."""
 
 
 def score_on_cluster(
@@ -114,9 +116,10 @@ def check_address(scheduler: str, *, insecure: bool) -> None:
 
 
 def _is_loopback(place: str) -> bool:
-    host = ""
+    if not (match := _PLACE.fullmatch(place)):
+        return False
+    host = match[1] or match[2]
     with suppress(ValueError):
-        host = urlsplit(f"//{place}").hostname or ""
         return ip_address(host).is_loopback
     return host == "localhost"
 

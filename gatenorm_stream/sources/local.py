@@ -233,6 +233,10 @@ class LocalSource:
         if why:
             raise CheckpointError(f"{path} leads out of {self.directory}, and is {why}: refused")
 
+    def check_unchanged(self) -> None:
+        for file in self._open.values():
+            file.check_unchanged()
+
     def keep_in(self, folder: Folder) -> None:
         folder.close()
 

@@ -116,6 +116,9 @@ class Source(Hashable, Protocol):
     def open(self, name: str) -> File:
         """Raises CheckpointError if there is no such readable file."""
 
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if a file is not what it was when it was opened."""
+
     def cancel(self) -> None:
         """Makes reads that are under way end soon, with CancelledError."""
 

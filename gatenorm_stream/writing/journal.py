@@ -11,6 +11,8 @@ from dataclasses import asdict
 from threading import Lock
 from typing import Any
 
+from blake3 import blake3
+
 from gatenorm_stream.checkpoint.json_text import parse_json
 from gatenorm_stream.disk import boot_id, sync_file
 from gatenorm_stream.errors import OutputError
@@ -18,7 +20,7 @@ from gatenorm_stream.folder import Folder
 from gatenorm_stream.writing.partial import JOURNAL, SPOOL, check_ours
 from gatenorm_stream.writing.record import MARK_DIGITS, FileDigest
 
-SCHEMA = 4
+SCHEMA = 5
 """Of the journal's lines; one written in another schema is not continued."""
 MOST_BYTES = 256 << 20
 """Of a journal that are read."""
@@ -52,7 +54,7 @@ class Journal:
                 f"{partial.path} was left by a run with another plan, source or version; continue that run, or "
                 "start over with --restart"
             )
-        partial.write(JOURNAL, (json.dumps(first) + "\n").encode())
+        partial.write(JOURNAL, line_of(first).encode())
         partial.sync()
 
     def written(self, name: str) -> int:
@@ -86,7 +88,7 @@ class Journal:
         self._append({"publishes": os.fstat(self._partial.handle).st_ino})
 
     def _append(self, line: dict[str, Any], *, sync: bool = True) -> None:
-        self._append_text(json.dumps(line) + "\n", sync=sync)
+        self._append_text(line_of(line), sync=sync)
 
     def _append_text(self, text: str, *, sync: bool = False) -> None:
         flags = os.O_WRONLY | os.O_APPEND
@@ -96,7 +98,7 @@ class Journal:
             if sync:
                 sync_file(journal.fileno(), self._partial.path / JOURNAL)
 
-    def _believe(self, line: Any, files: Mapping[str, tuple[int, int]]) -> None:
+    def _believe(self, line: dict[str, Any], files: Mapping[str, tuple[int, int]]) -> None:
         """Takes over what a line says as far as the file bears it out."""
         match line:
             case {"failed": "sync"}:
@@ -123,7 +125,7 @@ class Journal:
                 if same and fits and _BLAKE3.fullmatch(digest):
                     self.finished[name] = FileDigest(size, digest, tuple(map(str, marked)))
 
-    def _lines(self) -> list[Any]:
+    def _lines(self) -> list[dict[str, Any]]:
         """What stands in the lines that are whole."""
         try:
             lines = self._partial.read(JOURNAL, MOST_BYTES).splitlines()
@@ -132,12 +134,24 @@ class Journal:
         return read_lines(lines)
 
 
-def read_lines(lines: list[bytes]) -> list[Any]:
-    parsed = []
+def line_of(said: Mapping[str, Any]) -> str:
+    """With a check of it: a digit that a disk lost would else be believed."""
+    return json.dumps({**said, "check": _check(said)}) + "\n"
+
+
+def read_lines(lines: list[bytes]) -> list[dict[str, Any]]:
+    """What is said in those of them that are as they were written."""
+    found = []
     for line in lines:
         with suppress(ValueError):
-            parsed.append(parse_json(line))
-    return parsed
+            said = parse_json(line)
+            if isinstance(said, dict) and said.pop("check", None) == _check(said):
+                found.append(said)
+    return found
+
+
+def _check(said: Mapping[str, Any]) -> str:
+    return blake3(json.dumps(said).encode()).hexdigest()[:MARK_DIGITS]
 
 
 def _plain(partial: Folder, name: str) -> os.stat_result | None:

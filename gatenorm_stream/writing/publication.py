@@ -193,7 +193,7 @@ def _unpublished(is_file: bool, partial: Folder | None, aside: Folder) -> bool:
     if is_file:
         return partial.found(RECORD) is not None
     lines = read_lines(aside.read(JOURNAL, MOST_BYTES).splitlines())
-    published = [line["publishes"] for line in lines if isinstance(line, dict) and "publishes" in line]
+    published = [line["publishes"] for line in lines if "publishes" in line]
     return published[-1:] == [os.fstat(partial.handle).st_ino]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
-from gatenorm_stream.disk import free_bytes, shares_blocks
+from gatenorm_stream.disk import check_free, shares_blocks
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.folder import Folder, open_folder
 from gatenorm_stream.names import RECORD, SUFFIX
@@ -22,14 +21,12 @@ from gatenorm_stream.writing.replaced import check_only_ours, earlier_directory,
 
 SPARE_BYTES = 16 << 20
 """Asked of the disk beyond what is written: file system overhead, model card, gatenorm.json."""
+ELSEWHERE = "choose another place for --out"
 
 
 def check_place(source: Source, out: Path, *, force: bool = False) -> None:
     """Raises OutputError if `out` is no place for an output: taken, not writable, or in the way of the source."""
-    try:
-        target = out.resolve()
-    except RuntimeError as error:
-        raise OutputError(f"{out} leads through links in a circle; choose another place for --out") from error
+    target = _resolved(out)
     if len(os.fsencode(out.name)) > LONGEST_NAME:
         raise OutputError(f"the name of {out} is too long; choose one of at most {LONGEST_NAME} bytes for --out")
     if source.kind is Kind.GGUF:
@@ -39,6 +36,18 @@ def check_place(source: Source, out: Path, *, force: bool = False) -> None:
     parent = _existing_parent(target)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{parent} is not writable; choose another place for --out")
+
+
+def _resolved(out: Path) -> Path:
+    """Where `out` leads. Raises OutputError for a circle of links, which Python leaves as it is from 3.13 on."""
+    circle = OutputError(f"{out} leads through links in a circle; choose another place for --out")
+    try:
+        target = out.resolve()
+    except RuntimeError as error:
+        raise circle from error
+    if any(os.path.islink(path) for path in (target, *target.parents)):
+        raise circle
+    return target
 
 
 def _check_file(source: Source, out: Path, force: bool) -> None:
@@ -101,28 +110,14 @@ def check_space(layout: Layout, out: Path) -> None:
     """
     parent = _existing_parent(out.resolve())
     if not (layout.taken_from and shares_blocks(layout.taken_from, parent)):
-        _check_free(parent, layout.size + SPARE_BYTES - _begun(out), "the output needs")
+        check_free(parent, layout.size + SPARE_BYTES - _begun(out), "the output needs", ELSEWHERE)
 
 
 def check_space_to_run(checkpoint: Checkpoint, out: Path) -> None:
     """The same before a remote model is run, whose weights are all kept until the output is written beside them."""
     needed = checkpoint.unfetched_bytes + checkpoint.weight_bytes + SPARE_BYTES - _begun(out)
     what = "running the model, whose weights are kept beside the output, needs"
-    _check_free(_existing_parent(out.resolve()), needed, what)
-
-
-def _check_free(parent: Path, needed: int, what: str) -> None:
-    free = free_bytes(parent)
-    if free is not None and free < needed:
-        raise OutputError(
-            f"{parent} has {_room(free, math.floor)} free, {what} {_room(needed, math.ceil)}; free some "
-            "space, or choose another place for --out"
-        )
-
-
-def _room(count: int, rounded: Callable[[float], int]) -> str:
-    """Room that is there is rounded down and room that is needed up, so that the two never read alike."""
-    return f"{rounded(count / 1e6)} MB" if count < 1e9 else f"{rounded(count / 1e7) / 100:.2f} GB"
+    check_free(_existing_parent(out.resolve()), needed, what, ELSEWHERE)
 
 
 def _begun(out: Path) -> int:

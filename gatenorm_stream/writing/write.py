@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event, Lock
 
 from gatenorm_stream.checkpoint.gguf import open_gguf
@@ -32,7 +32,7 @@ from gatenorm_stream.work import Progress, available_threads
 from gatenorm_stream.writing.chunks import Readahead, Remote, chunks
 from gatenorm_stream.writing.filling import DamagedSpoolError, Filling, fill
 from gatenorm_stream.writing.journal import Journal
-from gatenorm_stream.writing.partial import SPOOL, clear
+from gatenorm_stream.writing.partial import JOURNAL, SPOOL, clear
 from gatenorm_stream.writing.publication import publish_directory, publish_file
 from gatenorm_stream.writing.record import render_record
 
@@ -66,15 +66,16 @@ def write_output(
     try:
         expected = {name: (sum(map(len, f.pieces)), len(f.places)) for name, f in files.items()}
         journal = Journal(partial, _identity(plan, files, model), expected)
+        _check_alone(partial, files)
         with _forgetting_unsynced(partial, journal):
             _write_files(files, model.checkpoint.source, partial, journal, threads, progress)
-            for file in (*(s.file for s in model.checkpoint.shards), *(c.file for c in layout.copied.values())):
-                file.check_unchanged()
+            model.checkpoint.source.check_unchanged()
             if not partial.write(RECORD, render_record(plan, journal.finished).encode("utf-8")):
                 note(UNSYNCED.format(out=out, what="files"))
         partial.remove(SPOOL)
         check = _check_file if layout.kind is Kind.GGUF else _check_shards
         check(layout, partial.path)
+        _check_alone(partial, files)
         if not partial.sync():
             note(UNSYNCED.format(out=out, what="directories"))
         if layout.kind is Kind.GGUF:
@@ -88,6 +89,23 @@ def write_output(
         raise
     except OSError as error:
         raise OutputError(_explain(error, out, partial.path)) from error
+
+
+def _check_alone(partial: Folder, files: Collection[str]) -> None:
+    """Raises OutputError for what someone has put there: it would become a part of the output."""
+    ours = {
+        JOURNAL,
+        RECORD,
+        SPOOL,
+        *files,
+        *(str(above) for name in files for above in PurePosixPath(name).parents),
+    }
+    for name, _ in partial.walk():
+        if name not in ours and not name.startswith(f"{SPOOL}/"):
+            raise OutputError(
+                f"{partial.path / name} was not left by this run; move it elsewhere, then run the same command "
+                "again, it resumes"
+            )
 
 
 @contextmanager

@@ -16,6 +16,14 @@ from typing import Any
 import gatenorm_stream
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 
+STEP = int(os.environ.get("CRASH_STEP", "1"))
+
+
+def moments(calls: int) -> list[int]:
+    """At which of so many calls a run is hurt: at all, or with CRASH_STEP=3 at each third and at the last dozen,
+    which publish the output."""
+    return sorted({*range(1, calls + 1, STEP), *range(max(1, calls - 11), calls + 1)})
+
 
 class Mode(IntEnum):
     """As in faults.c."""

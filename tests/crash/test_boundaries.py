@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import gatenorm_stream
-from tests.crash.crashing import Crashing, Mode, said_so
+from tests.crash.crashing import Crashing, Mode, moments, said_so
 
 KINDS = {"open", "write", "copy_file_range", "fsync", "rename", "unlinkat", "mkdir"}
 RANDOM_KILLS = int(os.environ.get("GATENORM_RANDOM_KILLS", "300"))
@@ -28,7 +28,7 @@ def test_killed_at_every_change(crashing: Crashing) -> None:
     assert set(whole.changes) >= KINDS
     print(f"{len(whole.changes)} calls that change files")
     renamed = len(whole.changes) - whole.changes[::-1].index("rename")
-    for nth in range(1, len(whole.changes) + 1):
+    for nth in moments(len(whole.changes)):
         crashing.clean()
         killed = crashing.run(mode=Mode.KILL, nth=nth)
         assert killed.code == -signal.SIGKILL
@@ -42,7 +42,7 @@ def test_killed_at_every_change(crashing: Crashing) -> None:
 def test_failing_at_every_change(crashing: Crashing, error: str) -> None:
     """Only the kernel's copying may fail unnoticed, and to clear away an empty directory (the next run does)."""
     calls, unnoticed = len(crashing.run().changes), set()
-    for nth in range(1, calls + 1):
+    for nth in moments(calls):
         crashing.clean()
         failed = crashing.run(mode=Mode.FAIL, nth=nth, error=getattr(errno, error))
         if failed.code == 0:
@@ -138,7 +138,7 @@ def test_a_full_disk(small_disk: Crashing) -> None:
     calls = len(small_disk.run().changes)
     small_disk.check(complete=True)
     full = 0
-    for nth in range(1, calls + 1):
+    for nth in moments(calls):
         small_disk.clean()
         ended = small_disk.run(mode=Mode.FILL, nth=nth)
         if ended.code:

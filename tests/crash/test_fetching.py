@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.crashing import Crashing, Mode, said_so
+from tests.crash.crashing import Crashing, Mode, moments, said_so
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_server import Hub
 
@@ -30,7 +30,7 @@ def test_killed_at_every_change(fetching: Crashing) -> None:
     whole = fetching.run()
     assert whole.code == 0, whole.stderr
     print(f"{len(whole.changes)} calls that change files")
-    for nth in range(1, len(whole.changes) + 1):
+    for nth in moments(len(whole.changes)):
         fetching.clean()
         assert fetching.run(mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
         fetching.finish()
@@ -40,7 +40,7 @@ def test_killed_at_every_change(fetching: Crashing) -> None:
 def test_failing_at_every_change(fetching: Crashing, error: str) -> None:
     """Only to make a directory that is there already, and to clear away what was fetched, may fail unnoticed."""
     unnoticed = set()
-    for nth in range(1, len(fetching.run().changes) + 1):
+    for nth in moments(len(fetching.run().changes)):
         fetching.clean()
         failed = fetching.run(mode=Mode.FAIL, nth=nth, error=getattr(errno, error))
         if failed.code == 0:

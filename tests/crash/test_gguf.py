@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gatenorm_stream
-from tests.crash.crashing import Crashing, Mode, said_so
+from tests.crash.crashing import Crashing, Mode, moments, said_so
 from tests.gguf_files import shapes, tensors, write_gguf
 
 WHOLE = ["out.gatenorm.json", "out.gatenorm.md", "out.gguf"]
@@ -37,7 +37,7 @@ def test_killed_at_every_change(gguf: Crashing) -> None:
     assert whole.code == 0, whole.stderr
     assert sorted(p.name for p in gguf.target.iterdir()) == WHOLE
     renamed = len(whole.changes) - whole.changes[::-1].index("rename")
-    for nth in range(1, len(whole.changes) + 1):
+    for nth in moments(len(whole.changes)):
         gguf.clean()
         assert gguf.run(mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
         gguf.check(complete=nth > renamed)
@@ -51,7 +51,7 @@ def test_killed_at_every_change(gguf: Crashing) -> None:
 def test_failing_at_every_change(gguf: Crashing, error: str) -> None:
     """Only the kernel's copying, and cleaning up once all is whole, may fail unnoticed."""
     unnoticed = set()
-    for nth in range(1, len(gguf.run().changes) + 1):
+    for nth in moments(len(gguf.run().changes)):
         gguf.clean()
         failed = gguf.run(mode=Mode.FAIL, nth=nth, error=getattr(errno, error))
         if failed.code == 0:
@@ -79,7 +79,7 @@ def test_replacing_an_earlier_output(gguf: Crashing) -> None:
 
     put_earlier()
     changes = len(gguf.run("--force").changes)
-    for nth in range(1, changes + 1):
+    for nth in moments(changes):
         put_earlier()
         assert gguf.run("--force", mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
         gguf.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ LISTED = (
     "x\0y",
     "config.json/x",
 )
+
+ADDED = ("chat_template.jinja", "adapter_config.json", ".hidden", "x\x1b[2J", "pytorch_model.bin", "Config.json")
 
 
 def spoil(out: Path, rng: random.Random, seeds: Sequence[bytes]) -> None:
@@ -70,3 +73,34 @@ def resign(out: Path, record: dict[str, Any]) -> None:
     record["blake3"] = blake3(text.encode("utf-8", "surrogatepass")).hexdigest()
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (out / "gatenorm.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def lay_waste(out: Path, rng: random.Random) -> None:
+    """What is no longer an output of ours: holes, links, pipes, what is off the record, another modelling file."""
+    names = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    path = out / rng.choice(names)
+    kind = rng.randrange(6)
+    if kind == 0:
+        os.truncate(path, rng.choice([1 << 30, 1 << 40, 0]))
+        return
+    if kind == 1:
+        (out / rng.choice(ADDED)).write_bytes(b"{}")
+        return
+    if kind == 2:
+        record = json.loads((out / "gatenorm.json").read_bytes())
+        os.truncate(path, 1 << 40)
+        name = path.relative_to(out).as_posix()
+        if name in record["files"]:
+            record["files"][name]["size"] = 1 << 40
+            text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+            (out / "gatenorm.json").write_text(text)
+        return
+    content = path.read_bytes()
+    path.unlink()
+    if kind == 3:
+        path.symlink_to(rng.choice(["/dev/zero", "..", path.name, "nowhere", str(out.parent / "mine" / "thesis")]))
+    elif kind == 4:
+        os.mkfifo(path)
+    else:
+        (out / "elsewhere").write_bytes(content)
+        os.link(out / "elsewhere", path)

@@ -1,4 +1,4 @@
-"""Fuzzes the readers: hostile headers, indexes, configs, saved plans, directories and outputs.
+"""Fuzzes the readers, whole prunes and the command: hostile files, directories, cards, outputs, arguments and Hubs.
 
     python -m tests.fuzz.run [--seconds 600] [--cases 1000000] [--seed 0] [--only headers]
 
@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -24,7 +25,8 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
 import hypothesis  # noqa: E402
 from hypothesis.strategies import SearchStrategy  # noqa: E402
 
-from tests.fuzz.targets import Fuzzing, Target, open_files  # noqa: E402
+from tests.fuzz.target import Target  # noqa: E402
+from tests.fuzz.targets import Fuzzing, open_files  # noqa: E402
 from tests.fuzz.watch import FindingError, Watch, peak_rss  # noqa: E402
 
 STRUCTURED = 0.05
@@ -55,18 +57,16 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
     begun = time.monotonic()
     done, spent = ({t.name: 0 for t in targets}, {t.name: 0.0 for t in targets})
     open_before = open_files()
-    shares = sum(t.share for t in targets)
     rng = random.Random(args.seed)
-    left = args.cases
-    while left > 0 and time.monotonic() - begun < args.seconds:
-        this_round = min(ROUND, left)
-        for target in targets:
-            count = max(1, round(this_round * target.share / shares))
+    while sum(done.values()) < args.cases and time.monotonic() - begun < args.seconds:
+        this_round = _shared(min(ROUND, args.cases - sum(done.values())), targets)
+        for target, count in zip(targets, this_round, strict=True):
             start = time.monotonic()
             for name, data in _cases(target, count, rng):
                 try:
                     target.check(data)
                 except FindingError as finding:
+                    _show(fuzzing, done, spent, args.seed)
                     return report(target, name, data, finding, args.seed)
                 done[target.name] += 1
             spent[target.name] += time.monotonic() - start
@@ -74,18 +74,27 @@ def _fuzz(fuzzing: Fuzzing, targets: list[Target], args: argparse.Namespace) -> 
         if open_files() > open_before:
             print(f"FINDING: {open_files() - open_before} files were left open")
             return 1
-        left -= this_round
-    seconds = time.monotonic() - begun
-    for name, count in done.items():
-        print(f"{name:<12}{count:>10} cases{count / max(spent[name], 1e-9):>9.0f} a second")
-    total = sum(done.values())
-    print(f"{'all':<12}{total:>10} cases{total / seconds:>9.0f} a second, seed {args.seed}, {seconds:.0f} s")
-    print(
-        f"taken: {fuzzing.accepted}; slowest case {fuzzing.watch.slowest:.2f} s; peak memory {peak_rss() >> 20} MiB"
-    )
-    for reason, count in sorted(fuzzing.stricter.items()):
-        print(f"refused here and taken by the safetensors package: {count} ({reason})")
+    _show(fuzzing, done, spent, args.seed)
     return 0
+
+
+def _show(fuzzing: Fuzzing, done: dict[str, int], spent: dict[str, float], seed: int) -> None:
+    for name, count in done.items():
+        print(f"{name:<24}{count:>10} cases{count / max(spent[name], 1e-9):>9.0f} a second")
+    total, seconds = sum(done.values()), sum(spent.values())
+    rate = total / max(seconds, 1e-9)
+    print(f"{'all':<24}{total:>10} cases{rate:>9.0f} a second, seed {seed}, {seconds:.0f} s")
+    slowest, peak = fuzzing.watch.slowest, peak_rss() >> 20
+    print(f"taken: {fuzzing.accepted}; slowest case {slowest:.2f} s; peak memory {peak} MiB")
+    for reason, count in sorted(fuzzing.stricter.items()):
+        print(f"refused here and taken by the safetensors package: {count} ({reason})", flush=True)
+
+
+def _shared(cases: int, targets: list[Target]) -> list[int]:
+    """How many of the cases each target gets, in proportion to its share."""
+    whole = sum(t.share for t in targets)
+    ends = [round(cases * end / whole) for end in accumulate((t.share for t in targets), initial=0)]
+    return [end - begin for begin, end in pairwise(ends)]
 
 
 def _cases(target: Target, count: int, rng: random.Random) -> Iterator[tuple[str, bytes]]:

@@ -17,7 +17,7 @@ from gatenorm_stream.errors import GateNormError
 
 MAX_SECONDS = 1.0
 MAX_RSS = 300 << 20
-HANG_SECONDS = 20
+HANG_SECONDS = 200
 PATHS_OF = {
     "open": 1,
     "os.rename": 2,
@@ -55,6 +55,10 @@ class Watch:
     def __init__(self) -> None:
         self.permitted: tuple[str, ...] = ()
         self.slowest = 0.0
+        self.accepted = 0
+        self.events = 0
+        self.interrupted = ""
+        self._interrupt_at, self._interruption = -1, _nothing
         self._active = False
         self._outside: list[str] = []
         signal.signal(signal.SIGALRM, _hang)
@@ -62,6 +66,12 @@ class Watch:
 
     def permit(self, *paths: Path) -> None:
         self.permitted = tuple(os.path.realpath(p) for p in paths)
+
+    def interrupt(self, event: int, act: Callable[[], str]) -> None:
+        """In the cases from now on, `act` happens just before so many paths were used; its answer is kept in
+        `interrupted`.
+        """
+        self._interrupt_at, self._interruption = event, act
 
     def case(self, act: Callable[[], object]) -> GateNormError | None:
         """Runs `act`; returns the error of ours that it ended in, or None. Raises FindingError."""
@@ -71,6 +81,7 @@ class Watch:
         self.slowest = max(self.slowest, seconds)
         if seconds > MAX_SECONDS:
             raise FindingError(f"took {seconds:.2f} s of processor time")
+        self.accepted += error is None
         return error
 
     def check_memory(self) -> None:
@@ -99,6 +110,7 @@ class Watch:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         self._outside.clear()
+        self.events, self.interrupted = 0, ""
         signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
         self._active = True
         try:
@@ -111,24 +123,45 @@ class Watch:
         if not self._active:
             return
         if event in NEVER or event.startswith("socket."):
-            self._outside.append(f"{event}{args!r}")
+            if (event, args) != ("ctypes.dlopen", (None,)):  # what is loaded already
+                self._outside.append(f"{event}{args!r}")
         elif event == "exec":
             file = os.path.realpath(getattr(args[0], "co_filename", ""))
             if not file.startswith(CODE):
                 self._outside.append(f"ran code of {file}")
         elif event in PATHS_OF:
+            self.events += 1
+            if self.events == self._interrupt_at:
+                self._active = False
+                self.interrupted = self._interruption()
+                self._active = True
             for path in args[: PATHS_OF[event]]:
                 if isinstance(path, str | bytes | os.PathLike) and not self._allowed(event, path, args):
                     self._outside.append(f"{event} {path!r}")
 
     def _allowed(self, event: str, path: str | bytes | os.PathLike[str], args: tuple[Any, ...]) -> bool:
+        if _in_open_folder(event, os.fsdecode(path), args):
+            return True
         real = os.path.realpath(os.fsdecode(path))
         if any(real == p or real.startswith(p + os.sep) for p in self.permitted):
             return True
-        if real == "/proc/sys/kernel/random/boot_id":
+        if real == "/proc/sys/kernel/random/boot_id" or real.startswith(f"/proc/{os.getpid()}/fdinfo/"):
             return True
         reads = event != "open" or not (args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         return reads and real.startswith(CODE) and not real.endswith(".safetensors")
+
+
+def _in_open_folder(event: str, path: str, args: tuple[Any, ...]) -> bool:
+    """A single name, looked up in a directory that is open already, and through no link."""
+    if "/" in path or path in ("", ".", ".."):
+        return False
+    if event == "open":  # Python does not tell the directory
+        return bool(args[2] & os.O_NOFOLLOW)
+    return event in ("os.remove", "os.rmdir", "os.mkdir", "os.rename") and args[-1] != -1
+
+
+def _nothing() -> str:
+    return ""
 
 
 def _hang(*_: object) -> NoReturn:

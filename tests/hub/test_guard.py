@@ -217,6 +217,8 @@ def test_no_way_from_https_to_http(before: str, after: str, allowed: bool) -> No
     [
         ("https://huggingface.co", "https://huggingface.co"),
         ("https://me:secret@hub.org/a@b", "https://hub.org/a@b"),
+        ("https:///me:secret@hub.org", "hub.org"),
+        ("me:secret@hub.org", "hub.org"),
         ("http://a:b@c@hub.org:80", "http://hub.org:80"),
     ],
 )

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.guard import endpoint_shown
 from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, TransientError, UnreachableError, wait_told
 from gatenorm_stream.sources.hub.spelling import similar_repository
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+def raise_for_status(response: httpx2.Response) -> None:
+    """As huggingface_hub does, which trips over the body of an error that is no mapping."""
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils._http import hf_raise_for_status
+
+    try:
+        hf_raise_for_status(response)
+    except HfHubHTTPError:
+        raise
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        if response.status_code in TRANSIENT_STATUS:
+            raise TransientError(f"the Hub answered {response.status_code}") from error
+        raise HubError(
+            f"{endpoint_shown()} answered {response.status_code}, as no Hub does; check HF_ENDPOINT"
+        ) from error
 
 
 @contextmanager

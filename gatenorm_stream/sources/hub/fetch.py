@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.answers import Answer, answer
-from gatenorm_stream.sources.hub.errors import hub_errors
+from gatenorm_stream.sources.hub.errors import hub_errors, raise_for_status
 from gatenorm_stream.sources.hub.guard import check_step, hub_headers, origin
 from gatenorm_stream.sources.hub.retry import TRANSIENT_STATUS, Note, Patience, TransientError, wait_told
 from gatenorm_stream.sources.ranges import ByteRange
@@ -106,11 +106,14 @@ class RangeFetcher:
         raise HubError(f"{self._name} is redirected more than {MOST_REDIRECTS} times; check HF_ENDPOINT")
 
     def _redirected(self, url: str, got: Answer) -> str:
+        import httpx2
+
         self._check_version("x-linked-etag", got, "x-linked-etag")
         try:
             location = urljoin(url, self._below_endpoint(got.headers.get("location", "")))
             origin(location)
-        except ValueError as error:
+            httpx2.URL(location)
+        except (ValueError, httpx2.InvalidURL) as error:
             raise HubError(f"{self._name} is redirected to what is no address; check HF_ENDPOINT") from error
         check_step(url, location)
         if not _same_origin(location, self._url):
@@ -184,12 +187,11 @@ class RangeFetcher:
 
     def _refused(self, got: Answer) -> NoReturn:
         from huggingface_hub import get_token
-        from huggingface_hub.utils._http import hf_raise_for_status
 
         if got.response is not None:
             got.response.read()
             with hub_errors(self._address, logged_in=get_token() is not None):
-                hf_raise_for_status(got.response)
+                raise_for_status(got.response)
         raise HubError(f"the Hub answered {got.status} for {self._name} of {self._address}")
 
 

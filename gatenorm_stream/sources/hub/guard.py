@@ -7,6 +7,7 @@ http; nothing is unpacked. An answer has so many bytes and so much time, and a l
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -31,6 +32,8 @@ LEAST_RATE = 1024
 """Bytes a second that must come once `GRACE` seconds have gone by with waiting for them."""
 MOST = "gatenorm_most_bytes"
 """Of a request's extensions: how many bytes its answer may have; a file's answer is counted by who reads it."""
+
+_ADDRESS = re.compile(r"([a-z][a-z\d+.-]*://)(?:[^/?#]*@)?([^/?#@]+(?:[/?#].*)?)", re.IGNORECASE | re.DOTALL)
 
 T = TypeVar("T")
 
@@ -68,11 +71,11 @@ def endpoint_shown() -> str:
 
 
 def without_password(url: str) -> str:
+    """Of what is no address, only the end: anything before it may be one."""
     if "@" not in url:
         return url
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    match = _ADDRESS.fullmatch(url)
+    return f"{match[1]}{match[2]}" if match else url.rpartition("@")[2]
 
 
 def check_step(before: SplitResult | str, location: str) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub.address import HubAddress
-from gatenorm_stream.sources.hub.errors import hub_errors
+from gatenorm_stream.sources.hub.errors import hub_errors, raise_for_status
 from gatenorm_stream.sources.hub.guard import ask, endpoint_shown, hub_headers, read_answer
 
 _COMMIT = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
@@ -40,14 +40,13 @@ class Listing:
 def list_repository(address: HubAddress) -> Listing:
     """Raises HubError, or TransientError for what may pass."""
     from huggingface_hub import constants, get_token
-    from huggingface_hub.utils._http import hf_raise_for_status
 
     url = f"{constants.ENDPOINT}/api/models/{address.repository}"
     if address.revision:
         url += f"/revision/{quote(address.revision, safe='')}"
     with hub_errors(address, logged_in=get_token() is not None):
         response = ask(url, hub_headers(), {"blobs": "true"})
-        hf_raise_for_status(response)
+        raise_for_status(response)
     if response.status_code != 200:
         raise _no_listing(address, f"status {response.status_code}")
     return read_listing(response.content, address)

@@ -132,6 +132,10 @@ class HubSource:
             if isinstance(file, HubFile):
                 file.spool = self._spooled(self._entries[name], file.size)
 
+    def check_unchanged(self) -> None:
+        for file in self._open.values():
+            file.check_unchanged()
+
     def cancel(self) -> None:
         self._cancelled.set()
 
