@@ -457,7 +457,7 @@ def test_what_is_mounted_is_not_deleted(tmp_path: Path, mine: Path) -> None:
 
     place = tmp_path / "partial" / "place"
     place.mkdir(parents=True)
-    mount = ["mount", "--bind", mine, place]
+    mount = ["mount", "--bind", str(mine), str(place)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount")
     try:
