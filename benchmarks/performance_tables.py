@@ -1,13 +1,14 @@
-"""Fills the tables of docs/performance.md from benchmarks/results/speed*.json and
-forward.json (--check: do they say the same?)."""
+"""Fills docs/performance.md from the stored results (--check: do they say the same?)."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import answers
 from benchmarks.document import between, fill_or_check
 
 ROOT = Path(__file__).parents[1]
@@ -98,6 +99,36 @@ def passes(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def pruning_parts(told: dict[str, Any]) -> str:
+    """Medians and ranges; the ratio is the median of the rounds'."""
+    names = {
+        "before": "prune, the state before",
+        "prune": "prune, the whole command",
+        "cp": "`cp` of the bytes that stay, synced",
+        "cp, not synced": "`cp`, not synced",
+        "score": "the start and the scores alone (`score`)",
+        "read": "reading the bytes that stay",
+        "digest": "reading them and BLAKE3, one thread",
+    }
+    wall, used = told["seconds"], told["processor seconds"]
+    lines = ["| what | seconds | over `cp` | processor seconds | over `cp` |", "|---|---|---|---|---|"]
+    for who, name in names.items():
+        if who in wall:
+            cells = [
+                cell for times in (wall, used) for cell in (_spread(times[who]), _over(times[who], times["cp"]))
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(times: list[float]) -> str:
+    return f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
+
+
+def _over(times: list[float], base: list[float]) -> str:
+    return f"{statistics.median(t / b for t, b in zip(times, base, strict=True)):.2f}"
+
+
 TABLES: dict[str, Callable[[Rows], str]] = {
     "scoring": compared,
     "joint": compared,
@@ -127,8 +158,12 @@ def filled(text: str, sections: dict[str, Any]) -> str:
     return text
 
 
-def with_forward(text: str) -> str:
-    told = json.loads((RESULTS / "forward.json").read_text("utf-8"))
+def with_answers(text: str, here: dict[str, Any], sixteen: dict[str, Any], forward: dict[str, Any]) -> str:
+    table = f"{answers.table(here, sixteen, forward)}\n"
+    return between(text, "<!-- answers -->\n", "<!-- end of answers -->", table)
+
+
+def with_forward(text: str, told: dict[str, Any]) -> str:
     machine = told["machine"]
     on = (
         f"{told['threads']} cores of {machine['cpu']}, Python {machine['python']}, numpy {machine['numpy']}; "
@@ -138,10 +173,27 @@ def with_forward(text: str) -> str:
     return between(text, "<!-- forward -->\n", "<!-- end of forward -->", table)
 
 
+def with_pruning_parts(text: str, told: dict[str, Any]) -> str:
+    machine, rounds, (begun, ended) = told["machine"], len(told["seconds"]["cp"]), told["load"]
+    on = (
+        f"{machine['processors']} cores of {machine['cpu']}, Python {machine['python']}; {told['model']}, "
+        f"{told['bytes'] / 1e9:.1f} GB stay; {rounds} rounds in turns, medians (ranges); load of the machine "
+        f"{begun:.1f} before, {ended:.1f} after."
+    )
+    table = f"{on}\n\n{pruning_parts(told)}\n"
+    return between(text, "<!-- pruning parts -->\n", "<!-- end of pruning parts -->", table)
+
+
 def main() -> None:
     here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
     sections = here | {name + SIXTEEN: section for name, section in sixteen.items()}
-    fill_or_check(__doc__, DOCUMENT, lambda text: with_forward(filled(text, sections)))
+    forward, parts = (json.loads((RESULTS / f"{n}.json").read_text("utf-8")) for n in ("forward", "pruning"))
+
+    def written(text: str) -> str:
+        text = with_pruning_parts(with_forward(filled(text, sections), forward), parts)
+        return with_answers(text, here, sixteen, forward)
+
+    fill_or_check(__doc__, DOCUMENT, written)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import answers
 from benchmarks.plot import chart
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,3 +30,4 @@ def draw(sections: dict[str, list[dict[str, Any]]]) -> None:
 if __name__ == "__main__":
     stored = json.loads((RESULTS / "speed.json").read_text())["sections"]
     draw({name: section["rows"] for name, section in stored.items()})
+    (RESULTS / "answers.svg").write_text(answers.picture(stored))

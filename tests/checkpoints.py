@@ -141,6 +141,18 @@ def write_checkpoint(
     return root
 
 
+def write_latent(root: Path, *, tokenizer: bool = True, **changes: Any) -> Path:
+    """The attention of a DeepSeek V2."""
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (40, HIDDEN)}
+    for n in range(LAYERS):
+        p = f"model.layers.{n}.self_attn."
+        shapes |= {f"{p}q_proj.weight": (HEADS * 6, HIDDEN), f"{p}kv_a_proj_with_mqa.weight": (10, HIDDEN)}
+        shapes |= {f"{p}kv_b_proj.weight": (HEADS * 9, 8), f"{p}o_proj.weight": (HIDDEN, HEADS * 5)}
+    sizes = {"qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 5, "kv_lora_rank": 8, "q_lora_rank": None}
+    config = llama_config(model_type="deepseek_v2", **{**sizes, **changes})
+    return write_checkpoint(root, random_tensors(shapes), config, tokenizer=tokenizer)
+
+
 def read_tensors(root: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     """(dtype, shape, bytes) of every tensor of a directory, by the safetensors package."""
     from safetensors import deserialize

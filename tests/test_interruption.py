@@ -313,8 +313,9 @@ def test_a_full_disk_says_how_to_go_on(llama: Path, tmp_path: Path) -> None:
         [python, "-c", script, str(llama), "--out", str(tmp_path / "out")], capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "run the same command again" in done.stderr
+    *earlier, said = done.stderr.splitlines()
+    assert all(line.startswith("scoring: ") for line in earlier)  # on a slow machine
+    assert "run the same command again" in said
     assert not (tmp_path / "out").exists()
     plan = gatenorm_stream.plan(llama)
     with pytest.raises(OutputError):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatenorm_stream.measuring.study import counts
+from gatenorm_stream.measuring.study import SHORT, counts, random_counts
 from gatenorm_stream.scoring.selection import default_number
 from tests.checkpoints import HIDDEN, llama_config, random_tensors, shapes_of, write_checkpoint
 from tests.conftest import FIXTURE, Run, first_quick, golden
@@ -49,8 +49,10 @@ def test_json(run: Run) -> None:
     assert [m["score"] for m in said["layers"]] == [s["score"] for s in scores]
     asked = {(c["by"], len(c["dropped"]), c["compensated"]) for c in said["choices"]}
     chosen = {(by, n, c) for by in ("gate-norm", "influence") for n in (1, 2, 3, 4) for c in (False, True)}
-    assert asked == chosen | {("random", 1, False), ("random", 1, True)}
-    assert len(said["choices"]) == len(chosen) + 2 * 2
+    at_random = {("random", n, c) for n in (1, 2, 3, 4) for c in (False, True)}
+    assert asked == chosen | at_random
+    assert len(said["choices"]) == len(chosen) + 2 * len(at_random)
+    assert not any(0 in c["dropped"] for c in said["choices"])
     for choice in said["choices"]:
         assert choice.keys() >= {"by", "dropped", "compensated", "loss", "rise"}
         assert choice["rise"] == pytest.approx(choice["loss"] - said["loss"], abs=1e-9)
@@ -168,3 +170,5 @@ def test_counts(layers: int) -> None:
     assert found[-1] == third
     assert default_number(layers) in found
     assert len(found) <= 7
+    assert random_counts(layers, SHORT) == found
+    assert random_counts(layers, SHORT + 1) == (default_number(layers),)

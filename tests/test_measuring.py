@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.open import open_model
-from gatenorm_stream.measuring import forward, numpy_decoder, products
+from gatenorm_stream.measuring import forward, numpy_decoder, products, study
 from gatenorm_stream.measuring.forward import Outcome, Variant
 from gatenorm_stream.measuring.numpy_decoder import NumpyDecoder, numpy_obstacle
+from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.sources.open import open_source
 from tests import gguf_files
 from tests.checkpoints import decode, encode, llama_config, shapes_of, write_checkpoint, write_shard
@@ -104,7 +105,6 @@ def test_any_shape(config: dict[str, Any], dtype: str, length: int, small: bool,
             patch.setattr(numpy_decoder, "LOGITS", 7)
             patch.setattr(products, "STRETCH_BYTES", 1 << 11)
             patch.setattr(products, "TILE", 5)
-            patch.setattr(numpy_decoder, "TILE", 5)
             patch.setattr("gatenorm_stream.measuring.attention.STRETCH", 3)
         path = write_checkpoint(Path(folder, "model"), tensors, config, dtype=dtype, seed=seed)
         with opened(path) as decoder:
@@ -190,6 +190,22 @@ def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
     assert rows == [2, 5, 5, 8, 7]
     assert busy == [2, 3, 5, 6, 5]
     assert further == [2, 5, 5, 7, 5]
+
+
+def test_little_memory_takes_more_passes(model: tuple[Path, DenseLlama], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three choices, each plain and with constants, are nine rows beside the unpruned model's two."""
+    scores, texts = [LayerScore(n, 5.0 - n, ()) for n in range(5)], study.Texts(*tokens(CONFIG, 8))
+    found, hidden = {}, CONFIG["hidden_size"]
+    for rows in (11, 10, 5, 1):
+        monkeypatch.setattr(study, "STREAM_BYTES", rows * 4 * hidden * 8)
+        with opened(model[0]) as decoder:
+            passes = study.Passes(decoder, texts, hidden)
+            found[rows] = study.study(passes, scores, draws=2, by="gate-norm")
+    assert {rows: one.passes for rows, one in found.items()} == {11: 1, 10: 2, 5: 3, 1: 6}
+    for one in found.values():
+        assert [c.dropped for c in one.choices] == [c.dropped for c in found[11].choices]
+        assert [c.loss for c in one.choices] == pytest.approx([c.loss for c in found[11].choices], abs=1e-5)
+        assert [s.influence for s in one.sublayers] == [s.influence for s in found[11].sublayers]
 
 
 def test_given_constants_replace_the_means(model: tuple[Path, DenseLlama]) -> None:

@@ -13,11 +13,13 @@ import pytest
 
 import gatenorm_stream
 from gatenorm_stream.errors import FormatError
-from gatenorm_stream.formats.tokenizer import AUTO_MAP, FIXED_REGEX, OLDER, TEKKEN
-from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from gatenorm_stream.formats.tokenizer import AUTO_MAP, FIXED_REGEX, TEKKEN
+from gatenorm_stream.formats.tokenizer import OLDER as BEFORE
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint, write_latent
 
 BYTES, PIECES = {"pre_tokenizer": {"type": "ByteLevel"}}, {"normalizer": {"type": "Prepend"}}
 AS_IT_IS = "PreTrainedTokenizerFast"
+OLDER, DEEPSEEK = BEFORE.format(release="5.17"), BEFORE.format(release="5.22")
 MEMBERS = [
     # model type, its tokenizer_config.json, tokenizer.json, the class that the output names, cautions
     ("mistral", {"tokenizer_class": "LlamaTokenizer"}, PIECES, AS_IT_IS, [OLDER]),
@@ -38,12 +40,18 @@ MEMBERS = [
     ("qwen3", {"tokenizer_class": "LlamaTokenizer"}, BYTES, AS_IT_IS, [OLDER]),
     ("gemma", {"tokenizer_class": "GemmaTokenizerFast"}, PIECES, "GemmaTokenizerFast", []),
     ("gemma", {"tokenizer_class": "LlamaTokenizer"}, PIECES, "LlamaTokenizer", [OLDER]),
+    ("deepseek_v2", {"tokenizer_class": "LlamaTokenizerFast"}, PIECES, "LlamaTokenizerFast", [DEEPSEEK]),
+    ("deepseek_v2", {"tokenizer_class": "LlamaTokenizerFast"}, BYTES, AS_IT_IS, [DEEPSEEK]),
+    ("deepseek_v2", {"tokenizer_class": AS_IT_IS}, BYTES, AS_IT_IS, []),
 ]
 
 
 def write(folder: Path, model_type: str, told: object, tokenizer: object) -> Path:
-    config = llama_config(model_type=model_type, architectures=None, sliding_window=None)
-    source = write_checkpoint(folder / "source", random_tensors(llama_shapes()), config, tokenizer=False)
+    if model_type == "deepseek_v2":
+        source = write_latent(folder / "source", tokenizer=False, architectures=None)
+    else:
+        config = llama_config(model_type=model_type, architectures=None, sliding_window=None)
+        source = write_checkpoint(folder / "source", random_tensors(llama_shapes()), config, tokenizer=False)
     for name, content in (("tokenizer_config.json", told), ("tokenizer.json", tokenizer)):
         if content is not None:
             (source / name).write_text(content if isinstance(content, str) else json.dumps(content))
@@ -75,7 +83,7 @@ def test_the_class_that_the_source_has(
         origin = {"model_type": model_type, "tokenizer_class": told.get("tokenizer_class"), "of_config": None}
         assert read(out / "config.json")["gatenorm"]["tokenizer"] == origin
         card = (out / "README.md").read_text()
-        assert [c for c in (OLDER, TEKKEN, FIXED_REGEX) if c in card] == cautions
+        assert [c for c in (OLDER, DEEPSEEK, TEKKEN, FIXED_REGEX) if c in card] == cautions
 
 
 def test_qwen_2s_class_is_none_for_llama_cpps_converter(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.quality.answers import COUNTS, DEFAULT, MEANS, PLAIN, Judged
-from benchmarks.quality.drawing import save
+from benchmarks.quality.drawing import COLUMNS, panels, save
 
 LINES = (
     (DEFAULT, PLAIN, "C3", "--", "Gate-Norm, nothing in its place"),
@@ -41,12 +41,13 @@ def theory_picture(public: Judged, decoders: Sequence[Judged]) -> str:
     groups = {"SmolLM2-135M": [public]}
     for model in decoders:
         groups.setdefault(model.told["kind"], []).append(model)
-    figure, axes = plt.subplots(1, len(groups), figsize=(2.9 * len(groups), 2.9), sharey=True)
-    for axis, (title, models) in zip(axes, groups.items(), strict=True):
+    figure, axes = panels(groups)
+    for axis, models in zip(axes, groups.values(), strict=True):
+        axis.set_ylim(0, 1)
         for n, model in enumerate(models):
             scores = np.array(model.told["scores"][DEFAULT])
             axis.scatter(scores[1:] / scores[1:].mean(), model.told["varying"][1:], s=9, color=f"C{n}")
-        axis.set_title(title)
         axis.set_xlabel(f"{DEFAULT} score / mean of layers")
-    axes[0].set_ylabel("share that is not constant")
+    for axis in axes[::COLUMNS]:
+        axis.set_ylabel("share that is not constant")
     return save(figure, "theory")

@@ -44,20 +44,6 @@ def constants_table(model: Judged) -> str:
     return table(("criterion", "constants of", *COUNTS), rows)
 
 
-def accuracy_table(model: Judged) -> str:
-    base = model.told["unpruned"]["hellaswag"]
-    rows = []
-    for criterion in (DEFAULT, "influence", "last", "greedy"):
-        for constants, title in ((PLAIN, "nothing"), (MEANS, "constants")):
-            cells = []
-            for count in COUNTS:
-                (rise,) = model.rises(criterion, count, constants)
-                (change,) = model.rises(criterion, count, constants, "hellaswag")
-                cells.append(f"{base + change:.3f} ({rise:+.2f})")
-            rows.append((f"`{criterion}`", title, *cells))
-    return table(("criterion", "in its place", *COUNTS), rows)
-
-
 def decoder_table(decoders: Sequence[Judged]) -> str:
     rows = []
     for m in decoders:
@@ -69,16 +55,15 @@ def decoder_table(decoders: Sequence[Judged]) -> str:
                 f"{plain:.3f}",
                 f"{means:.3f}",
                 f"{means - plain:+.3f}",
-                shown(m.rises("random 1", PRIMARY, MEANS)),
-                f"{m.beaten('random 1', MEANS)} of 20",
+                f"{shown(m.rises('random 1', PRIMARY, MEANS))}; {m.beaten('random 1', MEANS)} of 20",
                 f"{m.rise('influence', PRIMARY, MEANS):.3f}",
                 f"{m.rise('greedy', PRIMARY, MEANS):.3f}",
                 f"{m.theory():+.2f}",
             )
         )
     head = (
-        *("decoder", "unpruned", "plain", "constants", "change", "random 1, constants", "beats"),
-        *("influence, constants", "greedy, constants", "score with varying share"),
+        *("decoder", "unpruned", "plain", "constants", "change", "random 1; lower than"),
+        *("influence", "greedy", "correlation"),
     )
     return table(head, rows)
 
@@ -152,6 +137,10 @@ def real_table() -> str:
     return table(head, rows)
 
 
+SHOWN = 60
+"""Characters of how a model goes on: six columns of them fit 1,280 pixels."""
+
+
 def samples() -> str:
     """How the model goes on in llama.cpp, word for word."""
     told = json.loads(REAL.read_text())
@@ -160,5 +149,5 @@ def samples() -> str:
     rows = []
     for beginning in beginnings:
         said = [run["llama.cpp"]["goes_on"][beginning] for run in at_default]
-        rows.append((f"`{beginning}`", *(" ".join(text.split())[:70].replace("|", "/") for text in said)))
+        rows.append((f"`{beginning}`", *(" ".join(text.split())[:SHOWN].replace("|", "/") for text in said)))
     return table(("beginning", *(run["way"] for run in at_default)), rows)

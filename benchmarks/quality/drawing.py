@@ -82,9 +82,9 @@ def depth_picture(groups: dict[str, list[Model]]) -> str:
 
 
 def scatter_picture(groups: dict[str, list[Model]]) -> str:
-    figure, axes = plt.subplots(len(groups), 3, figsize=(9, 2.4 * len(groups)), squeeze=False)
+    """Without the ratio of norms, which tells the same as the cosine (the table has both)."""
+    figure, axes = plt.subplots(len(groups), COLUMNS, figsize=(3.6 * COLUMNS, 2.4 * len(groups)), squeeze=False)
     columns: tuple[tuple[str, Callable[[Model], list[float]]], ...] = (
-        ("norm of a / norm of x", lambda m: m.final["scores"]["ratio"]),
         ("1 - cos(x, x + a)", lambda m: m.final["scores"]["cosine"]),
         ("loss rise without it", lambda m: m.final["single_rise"]),
     )

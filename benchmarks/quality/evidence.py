@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.quality.accuracy_text import accuracy_table, hellaswag_machine, judgement
 from benchmarks.quality.answers import DEFAULT, MEANS, PLAIN, PRIMARY, Judged, answers
 from benchmarks.quality.constants_drawing import count_picture, theory_picture
 from benchmarks.quality.constants_text import (
     REAL,
-    accuracy_table,
+    SHOWN,
     constants_table,
     decoder_rises,
     decoder_table,
@@ -27,29 +28,29 @@ benchmarks.quality.report` from the files in `benchmarks/results/`. Rules were f
 
 ## Answers
 
-- **Does Gate-Norm find what matters least?** Not reliably. On SmolLM2 its choice of a fifth costs
-  **{plain:+.2f}** and the text turns into rubbish; {plain_beats} of 20 random choices cost more. On our decoders
-  it is {random_say} from chance ({random_decoders}).
-- **Do constants in place of the removed output help?** On SmolLM2 very much: {plain:+.2f} becomes
-  **{means:+.2f}**, below {beats} of 20 random choices with constants. On the decoders not at all: lower on
-  {lower_on} of {of}, mean change {mean_gain}, at worst {worst_gain:+.3f}; where a third goes they cost the
-  decoders {third_gate:+.2f} (Gate-Norm) and {third_influence:+.2f} (influence). **By the rule fixed before (lower
-  on three quarters of the decoders, no harm above 0.02) they {are_default} the default.** Measure with and
-  without.
-- **Is compensated Gate-Norm better than compensated chance?** On SmolLM2 yes ({beats} of 20; {beats_2} of 20
-  draws that know to keep layer 1). On the decoders: {decoders_say}, {decoders_interval}. Both had to say better:
-  **{b_answer}**.
-- **What chooses better?** One pass over 512 tokens. With constants, influence costs **{influence:+.2f}** where
-  Gate-Norm costs {means:+.2f} on SmolLM2; on the decoders its rise minus Gate-Norm's is {c_decoders}, lower on
-  {c_lower} of {of}. Without constants it is {influence_plain:+.2f} against {plain:+.2f}. Even 512 random token
-  ids choose better than weights where nothing is put in place ({random_ids:+.2f}).
-- **How many?** Without constants the largest number below 0.35 is **{number}** ({d_rises}):
-  by the rule, the default. With constants, as a flag, a fifth costs {means:+.2f}.
-- **What does it give?** Of SmolLM2's KV cache exactly the share of layers that went (a fifth: {cache}), and
-  little of the file, since its attention is small ({file}).
+- **Does Gate-Norm find what matters least?** Not reliably. On SmolLM2 its choice of a fifth costs **{plain:+.2f}**
+  and the text turns into rubbish; {plain_beats} of 20 random choices cost more. On our decoders it is {random_say}
+  from chance ({random_decoders}).
+- **Do constants in place of the removed output help?** On SmolLM2 very much: **{means:+.2f}**, below {beats} of 20
+  random choices with constants. On the decoders not: lower on {lower_on} of {of}, mean
+  change {mean_gain}, at worst {worst_gain:+.3f}; where a third goes
+  they cost {third_gate:+.2f} (Gate-Norm) and {third_influence:+.2f} (influence). **By the rule fixed before
+  they {are_default} the default.**
+- **With constants, is Gate-Norm better than chance?** On SmolLM2 yes ({beats_2} of 20 draws that know to keep
+  layer 1), on the decoders {decoders_say}: {decoders_interval}. Both had to say better: **{b_answer}**.
+- **What chooses better?** One pass over 512 tokens: influence costs **{influence_plain:+.2f}**, with constants
+  **{influence:+.2f}**. On the decoders its rise minus Gate-Norm's, with constants, is {c_decoders}, lower on
+  {c_lower} of {of}. Even 512 random token ids choose better than weights if nothing is put in place
+  ({random_ids:+.2f}).
+- **How many?** Of three numbers the largest below 0.35 without constants is **{number}**, the default
+  ({d_rises}).
+- **What does it give?** The share of SmolLM2's KV cache that went (a fifth: {cache}), little of the file
+  ({file}), and no speed that we could see.
+- **Does an accuracy table show the damage?** HellaSwag {hardly}: the fifth that breaks the text leaves {kept:.0%}
+  of the distance to guessing.
 
-So: measure your own model (`gatenorm-stream measure MODEL`) before you prune it, prefer `--by influence`, and
-look at the text it writes.
+So: measure your own model (`gatenorm-stream measure MODEL`) before you prune it, prefer `--by influence`, and look
+at the text it writes.
 
 ## A public model: SmolLM2-135M-Instruct
 
@@ -84,17 +85,27 @@ How many tokens, and of which text, the constants are taken from:
 
 ### What accuracy does not show
 
-HellaSwag, the first {tasks} tasks, length-normalised (unpruned {hellaswag:.3f}), and in brackets the loss rise.
-With a fifth gone by Gate-Norm and nothing in its place accuracy is {hella_plain:.3f} (guessing gives 0.25), and
-what the model writes is rubbish. Constants take {rise_gone:.2f} nats of the rise away, and accuracy is
-{hella_means:.3f}; by influence, where the text reads well, it is {hella_influence:.3f}. It hardly tells these
-three apart. An accuracy table, which is what the paper reports, can hide a broken model.
+HellaSwag of what the command wrote, in stock transformers (float32): the first {written_tasks} tasks of the
+validation set, scored as lm-evaluation-harness does (`acc`; `acc_norm`, a character). Loss and text are
+llama.cpp's, from the table above; guessing gives 0.25.
+
+{written_table}
+
+With a fifth gone by Gate-Norm the text is rubbish, and {kept:.0%} of the unpruned model's distance to guessing is
+left: by the rule fixed before, accuracy **{hardly}** while the text breaks. Constants mend the text and take most
+of the rise away, and change `acc_norm` by {mended}: accuracy **{tells}** the mended model from the broken one. An
+accuracy table, which is what the paper reports, can hide a broken model.
+
+Block D had judged it in memory before, in bfloat16, on the first {tasks} tasks, a byte (unpruned
+{hellaswag:.3f}); in brackets the loss rise. Gate-Norm's fifth: {hella_plain:.3f}, with constants
+{hella_means:.3f}, by influence, where the text reads well, {hella_influence:.3f}.
 
 {accuracy}
 
 ### How it goes on
 
-Greedy, in llama.cpp, six of 30 gone (cut after 70 characters; all of it in `benchmarks/results/real_model.json`).
+Greedy, in llama.cpp, six of 30 gone (cut after {shown_of} characters; all of it in
+`benchmarks/results/real_model.json`).
 
 {samples}
 
@@ -121,7 +132,8 @@ on:
 ## Eight decoders with constants
 
 Block D: `mha-12x768` and `gqa-24x512`, seeds 4 to 7, trained by block C's recipe. Rise at {primary_count} on
-held-out text.
+held-out text: Gate-Norm's plain and with constants, the other choices with constants. The last column correlates
+Gate-Norm's score with the share of the output that is not constant.
 
 {decoder_table}
 
@@ -186,7 +198,7 @@ def machines(public: Judged, decoders: Sequence[Judged]) -> str:
         f"- `{REAL.name}`: {told['machine']['cpu']}, two of its cores, {len(told['runs'])} runs in "
         f"{told['seconds']} s. `python -m benchmarks.real_model --text wikitext2_test.txt`"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, hellaswag_machine()])
 
 
 def evidence(public: Judged, decoders: Sequence[Judged], earlier: str) -> str:
@@ -253,9 +265,10 @@ def evidence(public: Judged, decoders: Sequence[Judged], earlier: str) -> str:
         tasks=f"{public.told['tasks']:,}",
         hellaswag=unpruned["hellaswag"],
         hella_plain=accuracy_of(DEFAULT, PLAIN),
-        rise_gone=plain - means,
+        **judgement(real),
         accuracy=accuracy_table(public),
         samples=samples(),
+        shown_of=SHOWN,
         theory_public=theory[public.name],
         least_varying=min(varying),
         least_layer=varying.index(min(varying)),

@@ -1,9 +1,11 @@
 """docs/evidence.md, docs/evidence-decoders.md and their pictures, from the stored results alone. Needs no GPU.
 
-python -m benchmarks.quality.report
+python -m benchmarks.quality.report             (--check: are they what the results say?)
 """
 
+import argparse
 import json
+import sys
 import textwrap
 from pathlib import Path
 
@@ -84,7 +86,7 @@ x, on calibration text.
 
 {suppression}
 
-![Score against norm ratio, cosine and loss rise]({scatter_picture})
+![Score against cosine and loss rise]({scatter_picture})
 
 ## Along training
 
@@ -214,12 +216,18 @@ def earlier(found: dict[str, list[Model]]) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
     texts = {
         DECODERS: report(),
         OUT: evidence(*read(), earlier(blocks(done(pieces(QUALITY))))),
     }
     for path, text in texts.items():
-        path.write_text(wrapped(text.rstrip("\n")) + "\n")
+        whole = wrapped(text.rstrip("\n")) + "\n"
+        if args.check and path.read_text("utf-8") != whole:
+            sys.exit(f"{path} is not what the results say; run python -m benchmarks.quality.report")
+        path.write_text(whole, "utf-8")
         print(f"{path}: {len(text)} characters")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, Output, QuietAlone, RevisionOption
 from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.started_as import next_command
+
+if TYPE_CHECKING:
+    from gatenorm_stream.planning.plan import Plan
 
 EXAMPLES = """
 gatenorm-stream verify DIR
@@ -50,5 +54,12 @@ def verify(
         files = "1 file" if verified.files == 1 else f"{verified.files} files"
         counted = f"{files}, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
         say(folded(f"verified {out}: {counted}{compared}"))
-        measure = next_command("measure", str(out), "--against", against or "MODEL")
+        measure = next_command("measure", str(out), "--against", against or _source(verified.plan))
         say(folded(f"its bytes are checked, its quality is not: {measure}"))
+
+
+def _source(plan: Plan) -> str:
+    """The source as the record names it, if it can be read from here."""
+    if plan.revision:
+        return f"{plan.source}@{plan.revision}"
+    return plan.source if Path(plan.source).exists() else "MODEL"

@@ -19,6 +19,7 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.constants import PLAIN, stored_as
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
+from gatenorm_stream.formats.merge_order import merge_order_cautions, with_merge_order
 
 DECI = "deci"
 PAIRS = frozenset({"llama", "internlm2", "xverse"})
@@ -43,7 +44,8 @@ LLAMA_CPP_ONLY = Obstacle(
 
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
-    return Limits((LLAMA_CPP_ONLY, *_obstacles(model, dropped, compensated)))
+    obstacles = (LLAMA_CPP_ONLY, *_obstacles(model, dropped, compensated))
+    return Limits(obstacles, merge_order_cautions(model.config))
 
 
 def _obstacles(model: Model, dropped: tuple[int, ...], compensated: bool) -> Iterator[Obstacle]:
@@ -121,10 +123,11 @@ def _rotated(model: Model, dropped: tuple[int, ...]) -> list[str]:
 
 
 def _metadata(model: Model, dropped: tuple[int, ...]) -> dict[str, Value]:
-    """The source's, under the names that `deci` reads. Whatever is not the architecture's own stays as it is."""
+    """The source's, under the names that `deci` reads. What is not the architecture's own stays, but for a lost
+    merge order."""
     own = f"{_architecture(model)}."
     metadata: dict[str, Value] = {}
-    for key, value in model.config.items():
+    for key, value in with_merge_order(model.config).items():
         metadata[f"{DECI}.{key.removeprefix(own)}" if key.startswith(own) else key] = value
     heads = [Heads(0, 0, 0) if a.layer in dropped else a.heads for a in model.attention]
     metadata[ARCHITECTURE] = string(DECI)

@@ -12,6 +12,7 @@ from gatenorm_stream.formats.constants import stored_as
 from gatenorm_stream.formats.deci import LLAMA_CPP_ONLY, OTHER_FORM
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
+from gatenorm_stream.formats.merge_order import merge_order_cautions, with_merge_order
 from gatenorm_stream.formats.zeroed import NO_CONSTANTS, ZEROED
 
 TAKE_A_BIAS = frozenset({"llama"})
@@ -20,7 +21,8 @@ TAKE_A_BIAS = frozenset({"llama"})
 
 def _limits(model: Model, dropped: tuple[int, ...], compensated: bool) -> Limits:
     plain = compensated and not _holds_constants(model, dropped)
-    return Limits((LLAMA_CPP_ONLY, *_opaque(model, dropped)), (NO_CONSTANTS,) if plain else ())
+    cautions = (*((NO_CONSTANTS,) if plain else ()), *merge_order_cautions(model.config))
+    return Limits((LLAMA_CPP_ONLY, *_opaque(model, dropped)), cautions)
 
 
 def _opaque(model: Model, dropped: tuple[int, ...]) -> Iterator[Obstacle]:
@@ -35,6 +37,7 @@ def _opaque(model: Model, dropped: tuple[int, ...]) -> Iterator[Obstacle]:
 
 def _edit(model: Model, dropped: tuple[int, ...], constants: Constants) -> Edit:
     edit = ZEROED.edit(model, dropped, {})
+    edit = replace(edit, config=with_merge_order(edit.config))
     if not constants or not _holds_constants(model, dropped):
         return edit
     add = tuple(_bias(model, layer, vector) for layer, vector in constants.items())

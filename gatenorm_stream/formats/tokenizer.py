@@ -52,12 +52,14 @@ REGISTERED = {
 
 Of types in neither table, the class named is taken, or else the one that reads tokenizer.json as it is.
 """
+FORCED_BEFORE = ("deepseek_v2", "deepseek_v3")
+"""Types for which transformers 5.4 to 5.21 take AS_IT_IS, and later ones the class named."""
 MISTRAL_COMMON = ("mistral", "mistral3", "ministral", "ministral3", "mixtral")
 """Types whose tekken.json is read by mistral-common, if that is installed."""
 BYTE_LEVEL = b'"ByteLevel"'
 
 OLDER = (
-    "transformers 4, and 5 below 5.17, may read text otherwise than for the source, except with "
+    "transformers 4, and 5 below {release}, may read text otherwise than for the source, except with "
     "trust_remote_code=True, since their rules differ"
 )
 TEKKEN = "mistral-common reads tekken.json only where AutoTokenizer is given trust_remote_code=True"
@@ -82,18 +84,23 @@ class SourceTokenizer:
 
     @property
     def chosen(self) -> str:
-        """The class that transformers takes for the source (from 5.17 on, for every type)."""
+        """The class that transformers takes for the source, from `settled` on."""
         forced = FORCED.get(self.model_type) or (AS_IT_IS if self.byte_level_llama else None)
         if forced == AS_IT_IS and self.declared in GENERIC:
             return self.declared
-        return forced or self.declared or REGISTERED[self.model_type]
+        return forced or self.declared or REGISTERED.get(self.model_type, AS_IT_IS)
+
+    @property
+    def settled(self) -> str:
+        """The release of transformers from which on the tables hold."""
+        return "5.22" if self.model_type in FORCED_BEFORE else "5.17"
 
     @property
     def is_the_same_in_older(self) -> bool:
         """Whether older releases, each by rules of its own, take `chosen` for the source too."""
         if self.declared in GENERIC:
             return self.chosen in GENERIC
-        registered = REGISTERED.get(self.model_type) or FORCED[self.model_type]
+        registered = REGISTERED.get(self.model_type) or FORCED.get(self.model_type, AS_IT_IS)
         named = (self.declared or registered).removesuffix("Fast")
         return named == registered == self.chosen.removesuffix("Fast") and registered != AS_IT_IS
 
@@ -138,7 +145,7 @@ def tokenizer_cautions(model: Model) -> tuple[str, ...]:
         return ()
     mistral = source.model_type in MISTRAL_COMMON
     found = (
-        (OLDER, not source.is_the_same_in_older),
+        (OLDER.format(release=source.settled), not source.is_the_same_in_older),
         (TEKKEN, mistral and "tekken.json" in model.checkpoint.source.names()),
         (FIXED_REGEX, mistral and bool(source.config.get("fix_mistral_regex"))),
     )
@@ -157,7 +164,7 @@ def _read_from(source: Source, model_type: str, named: str | None) -> SourceToke
     that it does the same for one that it does not know. `named` is the class that config.json names.
     """
     names = source.names()
-    if not (model_type in FORCED or model_type in REGISTERED) or not set(TOKENIZER_FILES) & set(names):
+    if model_type not in {*FORCED, *REGISTERED, *FORCED_BEFORE} or not set(TOKENIZER_FILES) & set(names):
         return None
     try:
         config = json_object(source, TOKENIZER_CONFIG) if TOKENIZER_CONFIG in names else {}

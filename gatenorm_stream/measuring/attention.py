@@ -20,11 +20,13 @@ def attend(queries: Float32Array, keys: Float32Array, values: Float32Array, wind
     group, length, dim = queries.shape
     scale = np.float32(dim**-0.5)
     out = np.empty((group, length, values.shape[-1]), np.float32)
+    room = np.empty(group * min(STRETCH, length) * length, np.float32)  # once: fresh memory is slow to touch
     for start in range(0, length, STRETCH):
         stop = min(start + STRETCH, length)
         first = max(0, start - window + 1) if window else 0
         looking = queries[:, start:stop].reshape(-1, dim) * scale
-        shares = looking @ keys[first:stop].T
+        shares = room[: len(looking) * (stop - first)].reshape(len(looking), -1)
+        np.matmul(looking, keys[first:stop].T, out=shares)
         behind = np.arange(start, stop)[:, None] - np.arange(first, stop)
         hidden = (behind < 0) | (behind >= window) if window else behind < 0
         by_head = shares.reshape(group, stop - start, -1)

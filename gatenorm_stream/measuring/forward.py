@@ -47,6 +47,11 @@ class Variant:
         if self.constants is not None and not (self.compensated and set(self.dropped) <= self.constants.keys()):
             raise ValueError(f"constants are for compensated variants, one for each of {self.dropped}")
 
+    @property
+    def rows(self) -> int:
+        """Of tokens, at most: one for judging, and one for choosing if means are taken."""
+        return 2 if self.compensated and self.constants is None else 1
+
     def path(self, layers: int) -> Path:
         """Through the first so many layers."""
         return tuple((layer, self._in_place(layer)) for layer in sorted(set(self.dropped)) if layer < layers)

@@ -50,7 +50,8 @@ def measure_model(
         with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
             scores = scored(model, reading, threads=threads, progress=progress)
             passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
-            found = study(passes, scores, draws=draws, by=by)
+            work = model.checkpoint.parameters * tokens
+            found = study(passes, scores, draws=draws, work=work, by=by)
     by_layer = {s.layer: s for s in found.sublayers}
     layers = (
         MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores

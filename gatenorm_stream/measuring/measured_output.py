@@ -10,6 +10,7 @@ from typing import Any
 from gatenorm_stream.errors import ComparisonError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
+from gatenorm_stream.formats.merge_order import is_mended
 from gatenorm_stream.measuring.forward import Losses, losses_of
 from gatenorm_stream.measuring.measurement import perplexity
 from gatenorm_stream.measuring.open import open_decoder
@@ -64,7 +65,7 @@ def measure_output(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> MeasuredOutput:
-    """Both are run on the tokens that choices are judged on. Closes `against`.
+    """Both are run on the tokens that choices are judged on, as the output cuts them. Closes `against`.
 
     Raises ComparisonError if the two cut the text into other tokens; UnsupportedModelError, TextError,
     CheckpointError.
@@ -84,7 +85,8 @@ def measure_output(
         return found()
     with open_model(against) as source:
         theirs = read_sample(source, text, tokens)
-        if theirs.texts.judging.tolist() != sample.texts.judging.tolist():
+        alike = theirs.texts.judging.tolist() == sample.texts.judging.tolist()
+        if not alike and not is_mended(model.checkpoint.config, source.checkpoint.config):
             raise ComparisonError(f"{against.title} cuts the text into other tokens; give the source of the output")
         before = _losses(source, sample, threads, progress)
         return found(against.title, float(before.mean()), standard_error(losses - before))

@@ -17,21 +17,22 @@ import numpy.typing as npt
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.model import Model
+from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.attention import attend
 from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.llama_gguf import read_gguf
 from gatenorm_stream.measuring.llama_safetensors import read_safetensors
-from gatenorm_stream.measuring.products import TILE, Block, Float32Array, Matrices, Products, blocks, slices, vector
+from gatenorm_stream.measuring.products import Block, Float32Array, Matrices, Products, slices, tiles, vector
 from gatenorm_stream.measuring.token_ids import check_embedded, check_predicted
 from gatenorm_stream.sources.source import Kind
 
 ACTIVATION_BYTES = 64 << 20
 FEWEST_TOKENS = 256
 """In a group: with fewer, reading the weights again would cost more than multiplying by them."""
-LOGITS = 1 << 18
-"""Numbers that a thread holds at once: they should fit its cache."""
+LOGITS = 1 << 19
+"""Numbers that a thread holds at once, while they stay in the cache."""
 LOOKED_UP = 64
 """Rows of the embedding that a thread reads at once."""
 
@@ -99,7 +100,7 @@ class NumpyDecoder:
                 out[place] = out[row]
         out = out[: len(onward)]
         tokens = out.reshape(-1, self._llama.hidden)
-        following = self._first_blocks(number + 1)
+        following = self._first_weights(number + 1)
         for group in self._groups_of_tokens(layer, len(tokens)):
             self._mlp(layer, tokens[group], following)
         return out
@@ -157,41 +158,39 @@ class NumpyDecoder:
         rows = len(chosen)
         u = np.empty((rows, length, hidden), np.float32)
         self._products.share_out(lambda row: self._normed(stream[chosen[row]], attention.norm, u[row]), range(rows))
-        output = blocks(attention.output.weight)
         linears = attention.query, attention.key, attention.value
-        projected = self._products.apply(u.reshape(-1, hidden), *linears, then=output)
+        projected = self._products.apply(u.reshape(-1, hidden), *linears, then=[attention.output.weight])
         queries, keys, values = (
             x.reshape(rows, length, count, heads.dim).swapaxes(1, 2)
             for x, count in zip(projected, (heads.queries, heads.keys, heads.keys), strict=True)
         )
         taken = np.empty((rows, length, heads.queries, heads.dim), np.float32)
-        rotary, angles = self._llama.rotary, self._llama.rotary.angles(length)
+        rotary, turns = self._llama.rotary, self._llama.rotary.turns(length)
 
         def take(number: int) -> None:
             row, key = divmod(number, heads.keys)
             group = slice(key * heads.group, (key + 1) * heads.group)
-            turned, against = rotary.turned(queries[row, group], angles), rotary.turned(keys[row, key], angles)
+            turned, against = rotary.turned(queries[row, group], turns), rotary.turned(keys[row, key], turns)
             found = attend(turned, against, values[row, key], attention.window)
             taken[row, :, group] = found.swapaxes(0, 1)
 
         self._products.share_out(take, range(rows * heads.keys))
-        following = blocks(layer.gate.weight, layer.up.weight)
+        following = layer.gate.weight, layer.up.weight
         (out,) = self._products.apply(taken.reshape(rows * length, -1), attention.output, then=following)
         return out.reshape(rows, length, hidden)
 
-    def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Block]) -> None:
+    def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Weight]) -> None:
         """Adds what it puts out to the tokens."""
         u = np.empty_like(tokens)
-        self._products.share_out(
-            lambda tile: self._normed(tokens[tile], layer.norm, u[tile]), slices(len(tokens), TILE)
-        )
+        self._products.share_out(lambda tile: self._normed(tokens[tile], layer.norm, u[tile]), tiles(len(tokens)))
         inner = np.empty((len(u), layer.gate.outputs), np.float32)
         gate_bias, up_bias, down_bias = (
             vector(linear.bias) if linear.bias else None for linear in (layer.gate, layer.up, layer.down)
         )
 
         def gate_and_multiply(block: Block, matrices: Matrices, tile: slice) -> None:
-            gate, factor = (np.asarray(u[tile] @ matrix.T, np.float32) for matrix in matrices)
+            gate, factor = np.asarray(u[tile] @ matrices[0].T, np.float32), inner[tile, block.rows]
+            np.matmul(u[tile], matrices[1].T, out=factor, casting="same_kind")
             if gate_bias is not None:
                 gate += gate_bias[block.rows]
             if up_bias is not None:
@@ -199,7 +198,7 @@ class NumpyDecoder:
             factor *= gate
             np.exp(np.negative(gate, out=gate), out=gate)
             gate += 1
-            np.divide(factor, gate, out=inner[tile, block.rows])
+            factor /= gate
 
         def add(block: Block, matrices: Matrices, tile: slice) -> None:
             out = np.asarray(inner[tile] @ matrices[0].T, np.float32)
@@ -207,9 +206,9 @@ class NumpyDecoder:
                 out += down_bias[block.rows]
             tokens[tile, block.rows] += out
 
-        down = blocks(layer.down.weight)
-        _run(self._products.multiply(gate_and_multiply, len(u), layer.gate.weight, layer.up.weight, then=down))
-        _run(self._products.multiply(add, len(u), layer.down.weight, then=then))
+        gate, up, down = (linear.weight for linear in (layer.gate, layer.up, layer.down))
+        _run(self._products.multiply(gate_and_multiply, len(u), gate, up, then=[down]))
+        _run(self._products.multiply(add, len(u), down, then=then))
 
     def _normed(self, x: Float32Array, norm: Tensor, out: Float32Array | None = None) -> Float32Array:
         squares = np.vecdot(x, x)[..., None] / np.float32(x.shape[-1])
@@ -217,14 +216,12 @@ class NumpyDecoder:
         out *= vector(norm)
         return out
 
-    def _first_blocks(self, number: int) -> Sequence[Block]:
+    def _first_weights(self, number: int) -> Sequence[Weight]:
         """What is read first of a layer; of the one behind the last, of the head."""
         if number == self.layers:
-            return blocks(self._llama.head)
+            return [self._llama.head]
         layer = self._llama.layers[number]
-        if layer.attention:
-            return blocks(layer.attention.query.weight)
-        return blocks(layer.gate.weight, layer.up.weight)
+        return [layer.attention.query.weight] if layer.attention else [layer.gate.weight, layer.up.weight]
 
     def _groups_of_rows(self, attention: Attention, rows: RowNumbers, length: int) -> Iterator[RowNumbers]:
         heads = attention.heads

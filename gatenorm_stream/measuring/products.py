@@ -1,8 +1,9 @@
 """Products with stored matrices, whose rows are read, widened and multiplied a stretch at a time, on many threads.
 
 All threads widen a stretch, block by block, then multiply it by the tokens, tile by tile: each weight is widened
-once for all tokens, and what is multiplied fits the processor's cache. How a matrix is cut into blocks and tokens
-into tiles does not depend on the number of threads, so neither does what comes out.
+once for all tokens, and what is multiplied stays in the processor's cache. How a matrix is cut into blocks and
+tokens into tiles depends on how many tokens there are, not on the number of threads: what comes out is the same
+bits on any.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ Float32Array = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 PARTS = 16
-"""Into about as many a matrix is cut, so that all threads have work, ..."""
-FEWEST_ROWS = 192
-"""... but not into fewer rows."""
+"""Into as many at most a matrix is cut, so that all threads have work, ..."""
+FEWEST_ROWS, FEWEST_OF_MANY = 192, 512
+"""... but not into fewer rows. Where tokens make several tiles there is work enough, and BLAS takes larger blocks
+more than a tenth faster."""
 STRETCH_BYTES = 16 << 20
 """Widened blocks that are held at once; a block a thread if that is more."""
-TILE = 512
-"""Tokens that are multiplied by a block at once."""
+TILE = 1024
+"""Tokens that are multiplied by a block at once, at most."""
 ALIGNED = 64
 TASKS = 8
 """For each thread, so that none waits long for the last."""
@@ -68,11 +70,17 @@ Act: TypeAlias = Callable[[Block, Matrices, slice], None]
 """act(block, its matrices, tokens): called for each block with each tile of tokens, on many threads."""
 
 
-def blocks(*weights: Weight) -> list[Block]:
-    count = weights[0].tensor.shape[0]
+def blocks(tokens: int, *weights: Weight) -> list[Block]:
+    count, fewest = weights[0].tensor.shape[0], FEWEST_OF_MANY if tokens > TILE else FEWEST_ROWS
     most = max(1, BLOCK_BYTES // (len(weights) * widened_row_bytes(weights[0])))
-    step = min(most, max(FEWEST_ROWS, -(-count // PARTS)))
-    return [Block(weights, start, min(start + step, count)) for start in range(0, count, step)]
+    parts = max(-(-count // most), min(PARTS, count // fewest), 1)
+    return [Block(weights, part.start, part.stop) for part in slices(count, -(-count // parts))]
+
+
+def tiles(tokens: int) -> list[slice]:
+    """A power of two of them, which threads can share evenly."""
+    parts = 1 << (-(-tokens // TILE) - 1).bit_length()
+    return slices(tokens, -(-tokens // parts))
 
 
 def slices(count: int, most: int) -> list[slice]:
@@ -114,20 +122,21 @@ class Products:
         return Rows(weight, self._memory.take)
 
     def multiply(
-        self, act: Act, tokens: int, *weights: Weight, then: Sequence[Block] = ()
+        self, act: Act, tokens: int, *weights: Weight, then: Sequence[Weight] = ()
     ) -> Iterator[Sequence[Block]]:
         """Acts on all blocks of `weights`, which are of one shape, and gives the blocks of each stretch when it is
-        done. While one is worked on, the disk reads the next, `then` after all.
+        done. While one is worked on, the disk reads the next; at the end the first ones of `then`.
         """
-        stretches = self._stretches(blocks(*weights))
-        tiles, readers = slices(tokens, TILE), [self.reader(weight) for weight in weights]
-        for stretch, following in zip(stretches, [*stretches[1:], then[: self._threads]], strict=True):
+        stretches = self._stretches(blocks(tokens, *weights))
+        readers = [self.reader(weight) for weight in weights]
+        last = blocks(tokens, *then)[: self._threads] if then else []
+        for stretch, following in zip(stretches, [*stretches[1:], last], strict=True):
             matrices = self._widened(stretch, readers, following)
-            parts = [(number, tile) for tile in tiles for number in range(len(stretch))]
+            parts = [(number, tile) for tile in tiles(tokens) for number in range(len(stretch))]
             self.share_out(lambda part: act(stretch[part[0]], matrices[part[0]], part[1]), parts)  # noqa: B023
             yield stretch
 
-    def apply(self, x: Float32Array, *linears: Linear, then: Sequence[Block] = ()) -> tuple[Float32Array, ...]:
+    def apply(self, x: Float32Array, *linears: Linear, then: Sequence[Weight] = ()) -> tuple[Float32Array, ...]:
         """x W^T + b of each; x is (tokens, in), what comes out (tokens, out)."""
         outs = tuple(np.empty((len(x), linear.outputs), np.float32) for linear in linears)
         for number, (linear, out) in enumerate(zip(linears, outs, strict=True)):
@@ -145,7 +154,7 @@ class Products:
                 if bias is not None:
                     part += bias[block.rows]
 
-            following = blocks(linears[number + 1].weight) if number + 1 < len(linears) else then
+            following = [linears[number + 1].weight] if number + 1 < len(linears) else then
             for _ in self.multiply(act, len(x), linear.weight, then=following):
                 pass
         return outs

@@ -13,8 +13,8 @@ from gatenorm_stream.floats import widen
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
-Angles = tuple[Float32Array, Float32Array]
-"""Cosines and sines, (length, dim / 2)."""
+Turns = npt.NDArray[np.complex64]
+"""cos + i sin of each angle, (length, dim / 2): two numbers turn as one complex number is multiplied."""
 
 
 @dataclass(frozen=True)
@@ -78,24 +78,21 @@ class Rotary:
         stored = self.divisors.shard.file.read(self.divisors.range)
         return speeds / widen(stored, self.divisors.dtype, self.divisors.shape)
 
-    def angles(self, length: int) -> Angles:
-        """Of the positions 0 to length - 1, times `gain`."""
+    def turns(self, length: int) -> Turns:
+        """At the positions 0 to length - 1, times `gain`."""
         kept = self.scaling.kept(self) if self.scaling else 0.0
         angles = np.outer(np.arange(length), self.stored_speeds * (kept + (1 - kept) / self.factor))
-        cos, sin = np.cos(angles) * self.gain, np.sin(angles) * self.gain
-        return cos.astype(np.float32), sin.astype(np.float32)
+        turns: Turns = (self.gain * np.exp(1j * angles)).astype(np.complex64)
+        return turns
 
-    def turned(self, heads: Float32Array, angles: Angles) -> Float32Array:
-        """(..., length, dim) in a new array, halves behind each other even of `pairs`: products stay the same."""
-        cos, sin = angles
-        half = self.dim // 2
-        a, b = (heads[..., 0::2], heads[..., 1::2]) if self.pairs else (heads[..., :half], heads[..., half:])
-        out = np.empty(heads.shape, np.float32)
-        first, second = out[..., :half], out[..., half:]
-        np.multiply(a, cos, out=first)
-        first -= b * sin
-        np.multiply(b, cos, out=second)
-        second += a * sin
+    def turned(self, heads: Float32Array, turns: Turns) -> Float32Array:
+        """(..., length, dim) in a new array, in pairs in any case: products stay the same."""
+        if self.pairs:
+            numbers = heads.view(np.complex64)
+        else:
+            numbers = np.empty((*heads.shape[:-1], self.dim // 2), np.complex64)
+            numbers.real, numbers.imag = np.split(heads, 2, axis=-1)
+        out: Float32Array = (numbers * turns).view(np.float32)
         return out
 
 

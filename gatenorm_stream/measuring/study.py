@@ -1,8 +1,8 @@
 """Measures a model: what Gate-Norm's choices cost, what choices by influence cost, and random ones beside them.
 
 Influence must be known before it can choose, so there are two passes over the weights: the first runs the unpruned
-model with the choices by Gate-Norm and the random ones, the second those by influence. Where so many rows of tokens
-would take more memory than `STREAM_BYTES`, there are more passes.
+model on the row for choosing, the second judges everything. Where so many rows of tokens would take more memory
+than `STREAM_BYTES`, there are more passes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, def
 STREAM_BYTES = 128 << 20
 """Of the rows of tokens that one pass carries from layer to layer."""
 MOST_COUNTS = 5
+SHORT = 10**10
+"""Parameters times tokens: a multiply-add each, some seconds in all for the many choices."""
 SEED = 0
 
 Criterion: TypeAlias = Literal["gate-norm", "influence"]
@@ -52,6 +54,14 @@ def counts(sublayers: int) -> tuple[int, ...]:
     return tuple(sorted({1, min(default_number(sublayers), third), third} | evenly - {0}))
 
 
+def random_counts(sublayers: int, work: int) -> tuple[int, ...]:
+    """At which of `counts` random choices are judged: the default number, and all where `work` is short.
+
+    Hardly any two of them share layers, so that all would take two and a half times as long as the rest.
+    """
+    return counts(sublayers) if work <= SHORT else (default_number(sublayers),)
+
+
 def by_influence(sublayers: Sequence[Sublayer]) -> tuple[LayerScore, ...]:
     """Influence in the place of scores, for `select`."""
     return tuple(LayerScore(s.layer, s.influence, ()) for s in sublayers)
@@ -62,18 +72,19 @@ def study(
     scores: Sequence[LayerScore],
     *,
     draws: int = 5,
+    work: int = 0,
     by: Criterion | None = None,
 ) -> Study:
-    """Plain and compensated choices at each of `counts`, by both criteria or the one given; at the default number
-    `draws` random ones.
-
-    Random ones at every count would take most of the time.
+    """Plain and compensated choices at each of `counts`, by both criteria or the one given, and `draws` random ones
+    at each of `random_counts`; `work` is parameters times tokens.
     """
-    numbers, at_random, judged = counts(len(scores)), [*_at_random(scores, draws)], []
-    if by != "influence":
-        judged, at_random = passes.judge([*_asked("gate-norm", scores, numbers), *at_random]), []
+    numbers = counts(len(scores))
+    asked = [] if by == "influence" else [*_asked("gate-norm", scores, numbers)]
     if by != "gate-norm":
-        judged += passes.judge([*_asked("influence", by_influence(passes.sublayers), numbers), *at_random])
+        asked += _asked("influence", by_influence(passes.sublayers), numbers)
+    for number in random_counts(len(scores), work):
+        asked += _at_random(scores, number, draws)
+    judged = passes.judge(asked)
     return Study(passes.loss, passes.sublayers, tuple(j.choice for j in judged), passes.made)
 
 
@@ -107,8 +118,7 @@ class Passes:
         self._decoder = decoder
         self._texts = texts
         self._steps = steps
-        row_bytes = 4 * hidden * len(texts.judging)
-        self._at_once = max(1, (STREAM_BYTES // row_bytes - 2) // 2)
+        self._rows = STREAM_BYTES // (4 * hidden * len(texts.judging))
         self._sublayers: tuple[Sublayer, ...] | None = None
         self._losses: Losses | None = None
         self.made = 0
@@ -138,9 +148,21 @@ class Passes:
         """In the order in which they are asked."""
         return [
             Judgement(_choice(one, judged.losses, self.losses), judged.constants)
-            for start in range(0, len(asked), self._at_once)
-            for one, judged in self._pass(asked[start : start + self._at_once], whole=self._losses is None)
+            for together in self._groups(asked)
+            for one, judged in self._pass(together, whole=self._losses is None)
         ]
+
+    def _groups(self, asked: Sequence[Asked]) -> list[list[Asked]]:
+        """As many together as there are rows for, beside the two of the unpruned model."""
+        groups: list[list[Asked]] = []
+        free = 0
+        for one in asked:
+            if one.variant.rows > free:
+                groups.append([])
+                free = self._rows - 2
+            groups[-1].append(one)
+            free -= one.variant.rows
+        return groups
 
     def _pass(self, asked: Sequence[Asked], whole: bool) -> list[tuple[Asked, Judged]]:
         """What is known of the unpruned model is not asked again."""
@@ -184,10 +206,9 @@ def _asked(by: By, scores: Sequence[LayerScore], numbers: Sequence[int]) -> Iter
         yield from _both(by, select(scores, Choice(drop=number)))
 
 
-def _at_random(scores: Sequence[LayerScore], draws: int) -> Iterator[Asked]:
+def _at_random(scores: Sequence[LayerScore], number: int, draws: int) -> Iterator[Asked]:
     """Layer 0 stays, as it does by default."""
-    layers = [s.layer for s in scores][DEFAULT_PROTECT_FIRST:]
-    number, chance = default_number(len(scores)), random.Random(SEED)
+    layers, chance = [s.layer for s in scores][DEFAULT_PROTECT_FIRST:], random.Random(SEED)
     for _ in range(draws):
         yield from _both("random", tuple(sorted(chance.sample(layers, min(number, len(layers))))))
 

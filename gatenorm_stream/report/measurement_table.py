@@ -82,9 +82,10 @@ def _cell(measured: Measurement, by: By, count: int, compensated: bool) -> str:
 def _notes(measured: Measurement, seconds: float) -> Iterator[str]:
     error = max((c.error for c in measured.choices), default=0.0)
     yield "const.: the mean of its output takes the place of what is gone (--compensate)"
-    if draws := measured.of("random", default_number(len(measured.layers)), compensated=True):
+    gone = default_number(len(measured.layers))
+    if draws := measured.of("random", gone, compensated=True):
         rises = sorted(c.rise for c in draws)
-        span = f" draws, with constants from {rises[0]:+.3f} to {rises[-1]:+.3f}" if len(rises) > 1 else " draw"
+        span = f" draws; {gone} gone with constants: {rises[0]:+.3f} to {rises[-1]:+.3f}" if rises[1:] else " draw"
         yield f"at random: the mean of {len(draws)}{span}"
     passes = f"{measured.passes} passes over the weights, {seconds:.0f} s"
     yield f"standard error of a rise: {error:.3f} at most; {passes}"

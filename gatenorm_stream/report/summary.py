@@ -91,7 +91,7 @@ def cautions(plan: Plan) -> Iterator[str]:
     if VITAL in plan.dropped:
         yield f"caution: layer {VITAL} goes; on the public model that we measured, that alone destroyed the text"
     if len(plan.dropped) > 1 and plan.dropped == tuple(layers[-len(plan.dropped) :]):
-        less = "" if plan.constants else "; constants in their place (--compensate) cost less"
+        less = "" if plan.constants else "; constants (--compensate) helped SmolLM2, not our decoders: measure"
         yield f"caution: all that go are the last layers, in one run{less}"
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.floats import FloatArray
 from gatenorm_stream.scoring.head_products import (
+    Float64Array,
     HeadsOfOneSide,
     gram,
     in_range,
@@ -82,15 +83,17 @@ def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> flo
     attention the product shrinks by the square of the group. Raises NotFiniteError.
     """
 
-    def total(g: int) -> FloatArray:
-        return _sum_of_heads(query, range(g * heads.group, (g + 1) * heads.group))
-
-    sums = np.zeros(3)
-    for block in _blocks(heads.keys, key(0), memory // 2, math.isqrt(memory // _GRAMS_BYTES)):
-        q, k = _stacked(total, block), _stacked(key, block)
-        sums += inner_products(gram(q), gram(k))
-        for g in range(block.stop, heads.keys):
-            sums += 2 * inner_products(gram(q, total(g)), gram(k, key(g)))
+    total = _GroupSums(query, heads.group)
+    blocks = _blocks(heads.keys, key(0), memory // 2, math.isqrt(memory // _GRAMS_BYTES))
+    if len(blocks) > 1 and _one_side_fits(heads, key(0), memory):
+        sums = _one_side_after_the_other(total, key, heads)
+    else:
+        sums = np.zeros(3)
+        for block in blocks:
+            q, k = _stacked(total, block), _stacked(key, block)
+            sums += inner_products(gram(q), gram(k))
+            for g in range(block.stop, heads.keys):
+                sums += 2 * inner_products(gram(q, total(g)), gram(k, key(g)))
     squared, queries, keys = sums.tolist()
     if well_conditioned(squared, queries, keys):
         return math.sqrt(squared)
@@ -127,6 +130,27 @@ def stored(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> tu
     return tuple(norms)
 
 
+def _one_side_fits(heads: Heads, head: FloatArray, memory: int) -> bool:
+    """Whether all key heads, and after them both Gram matrices of their rows, fit in `memory`."""
+    rows = heads.keys * len(head)
+    return max(heads.keys * head.nbytes, 2 * rows * rows * head.itemsize) <= memory
+
+
+def _one_side_after_the_other(total: HeadOf, key: HeadOf, heads: Heads) -> Float64Array:
+    """<S S^T, K K^T>, <S S^T, S S^T> and <K K^T, K K^T>, each query head read once: of S only its products stay."""
+    q = _stacked(total, range(heads.keys))
+    of_q = q @ q.T
+    del q
+    k = _stacked(key, range(heads.keys))
+    of_k = k @ k.T
+    del k
+    strips = (slice(start, start + heads.dim) for start in range(0, len(of_q), heads.dim))
+    sums = np.zeros(3)
+    for strip in strips:
+        sums += inner_products(of_q[strip].astype(np.float64), of_k[strip].astype(np.float64))
+    return sums
+
+
 def _blocks(count: int, head: FloatArray, memory: int, rows: int) -> list[range]:
     """Neighbouring heads, as many as fit in `memory` and have so many `rows`, at least one: the larger a product,
     the faster its flops."""
@@ -144,20 +168,33 @@ def _stacked(head_of: HeadOf, block: range) -> FloatArray:
     return stacked.reshape(-1, first.shape[1])
 
 
-def _sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:
-    """In the dtype of the heads; added up in float64 if they nearly cancel."""
-    first = head_of(which.start)
-    if len(which) == 1:
-        return first
-    total = first.copy()
-    squares = squared_norm(first)
-    for h in which[1:]:
-        head = head_of(h)
-        squares += squared_norm(head)
-        total += head
-    if squared_norm(total) >= _SUM_CANCELS * squares:
-        return total
-    return _exact_sum_of_heads(head_of, which).astype(total.dtype)
+class _GroupSums:
+    """The sum of the query heads that use key head g, in memory that is used again.
+
+    In the dtype of the heads; added up in float64 if they nearly cancel.
+    """
+
+    def __init__(self, head_of: HeadOf, group: int) -> None:
+        self._head_of = head_of
+        self._group = group
+        self._sum: FloatArray | None = None
+
+    def __call__(self, g: int) -> FloatArray:
+        which = range(g * self._group, (g + 1) * self._group)
+        first = self._head_of(which.start)
+        if len(which) == 1:
+            return first
+        if self._sum is None:
+            self._sum = np.empty_like(first)
+        np.copyto(self._sum, first)
+        squares = squared_norm(first)
+        for h in which[1:]:
+            head = self._head_of(h)
+            squares += squared_norm(head)
+            self._sum += head
+        if not squared_norm(self._sum) >= _SUM_CANCELS * squares:
+            np.copyto(self._sum, _exact_sum_of_heads(self._head_of, which), casting="same_kind")
+        return self._sum
 
 
 def _exact_sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:

@@ -164,8 +164,8 @@ class LocalSource:
         """
         if not root.is_dir():
             raise CheckpointError(
-                f"{root} is {'not a directory' if root.exists() else 'not there'}; give the local directory that "
-                "holds config.json and the *.safetensors files"
+                f"{root} is {'not a directory' if root.exists() else 'not there'}; give a directory with "
+                "config.json and *.safetensors files, a GGUF file, or org/name on the Hub"
             )
         self.directory = root
         self.title = utf8(title or str(root))

@@ -12,6 +12,7 @@ from gatenorm_stream.checkpoint.safetensors import read_shard_header
 from gatenorm_stream.errors import HeaderError
 from gatenorm_stream.names import SUFFIX
 from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.pieces import memory_for_pieces, pieces
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind
 from gatenorm_stream.verifying.output import Output
@@ -59,8 +60,10 @@ def _fault(output: Output, name: str, parsing: Lock, advance: Callable[[int], No
         with parsing:  # a hostile header takes 100 MB while it is parsed: one at a time
             parts = _parts(name, file) if recorded.marks else []
         digest = MarkedDigest(end for _, end in parts)
+        memory = memory_for_pieces()
         for chunk in ByteRange(0, file.size).chunks(CHUNK):
-            digest.update(file.read(chunk))
+            for piece in pieces(file, chunk, memory):
+                digest.update(piece)
             advance(len(chunk))
     if digest.result().blake3 == recorded.blake3:
         return None

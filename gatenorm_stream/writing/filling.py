@@ -22,6 +22,7 @@ from gatenorm_stream.disk import UNSUPPORTED, boot_id, sync_file
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.planning.layout import Copied, Interleaved
+from gatenorm_stream.sources.pieces import memory_for_pieces, pieces
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File
 from gatenorm_stream.writing.chunks import CHUNK, Local, Pieces, Readahead, Remote, chunks
@@ -52,8 +53,8 @@ class Filling:
 
 
 class Follower:
-    """Does what is to follow the writing of a chunk (its digest, sending it to the disk) in a thread of its own,
-    in order.
+    """Does what is to follow the writing of a chunk (its digest, or sending it to the disk) in a thread of its own,
+    in order. The two have a thread each, since one needs the processor and the other the disk.
     """
 
     def __init__(self) -> None:
@@ -86,7 +87,7 @@ def fill(folder: Folder, filling: Filling, journal: Journal, readahead: Readahea
     path = folder.path / name
     digest, size, synced = Digest(filling), start, start
     opened = folder.open(name, os.O_RDWR | os.O_CREAT)
-    with open(opened, "r+b", buffering=0) as target, Follower() as follower:
+    with open(opened, "r+b", buffering=0) as target, Follower() as follower, Follower() as syncing:
         if journal.unsynced(name):
             sync_file(target.fileno(), path, data_only=True)
         for part in ByteRange(0, start).chunks(CHUNK):
@@ -118,9 +119,10 @@ def fill(folder: Folder, filling: Filling, journal: Journal, readahead: Readahea
                     synced, boot = size, None
                 journal.add_part(name, size, boot)
             elif due:
-                follower.then(partial(_sync_data, target.fileno(), path))
+                syncing.then(partial(_sync_data, target.fileno(), path))
                 synced = size
         follower.wait()
+        syncing.wait()
         sync_file(target.fileno(), path)
         found = os.fstat(target.fileno())
     try:
@@ -139,6 +141,7 @@ class Digest:
 
     def __init__(self, filling: Filling) -> None:
         self._own = MarkedDigest(filling.places)
+        self._memory = memory_for_pieces()
         self._whole = next((p for p in filling.pieces if isinstance(p, Copied) and len(p) == p.file.size), None)
         vouched = self._whole and self._whole.file.sha256
         self._vouched = hashlib.sha256() if vouched else None
@@ -149,7 +152,8 @@ class Digest:
             self._vouched.update(data)
 
     def read(self, file: File, where: ByteRange) -> None:
-        self.update(file.read(where))
+        for piece in pieces(file, where, self._memory):
+            self.update(piece)
 
     def result(self) -> FileDigest:
         return self._own.result()

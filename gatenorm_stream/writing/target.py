@@ -26,10 +26,7 @@ ELSEWHERE = "choose another place for --out"
 
 def check_place(source: Source, out: Path, *, force: bool = False) -> None:
     """Raises OutputError if `out` is no place for an output: taken, not writable, or in the way of the source."""
-    try:
-        target = out.resolve()
-    except RuntimeError as error:
-        raise OutputError(f"{out} leads through links in a circle; choose another place for --out") from error
+    target = _resolved(out)
     if len(os.fsencode(out.name)) > LONGEST_NAME:
         raise OutputError(f"the name of {out} is too long; choose one of at most {LONGEST_NAME} bytes for --out")
     if source.kind is Kind.GGUF:
@@ -39,6 +36,18 @@ def check_place(source: Source, out: Path, *, force: bool = False) -> None:
     parent = _existing_parent(target)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{parent} is not writable; choose another place for --out")
+
+
+def _resolved(out: Path) -> Path:
+    """Where `out` leads. Raises OutputError for a circle of links, which Python leaves as it is from 3.13 on."""
+    circle = OutputError(f"{out} leads through links in a circle; choose another place for --out")
+    try:
+        target = out.resolve()
+    except RuntimeError as error:
+        raise circle from error
+    if any(os.path.islink(path) for path in (target, *target.parents)):
+        raise circle
+    return target
 
 
 def _check_file(source: Source, out: Path, force: bool) -> None:

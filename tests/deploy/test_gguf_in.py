@@ -1,4 +1,4 @@
-"""docs/gguf.md: a file that llama-quantize made is pruned, and llama.cpp's own programs run it."""
+"""docs/gguf.md and measure.md: a file that llama-quantize made is pruned, and llama.cpp's own programs run it."""
 
 import re
 import shutil
@@ -25,7 +25,12 @@ def folder(tmp_path_factory, sotu) -> Path:
 
 
 def perplexities(folder: Path, name: str) -> list[str]:
-    return re.findall(r"\[\d+\]([\d.]+),", Block("sh", PERPLEXITY.format(name)).run(folder))
+    return running(Block("sh", PERPLEXITY.format(name)).run(folder))
+
+
+def running(said: str) -> list[str]:
+    """Of the first 1, 2, ... windows, as llama-perplexity prints them."""
+    return re.findall(r"\[\d+\]([\d.]+),", said)
 
 
 def test_the_recipe(folder):
@@ -37,6 +42,9 @@ def test_the_recipe(folder):
     assert len(removed) > 20
     assert removed[:20] == zeroed[:20]
     assert removed[:20] != perplexities(folder, "model-Q4_K_M.gguf")[:20]
+    (measure,) = blocks("In llama.cpp", "measure.md")
+    as_shown = [float(each) for each in running(measure.run(folder))[:20]]
+    assert as_shown == pytest.approx([float(each) for each in removed[:20]], rel=1e-3)
     kinds = [
         {t.name: t.tensor_type.name for t in GGUFReader(folder / name).tensors if "blk.8." in t.name}
         for name in ("pruned.gguf", "model-Q4_K_M.gguf")

@@ -97,6 +97,14 @@ def test_fixture_converted(gguf, sotu, tokenizer, tmp_path):
     assert ours(ranked, texts[-1:]) == [tokenizer(texts[-1]).input_ids]
 
 
+def test_fixture_converted_and_pruned(gguf, prune, sotu, tokenizer):
+    """The tool gives the file the merge order that the converter lost."""
+    texts = [*TEXTS, (sotu.parent / "heldout.txt").read_text("utf-8")[:20_000]]
+    out = prune(gguf(sotu), (6,), "--format", "no-op")
+    assert ours(out, texts) == of_llama_cpp(out, texts)
+    assert ours(out, texts[-1:]) == [tokenizer(texts[-1]).input_ids]
+
+
 @pytest.mark.parametrize("kind", byte_level_models.KINDS, ids=lambda kind: kind.name)
 def test_converted_byte_level_models(kind, gguf, sotu, tmp_path):
     source = byte_level_models.write(kind, tmp_path / kind.name, sotu.parent / "heldout.txt")
