@@ -222,6 +222,21 @@ def test_a_journal_is_not_believed_blindly(llama: Path, tmp_path: Path, strange:
         gatenorm_stream.verify(tmp_path / "out", against=llama)
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "folder/notes.txt"])
+def test_what_was_put_into_a_partial_becomes_no_part_of_the_output(llama: Path, tmp_path: Path, name: str) -> None:
+    stray = cut_off(llama, tmp_path / "out") / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("mine")
+    with pytest.raises(OutputError, match="was not left by this run"):
+        prune(llama, tmp_path / "out")
+    assert stray.read_text() == "mine"
+    stray.rename(tmp_path / "kept")
+    if "/" in name:
+        stray.parent.rmdir()
+    prune(llama, tmp_path / "out")
+    gatenorm_stream.verify(tmp_path / "out", against=llama)
+
+
 def test_a_line_of_the_journal_that_lost_a_digit_is_forgotten(llama: Path, tmp_path: Path) -> None:
     partial = cut_off(llama, tmp_path / "out")
     text = (partial / JOURNAL).read_text()

@@ -9,6 +9,7 @@ import resource
 import struct
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 
 import gatenorm_stream
+from gatenorm_stream.checkpoint.tensors import MOST_TENSORS, Header, Shard, TensorInfo
+from gatenorm_stream.checkpoint.tensors import counted as counted_shards
 from gatenorm_stream.cli.main import allow_open_files
 from gatenorm_stream.errors import CheckpointError, GateNormError, PlanError, VerificationError
 from gatenorm_stream.families.heads import Heads
@@ -29,6 +32,7 @@ from gatenorm_stream.scoring.scorable import check_scorable
 from gatenorm_stream.scoring.scores import LARGEST_SCORE, LayerScore
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.open import open_source
+from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.walk import DEEPEST
 from gatenorm_stream.verifying import holes
 from tests.bytes_read import bytes_read, counted
@@ -36,6 +40,7 @@ from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_
 from tests.conftest import FIXTURE, Run
 
 WIDE = {"num_attention_heads": 1 << 12, "num_key_value_heads": 1 << 12, "head_dim": 1024, "hidden_size": 1 << 12}
+FEWER = {"num_attention_heads": 1 << 10, "num_key_value_heads": 1 << 10, "dtype": "F64"}
 
 
 def claimed(root: Path, *, dtype: str = "BF16", **changes: Any) -> Path:
@@ -83,7 +88,9 @@ def refusal(root: Path, reading: Any = "per-head") -> str:
             {"num_attention_heads": 512, "num_key_value_heads": 1, "head_dim": 256, "hidden_size": 64},
             "numbers in the Gram matrices",
         ),
-        pytest.param({"num_hidden_layers": 32, **WIDE}, "bytes of queries and keys", marks=pytest.mark.slow),
+        pytest.param(
+            {"num_hidden_layers": 32, **WIDE, **FEWER}, "bytes of queries and keys", marks=pytest.mark.slow
+        ),
         pytest.param({"num_hidden_layers": 8, **WIDE}, "operations for the reading joint", marks=pytest.mark.slow),
     ],
 )
@@ -97,6 +104,16 @@ def test_a_model_beyond_the_budget_is_refused_from_its_headers(
     next(counts)
     assert says in refusal(root, "joint")
     assert next(counts) < 2 * (root / "model.safetensors").stat().st_blocks * 512 + (1 << 16)
+
+
+def test_more_tensors_than_any_model_has_are_refused() -> None:
+    """As soon as a header is one too many, whatever else there is."""
+    info = TensorInfo("a", "U8", (1,), ByteRange(0, 1))
+    half = Shard("m", None, Header((info,) * (MOST_TENSORS // 2)))  # type: ignore[arg-type]
+    one = Shard("n", None, Header((info,)))  # type: ignore[arg-type]
+    assert [*counted_shards([half, half], "m")] == [half, half]
+    with pytest.raises(CheckpointError, match=f"m has {MOST_TENSORS + 1} tensors or more"):
+        next(islice(counted_shards(iter([half, half, one]), "m"), 2, None))
 
 
 def test_many_layers_and_tensors_take_linear_time(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ ADDRESSES = {
     "tcp://127.0.0.1@evil.org:8786": False,
     "tcp://0.0.0.0:8786": False,
     "tcp://[::1": False,
+    "far[::1]:8786": False,
     "ws://127.0.0.1:8786": False,
     "ucx://far:8786": False,
     "": False,

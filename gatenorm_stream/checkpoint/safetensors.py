@@ -12,7 +12,7 @@ from gatenorm_stream.checkpoint.index import index_remarks
 from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES, parse_json
 from gatenorm_stream.checkpoint.missing_weights import no_model
 from gatenorm_stream.checkpoint.safetensors_header import PREFIX_BYTES, header_range, parse_header
-from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, counted, tensors_in_shards
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Header, Shard, check_number, counted, tensors_in_shards
 from gatenorm_stream.errors import CheckpointError, HeaderError
 from gatenorm_stream.names import CONFIG, INDEX, SINGLE
 from gatenorm_stream.printable import listed
@@ -97,6 +97,7 @@ def _index(source: Source, names: tuple[str, ...]) -> tuple[dict[str, str], dict
     metadata = metadata if isinstance(metadata, dict) else {}
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{where} has no weight_map from tensors to files; download it again")
+    check_number(len(weight_map), source.title)
     for file in weight_map.values():
         if not isinstance(file, str) or not PLAIN_NAME.fullmatch(file):
             raise CheckpointError(f"{where} names the file {file!r}: only plain *.safetensors names are read")

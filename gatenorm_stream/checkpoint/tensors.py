@@ -128,12 +128,16 @@ def counted(shards: Iterable[Shard], title: str) -> Iterator[Shard]:
     total = 0
     for shard in shards:
         total += len(shard.header.tensors)
-        if total > MOST_TENSORS:
-            raise CheckpointError(
-                f"{title} has {total} tensors and more, and {MOST_TENSORS} are the most that are taken: no known "
-                "model has as many; restore it"
-            )
+        check_number(total, title)
         yield shard
+
+
+def check_number(tensors: int, title: str) -> None:
+    if tensors > MOST_TENSORS:
+        raise CheckpointError(
+            f"{title} has {tensors} tensors or more, and {MOST_TENSORS} are the most that are taken: no known "
+            "model has as many; restore it"
+        )
 
 
 def tensors_in_shards(shards: tuple[Shard, ...]) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ SYNONYMS = {
 
 MOST_LAYERS = 1 << 12
 MOST_HEADS = 1 << 16
-MOST_HEADS_IN_ALL = 1 << 18
-"""Each of them is laid out before a byte is read, so their number is bounded: some 15 times Llama 3.1 405B's."""
+MOST_HEADS_IN_ALL = 1 << 15
+"""Each of them is laid out before a byte is read, and takes time however small it is: twice Llama 3.1 405B's."""
 
 
 def size(config: Config, key: str, where: str, default: int | None = None) -> int:

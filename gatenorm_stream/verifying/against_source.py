@@ -82,13 +82,17 @@ def _differing(
     chunks = [(*pair, where) for pair in pairs for where in pair[1].chunks(len(pair[0].range))]
     total, done = sum(len(where) for *_, where in chunks), 0
     with ThreadPoolExecutor(workers) as pool:
-        same = pool.map(lambda chunk: holds(*chunk), chunks)
-        for (tensor, content, where), equal in zip(chunks, same, strict=True):
-            done += len(where)
-            if progress:
-                progress("comparing", done, total, tensor.shard.name)
-            if not equal:
-                yield tensor, content
+        try:
+            same = pool.map(lambda chunk: holds(*chunk), chunks)
+            for (tensor, content, where), equal in zip(chunks, same, strict=True):
+                done += len(where)
+                if progress:
+                    progress("comparing", done, total, tensor.shard.name)
+                if not equal:
+                    yield tensor, content
+        except BaseException:  # a signal: what is still waiting is not compared
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _padding(output: Output, held: Checkpoint) -> Iterator[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing
-from threading import Lock
+from threading import Event, Lock
 
 from gatenorm_stream.checkpoint.gguf import read_gguf_header
 from gatenorm_stream.checkpoint.safetensors import read_shard_header
@@ -29,13 +29,15 @@ def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
 
     Raises CheckpointError if a file can't be read.
     """
-    total, done, lock = sum(f.size for f in output.files.values()), 0, Lock()
+    total, done, lock, stop = sum(f.size for f in output.files.values()), 0, Lock(), Event()
 
     def check(name: str) -> str | None:
         shown = output.path.name if output.kind is Kind.GGUF else name
 
         def advance(count: int) -> None:
             nonlocal done
+            if stop.is_set():
+                raise CancelledError
             with lock:
                 done += count
                 if progress:
@@ -45,7 +47,12 @@ def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
         return f"{output.called(name)} {fault}" if fault else None
 
     with ThreadPoolExecutor(available_threads()) as pool:
-        yield from (problem for problem in pool.map(check, output.files) if problem)
+        try:
+            yield from (problem for problem in pool.map(check, output.files) if problem)
+        except BaseException:  # a signal: files of any size are not read to their end
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if output.kind is Kind.SAFETENSORS:
         yield from files_off_the_record(output)
 

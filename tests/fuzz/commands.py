@@ -177,8 +177,9 @@ class Commands:
     def _value(self, rng: random.Random) -> str:
         value = rng.choice(self._models if rng.randrange(2) else ODD)
         if rng.randrange(6) == 0:
-            mutated = mutate(rng, os.fsencode(value), [b"3,7-9", b"0.25"])
-            value = os.fsdecode(mutated.replace(b"\0", b""))
+            folder, slash, name = value.rpartition("/")
+            mutated = mutate(rng, os.fsencode(name), [b"3,7-9", b"0.25"])
+            value = folder + slash + os.fsdecode(mutated.replace(b"\0", b"").replace(b"/", b""))
         return value if "plots" not in value else ""
 
     def _judge(self, rng: random.Random, arguments: list[str], *, spoil: bool = False) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.checkpoints import llama_config, llama_shapes, random_tensors, shapes
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 MAX_RSS = 300 << 20
 MAX_SECONDS = 1.0
+LINES = 22
 CONFIG, INDEX, SHARD = "config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"
 
 Write = Callable[[Path], object]
@@ -143,6 +145,31 @@ GIANTS: dict[str, Write] = {
     "plan: a device": lambda root: (root / "plan.json").symlink_to("/dev/zero"),
     "plan: a pipe": lambda root: os.mkfifo(root / "plan.json"),
 }
+CARDS: dict[str, Write] = {
+    "card: 99 MB": text("README.md", (b"---\ntags: [", 1), (b"a, ", 33_000_000), (b"]\n---\n", 1)),
+    "card: brackets": text("README.md", (b"---\ntags: ", 1), (b"[", 60_000), (b"\n---\n", 1)),
+    "card: spaces": text("README.md", (b"---\nlicense:", 1), (b" ", 60_000), (b"#\n---\n", 1)),
+}
+"""With these, the whole model is pruned."""
+OUTPUTS: dict[str, Write] = {
+    "record: 99 MB": text("gatenorm.json", (b" ", 99_000_000), (b"{}", 1)),
+    "record: 90,000 layers": text(
+        "gatenorm.json", (PLAN, 1), (b'{"layer":#,"score":1,"heads":[]},', 90_000), (b"{}]}", 1)
+    ),
+    "record: 490,000 files": text("gatenorm.json", (b'{"files":{', 1), (b'"#":1,', 490_000), (b'"":1}}', 1)),
+    "record: depth": text("gatenorm.json", (b"[", 1_000_000)),
+    "output: 50,000 tensors": GIANTS["header: 50,000 tensors"],
+    "output: a terabyte of holes": lambda root: os.truncate(root / SHARD, 1 << 40),
+    "output: config of 490,000 fields": GIANTS["config: 490,000 fields"],
+    "output: a shard that is a device": lambda root: _instead(root / SHARD).symlink_to("/dev/zero"),
+    "output: a shard that is a pipe": lambda root: os.mkfifo(_instead(root / SHARD)),
+}
+"""Of an output, which is then verified, explained, and compared with its source."""
+
+
+def _instead(path: Path) -> Path:
+    path.unlink()
+    return path
 
 
 def measured(command: list[str]) -> tuple[int, str, float, int]:
@@ -158,31 +185,55 @@ def measured(command: list[str]) -> tuple[int, str, float, int]:
 def findings() -> Iterator[str]:
     """What each giant did that it must not; prints what it cost."""
     with tempfile.TemporaryDirectory(prefix="gatenorm-giants-") as folder:
-        start = min(_cost(Path(folder) / f"plain{n}", lambda root: None)[2] for n in range(3))
-        for number, (name, write) in enumerate(GIANTS.items()):
-            code, errors, seconds, rss = _cost(Path(folder) / str(number), write)
-            seconds = max(0.0, seconds - start)
-            print(f"{name:<42} exit {code}  {seconds:5.2f} s  {rss / (1 << 20):4.0f} MiB  {errors[:90].strip()}")
-            if code not in (0, 1) or errors.count("\n") > 1 or "Traceback" in errors or "unexpected" in errors:
-                yield f"{name}: exit code {code}, {errors[-300:]}"
-            if rss > MAX_RSS:
-                yield f"{name}: {rss >> 20} MiB"
-            if seconds > MAX_SECONDS:
-                yield f"{name}: {seconds:.2f} s"
+        start = min(next(_costs(Path(folder) / f"plain{n}", lambda root: None))[3] for n in range(3))
+        each = {**GIANTS, **CARDS, **OUTPUTS}.items()
+        for number, (name, write) in enumerate(each):
+            for what, code, errors, seconds, rss in _costs(Path(folder) / str(number), write):
+                seconds = max(0.0, seconds - start)
+                print(
+                    f"{name:<42} {what:<8} exit {code}  {seconds:5.2f} s  {rss / (1 << 20):4.0f} MiB  "
+                    f"{errors[:90].strip()}",
+                    flush=True,
+                )
+                if code not in (0, 1) or "Traceback" in errors or "unexpected" in errors:
+                    yield f"{name}, {what}: exit code {code}, {errors[-300:]}"
+                if errors.count("\n") > (LINES if what == "verify" else 1):
+                    yield f"{name}, {what}: {errors.count(chr(10))} lines"
+                if rss > MAX_RSS:
+                    yield f"{name}, {what}: {rss >> 20} MiB"
+                if seconds > MAX_SECONDS:
+                    yield f"{name}, {what}: {seconds:.2f} s"
 
 
-def _cost(root: Path, write: Write) -> tuple[int, str, float, int]:
+def _costs(root: Path, write: Write) -> Iterator[tuple[str, int, str, float, int]]:
+    """Of each command that the giant is given to: its name, and what `measured` says."""
     write_checkpoint(root, random_tensors(llama_shapes()), llama_config())
-    write(root)
-    plan = ["--plan", str(root / "plan.json")] if os.path.lexists(root / "plan.json") else ["--layers", "1"]
+    out = root.with_name(root.name + ".out")
+    pruned = ["--layers", "1", "--out", str(out)]
+    if write in OUTPUTS.values():
+        subprocess.run([COMMAND, str(root), *pruned, "--quiet"], check=True)
+        write(out)
+        commands = {"verify": ["verify", str(out)], "explain": ["explain", str(out)]}
+        commands["compare"] = ["compare", str(root), str(out)]
+    else:
+        write(root)
+        plan = ["--plan", str(root / "plan.json")] if os.path.lexists(root / "plan.json") else ["--layers", "1"]
+        prune = pruned if write in CARDS.values() else ["--dry-run", *plan]
+        commands = {"prune": [str(root), *prune]}
+        if write not in CARDS.values() and not os.path.lexists(root / "plan.json"):
+            commands["plot"] = ["score", str(root), "--plot", str(out.with_suffix(".svg"))]
     try:
-        return measured(["timeout", "-k", "1", "20", COMMAND, str(root), "--dry-run", *plan])
+        for what, arguments in commands.items():
+            yield what, *measured(["timeout", "-k", "1", "60", COMMAND, *arguments])
     finally:
-        for path in root.iterdir():
-            path.unlink()
+        for folder in (root, out):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
     found = list(findings())
-    print("\n".join(f"FINDING {line}" for line in found) or f"{len(GIANTS)} giants, no finding")
+    print(
+        "\n".join(f"FINDING {line}" for line in found)
+        or f"{len(GIANTS) + len(CARDS) + len(OUTPUTS)} giants, no finding"
+    )
     sys.exit(bool(found))

@@ -85,6 +85,8 @@ WRONG: dict[str, tuple[Conversation, str]] = {
     "a redirect in a circle": (whole(b"", "302 Found", Location="/api/models/org/name"), "in a circle"),
     "a redirect to nowhere": (whole(b"", "302 Found", Location="http://[::1"), "no address|is not reached"),
     "no status": (lambda connection: connection.sendall(b"hello\r\n\r\n"), "is not reached"),
+    "null in the place of an error": (whole(b"null", "404 X", X_Error_Code="RepoNotFound"), "as no Hub does"),
+    "an error without end": (whole(b"[" * 9000, "404 X", X_Error_Code="RepoNotFound"), "as no Hub does"),
     "no content": (whole(b"", "204 No Content"), "status 204"),
     "a body in the place of an error": (whole(PAGE, "418 Teapot"), "answered 418"),
 }
