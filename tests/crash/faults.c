@@ -218,6 +218,7 @@ ON_FD(int, ftruncate64, (int fd, off64_t size), (fd, size), 0)
 ON_FD(ssize_t, read, (int fd, void *data, size_t size), (fd, data, size), 1)
 ON_FD(ssize_t, pread, (int fd, void *data, size_t size, off_t at), (fd, data, size, at), 1)
 ON_FD(ssize_t, pread64, (int fd, void *data, size_t size, off64_t at), (fd, data, size, at), 1)
+ON_FD(ssize_t, preadv64v2, (int fd, const struct iovec *to, int n, off64_t at, int flags), (fd, to, n, at, flags), 1)
 ON_PATH(rename, (const char *path, const char *to), (path, to))
 ON_PATH(link, (const char *path, const char *to), (path, to))
 ON_PATH(unlink, (const char *path), (path))
@@ -250,7 +251,6 @@ ssize_t copy_file_range(int from, off64_t *start, int fd, off64_t *at, size_t si
     }
 
 ONLY_LACKING(int, flock, (int fd, int operation), (fd, operation))
-ONLY_LACKING(ssize_t, preadv64v2, (int fd, const struct iovec *to, int count, off64_t at, int flags), (fd, to, count, at, flags))
 
 int posix_fadvise64(int fd, off64_t at, off64_t size, int advice) {
     static __typeof__(&posix_fadvise64) real;
