@@ -20,7 +20,7 @@ help:
 	@echo 'make test          lint, types, fast tests (offline once set up)'
 	@echo 'make check         lint and types alone'
 	@echo 'make test-slow     faults of disk and network, kills, every command of the documents, screens of a terminal'
-	@echo 'make test-engines  run outputs of every family in transformers, llama.cpp and mlx-lm (1.3 GB of packages)'
+	@echo 'make test-engines  run outputs of every family in transformers, llama.cpp and mlx-lm (2.2 GB of packages)'
 	@echo 'make bench         speed and memory beside rivals (BENCH=quick: small shapes; the same packages)'
 	@echo 'make fuzz          hostile checkpoints for ten minutes (FUZZ="--cases 1000000")'
 	@echo 'make docs          the site, in build/docs/site; a broken link is an error'

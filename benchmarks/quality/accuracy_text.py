@@ -14,6 +14,7 @@ from benchmarks.quality.runs import table
 GUESSING = 0.25
 KEPT = 0.75
 """Of the unpruned model's distance to guessing: above it, accuracy hardly moves (PROTOCOL.md)."""
+PLANNED = 2_000
 BROKEN, MENDED = ("gate-norm", 6), ("gate-norm, constants", 6)
 
 
@@ -69,7 +70,8 @@ def judgement(told: Mapping[str, Any]) -> dict[str, object]:
     kept = (by[BROKEN]["acc_norm"] - GUESSING) / (runs[0]["acc_norm"] - GUESSING)
     apart = paired(by[MENDED], by[BROKEN])
     return {
-        "written_tasks": f"{part['tasks']:,}",
+        "written_tasks": f"{part['tasks']:,}"
+        + (f" (of {PLANNED:,} planned, when time ran out)" if part["tasks"] < PLANNED else ""),
         "written_table": written_table(told),
         "kept": kept,
         "hardly": "hardly moves" if kept > KEPT else "moves",
@@ -81,7 +83,7 @@ def judgement(told: Mapping[str, Any]) -> dict[str, object]:
 def hellaswag_machine() -> str:
     part = json.loads(REAL.read_text())["hellaswag"]
     return (
-        f"- HellaSwag in it: {part['machine']['cpu']}, one of {part['machine']['processors']} shared cores, "
-        f"{part['begun']}, {part['engine']}, {part['cpu_seconds']:,} s of it. "
+        f"- HellaSwag in it: {part['machine']['cpu']}, {part['machine']['processors']} shared cores, "
+        f"{part['begun']}, {part['engine']}, {part['cpu_seconds']:,} s of a core. "
         "`python -m benchmarks.real_hellaswag hellaswag_val.txt.bz2`"
     )

@@ -85,8 +85,8 @@ How many tokens, and of which text, the constants are taken from:
 
 ### What accuracy does not show
 
-HellaSwag of what the command wrote, in stock transformers (float32): the first {written_tasks} tasks of the
-validation set, scored as lm-evaluation-harness does (`acc`; `acc_norm`, a character). Loss and text are
+HellaSwag of what the command wrote, in stock transformers (float32): the first {written_tasks} tasks of
+the validation set, scored as lm-evaluation-harness does (`acc`; `acc_norm`, a character). Loss and text are
 llama.cpp's, from the table above; guessing gives 0.25.
 
 {written_table}

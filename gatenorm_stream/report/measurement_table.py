@@ -85,7 +85,8 @@ def _notes(measured: Measurement, seconds: float) -> Iterator[str]:
     gone = default_number(len(measured.layers))
     if draws := measured.of("random", gone, compensated=True):
         rises = sorted(c.rise for c in draws)
-        span = f" draws; {gone} gone with constants: {rises[0]:+.3f} to {rises[-1]:+.3f}" if rises[1:] else " draw"
-        yield f"at random: the mean of {len(draws)}{span}"
+        span = f" draws, with constants from {rises[0]:+.3f} to {rises[-1]:+.3f}" if len(rises) > 1 else " draw"
+        others = any(c.by == "random" and len(c.dropped) != gone for c in measured.choices)
+        yield f"at random: the mean of {len(draws)}{span}" + (f" ({gone} gone)" if others else "")
     passes = f"{measured.passes} passes over the weights, {seconds:.0f} s"
     yield f"standard error of a rise: {error:.3f} at most; {passes}"
