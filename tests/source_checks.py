@@ -63,7 +63,7 @@ def knows_sizes_and_paths(source: Source, folder: Path) -> None:
     for name in FILES:
         file = source.open(name)
         assert file.size == (folder / name).stat().st_size
-        assert name.rpartition("/")[2] in file.where
+        assert name.rpartition("/")[2] in file.title
         assert file.path is None or file.path.read_bytes() == (folder / name).read_bytes()
 
 

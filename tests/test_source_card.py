@@ -13,7 +13,7 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gatenorm_stream.report.card_metadata import _lines
+from gatenorm_stream.report.card_metadata import _write_entry
 from gatenorm_stream.report.source_card import LARGEST_FRONT_MATTER, NO_TEXT, READ, read_source_card
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import Run
@@ -33,7 +33,7 @@ def test_what_is_written_reads_as_it_was(fields: dict[str, str | list[str]]) -> 
     """For PyYAML, which a reader may use, and for the own reader."""
     clean = {k: [x.strip() for x in v] if isinstance(v, list) else v.strip() for k, v in fields.items()}
     clean = {k: v for k, v in clean.items() if v and (isinstance(v, str) or all(v))}
-    written = "\n".join(line for key, value in clean.items() for line in _lines(key, value))
+    written = "\n".join(line for key, value in clean.items() for line in _write_entry(key, value))
     assert (yaml.safe_load(written) or {}) == clean
     assert read_source_card(card(written)).fields == clean
 
@@ -58,7 +58,7 @@ words = st.from_regex(r"[a-z][a-z0-9_]{0,8}([-./:][a-z0-9]{1,6}){0,3}", fullmatc
 )
 def test_ordinary_fields_are_written_as_pyyaml_writes_them(fields: dict[str, str | list[str]]) -> None:
     plain = {k: v for k, v in fields.items() if not {"y", "n"} & {*([v] if isinstance(v, str) else v)}}
-    written = "\n".join(line for key, value in plain.items() for line in _lines(key, value))
+    written = "\n".join(line for key, value in plain.items() for line in _write_entry(key, value))
     theirs = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False, width=10**9)
     assert written == (theirs.strip() if plain else "")
 

@@ -55,17 +55,17 @@ def read_gguf_header(file: File) -> GgufHeader:
     while True:
         data += bytes(file.read(ByteRange(len(data), count)))
         if words := _no_gguf(data):
-            raise HeaderError(f"{file.where} {words}")
+            raise HeaderError(f"{file.title} {words}")
         try:
-            return parse_header(data, file.size, file.where)
+            return parse_header(data, file.size, file.title)
         except IncompleteError:
             if count == file.size:
                 raise HeaderError(
-                    f"{file.where} ends within its header: truncated, or not a GGUF file; download it again"
+                    f"{file.title} ends within its header: truncated, or not a GGUF file; download it again"
                 ) from None
             if count >= MAX_HEADER_BYTES:
                 raise HeaderError(
-                    f"{file.where} has a header of more than {MAX_HEADER_BYTES} bytes: not a GGUF file of a model"
+                    f"{file.title} has a header of more than {MAX_HEADER_BYTES} bytes: not a GGUF file of a model"
                 ) from None
             count = min(2 * count, file.size, MAX_HEADER_BYTES)
 

@@ -68,12 +68,12 @@ def read_shard_header(file: File, guess: int = GUESSED_HEADER_BYTES) -> Header:
     """Reads the header, at one go if its JSON takes no more than `guess` bytes. Raises HeaderError."""
     first = file.read(ByteRange(0, min(PREFIX_BYTES + guess, file.size)))
     if words := _no_safetensors(bytes(first[:BEGIN_BYTES])):
-        raise HeaderError(f"{file.where} {words}")
-    where = header_range(bytes(first[:PREFIX_BYTES]), file.size, file.where)
+        raise HeaderError(f"{file.title} {words}")
+    where = header_range(bytes(first[:PREFIX_BYTES]), file.size, file.title)
     text = bytes(first[where.start : where.stop])
     if len(text) < len(where):
         text += bytes(file.read(ByteRange(len(first), where.stop)))
-    return parse_header(text, file.size, file.where)
+    return parse_header(text, file.size, file.title)
 
 
 def _no_safetensors(begin: bytes) -> str | None:
@@ -92,7 +92,7 @@ def _shard(source: Source, name: str, tensors: list[str]) -> Shard:
 
 def _index(source: Source, names: tuple[str, ...]) -> tuple[dict[str, str], dict[str, Any]]:
     index = json_object(source, INDEX)
-    where = source.open(INDEX).where
+    where = source.open(INDEX).title
     weight_map, metadata = index.get("weight_map"), index.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     if not isinstance(weight_map, dict) or not weight_map:
@@ -112,16 +112,16 @@ def json_object(source: Source, name: str) -> dict[str, Any]:
     """The object in a JSON file of the source. Raises CheckpointError if it is missing, too large or no object."""
     file = source.open(name)
     if file.size > MAX_JSON_BYTES:
-        raise CheckpointError(f"{file.where} is {file.size} bytes long: too large for a {name}")
+        raise CheckpointError(f"{file.title} is {file.size} bytes long: too large for a {name}")
     text = read_whole(file)
     if words := in_words(text[:BEGIN_BYTES]):
-        raise CheckpointError(f"{file.where} {words}")
+        raise CheckpointError(f"{file.title} {words}")
     try:
         value = parse_json(text)
     except ValueError as error:
-        raise CheckpointError(f"{file.where} is not valid JSON ({error}); restore it") from error
+        raise CheckpointError(f"{file.title} is not valid JSON ({error}); restore it") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file.where} is not a JSON object; restore it")
+        raise CheckpointError(f"{file.title} is not a JSON object; restore it")
     return value
 
 
@@ -142,4 +142,4 @@ def _check_pointers(source: Source, names: tuple[str, ...]) -> None:
         if name.endswith(TEXTS) and (file := source.open(name)).size <= MOST_POINTER_BYTES:
             begin = bytes(file.read(ByteRange(0, min(file.size, BEGIN_BYTES))))
             if begin.startswith(LFS):
-                raise CheckpointError(f"{file.where} {in_words(begin)}")
+                raise CheckpointError(f"{file.title} {in_words(begin)}")

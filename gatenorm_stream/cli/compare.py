@@ -77,7 +77,7 @@ def compare(
     from gatenorm_stream.scoring.score import scored
 
     with progress_meter(quiet) as meter, ExitStack() as stack:
-        models = [stack.enter_context(_opened(name, connections, meter)) for name in ((a, b) if b else (a,))]
+        models = [stack.enter_context(_open_named(name, connections, meter)) for name in ((a, b) if b else (a,))]
         if pair := _before_after(models):
             if choice != Choice() or other_reading:
                 raise UsageProblem("a model and its output are compared by sizes; leave out what chooses or scores")
@@ -105,7 +105,7 @@ def compare(
 
 
 @contextmanager
-def _opened(name: str, connections: int | None, meter: Meter) -> Iterator[Model]:
+def _open_named(name: str, connections: int | None, meter: Meter) -> Iterator[Model]:
     from gatenorm_stream.families.open import open_model
     from gatenorm_stream.sources.open import open_source
 

@@ -37,7 +37,7 @@ def command_help(command: Any, ctx: typer.Context, commands: list[Row] | None = 
     words = [ctx.command_path, "COMMAND" if commands else "", *_arguments(command, ctx), "[OPTIONS]"]
     width = max(min(shutil.get_terminal_size().columns, WIDEST), 30)
     return "\n".join(
-        _lines(" ".join(filter(None, words)), command.help or "", sections, command.epilog or "", width)
+        _fold(" ".join(filter(None, words)), command.help or "", sections, command.epilog or "", width)
     )
 
 
@@ -54,7 +54,7 @@ def sections_of(command: Any, ctx: typer.Context) -> list[Section]:
     return [("Arguments", arguments), *_option_groups([p for p in params if p.param_type_name == "option"])]
 
 
-def _lines(usage: str, text: str, sections: list[Section], examples: str, width: int) -> Iterator[str]:
+def _fold(usage: str, text: str, sections: list[Section], examples: str, width: int) -> Iterator[str]:
     yield from textwrap.wrap(f"Usage: {usage}", width, subsequent_indent="    ")
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         yield ""

@@ -29,7 +29,7 @@ def read_tokenizer_json(source: Source) -> Encode:
         raise UnsupportedModelError(_missing(source.title, names))
     tokenizer = _load(source)
 
-    where = source.open(FAST).where
+    where = source.open(FAST).title
 
     def encode(text: str, special: bool = False) -> Any:
         with refusing(where):
@@ -52,12 +52,12 @@ def _load(source: Source) -> Any:
     file = source.open(FAST)
     if file.size > MOST_BYTES:
         raise CheckpointError(
-            f"{file.where} is {file.size} bytes long, and at most {MOST_BYTES} are read; restore it"
+            f"{file.title} is {file.size} bytes long, and at most {MOST_BYTES} are read; restore it"
         )
     text = read_whole(file)
     if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
-        raise CheckpointError(f"{file.where} holds more than {MOST_VALUES} values; restore it")
-    with refusing(file.where):
+        raise CheckpointError(f"{file.title} holds more than {MOST_VALUES} values; restore it")
+    with refusing(file.title):
         tokenizer = Tokenizer.from_buffer(text)
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -76,13 +76,13 @@ def _json(source: Source, name: str) -> Any:
     file = source.open(name)
     if file.size > LARGEST:
         raise CheckpointError(
-            f"{file.where} has {file.size} bytes, too many to be searched for a stranger's code; take it out"
+            f"{file.title} has {file.size} bytes, too many to be searched for a stranger's code; take it out"
         )
     try:
         return judged_json(read_whole(file))
     except ValueError as error:
         raise CheckpointError(
-            f"{file.where} can't be searched for a stranger's code ({error}); repair it or take it out"
+            f"{file.title} can't be searched for a stranger's code ({error}); repair it or take it out"
         ) from error
 
 

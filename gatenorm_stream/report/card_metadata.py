@@ -44,7 +44,7 @@ def front_matter(model: Model, plan: Plan, card: SourceCard) -> str:
         "tags": [*dict.fromkeys([*([tags] if isinstance(tags, str) else tags), *own])],
         **({"base_model_relation": RELATION} if base else {}),
     }
-    return "\n".join(line for key, value in fields.items() for line in _lines(key, value))
+    return "\n".join(line for key, value in fields.items() for line in _write_entry(key, value))
 
 
 def source_card(model: Model) -> SourceCard:
@@ -69,7 +69,7 @@ def _base(model: Model, named: Value | None) -> Value | None:
     return source.title.partition(":")[0] if source.revision else named
 
 
-def _lines(key: str, value: Value) -> Iterator[str]:
+def _write_entry(key: str, value: Value) -> Iterator[str]:
     if isinstance(value, str):
         yield f"{key}: {_written(value)}"
     else:

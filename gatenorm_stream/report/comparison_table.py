@@ -18,7 +18,7 @@ WITH_SCORES = 59
 
 def comparison_table(comparison: Comparison, names: Names, *, width: int = 80, unicode: bool = True) -> str:
     """A line for each layer, at most `width` columns (and at least 35), the names shortened to fit."""
-    return "\n".join(_lines(comparison, names, width, unicode))
+    return "\n".join(_draw(comparison, names, width, unicode))
 
 
 def comparison_json(comparison: Comparison, names: Names, readings: Names) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def verdict(comparison: Comparison) -> Iterator[str]:
     yield f"of the {number} that would go, {len(comparison.common)} in common{common}"
 
 
-def _lines(comparison: Comparison, names: Names, width: int, unicode: bool) -> Iterator[str]:
+def _draw(comparison: Comparison, names: Names, width: int, unicode: bool) -> Iterator[str]:
     score = 11 + GAP if width >= WITH_SCORES else 0
     beside = 4 + score + GAP + 1 + len(MARK)
     room = max((width - 5 - 2 * GAP) // 2 - beside, 1)

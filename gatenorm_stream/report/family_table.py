@@ -25,7 +25,7 @@ def formats_of(row: Family) -> tuple[str, ...]:
 
 
 def family_table(rows: Iterable[Family], width: int = 80) -> str:
-    return "\n".join(_lines(rows, width))
+    return "\n".join(_draw_rows(rows, width))
 
 
 def family_json(row: Family) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def wrapper_json(wrapper: Wrapper) -> dict[str, Any]:
     }
 
 
-def _lines(rows: Iterable[Family], width: int) -> Iterator[str]:
+def _draw_rows(rows: Iterable[Family], width: int) -> Iterator[str]:
     yield _row("family", "model_type", "output formats", width)
     for row in rows:
         yield _row(row.name, row.model_type, ", ".join(formats_of(row)), width)

@@ -38,7 +38,7 @@ def progress_meter(quiet: bool) -> Iterator[Meter]:
         yield Meter(lambda *_: None, lambda _: None, nullcontext)
         return
     if not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
-        yield Meter(_lines(), _line, nullcontext)
+        yield Meter(_print_now_and_then(), _line, nullcontext)
         return
     from rich.console import Console, ConsoleDimensions
     from rich.progress import (
@@ -90,7 +90,7 @@ def progress_meter(quiet: bool) -> Iterator[Meter]:
         yield Meter(report, lambda line: console.print(printable(line), markup=False, highlight=False), pause)
 
 
-def _lines() -> Progress:
+def _print_now_and_then() -> Progress:
     shown = time.monotonic()
 
     def report(what: str, done: int, total: int, file: str) -> None:

@@ -30,10 +30,10 @@ def score_table(
     """What goes first is first, at most `width` columns (and at least 32, where bars have no room). With `colour`,
     rows of layers that go are in a terminal's yellow.
     """
-    return "\n".join(_lines(scores, dropped, what, max(width, NARROWEST), unicode, colour))
+    return "\n".join(_draw(scores, dropped, what, max(width, NARROWEST), unicode, colour))
 
 
-def _lines(
+def _draw(
     scores: Sequence[LayerScore], dropped: tuple[int, ...], what: str, width: int, unicode: bool, colour: bool
 ) -> Iterator[str]:
     head = f"{'rank':>4}  {'layer':>5}  {what:>11}  "

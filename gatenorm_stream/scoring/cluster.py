@@ -182,5 +182,5 @@ class _Unpickler(pickle.Unpickler):
         name, identity, header = known
         file = self._source.open(name)
         if file.identity != identity:
-            raise CheckpointError(f"{file.where} is not the same file here as where scoring was asked for")
+            raise CheckpointError(f"{file.title} is not the same file here as where scoring was asked for")
         return Shard(name, file, header)

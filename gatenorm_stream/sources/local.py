@@ -41,7 +41,7 @@ class LocalFile:
         self.state = _state(found)
 
     @property
-    def where(self) -> str:
+    def title(self) -> str:
         return str(self.path)
 
     @property

@@ -19,10 +19,10 @@ class Kind(Enum):
 
 
 class File(Protocol):
-    """A file of a source. `where` names it in messages; `identity` changes whenever its bytes do."""
+    """A file of a source. `title` names it in messages; `identity` changes whenever its bytes do."""
 
     @property
-    def where(self) -> str: ...
+    def title(self) -> str: ...
 
     @property
     def path(self) -> Path | None:

@@ -32,7 +32,7 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
         _stop_at(changed_files(output, progress), out)
         if output.kind is Kind.SAFETENSORS:
             _stop_at(chain(in_directory(output), foreign_code(output)), out)
-        with _opened(output) as held:
+        with _open_output(output) as held:
             if output.kind is Kind.GGUF:
                 _stop_at(in_gguf(output, held), out)
             computed = 0
@@ -44,7 +44,7 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
             return Verified(output.plan, len(output.files), len(held.tensors), size, title, computed)
 
 
-def _opened(output: Output) -> Checkpoint:
+def _open_output(output: Output) -> Checkpoint:
     try:
         return output.open()
     except CheckpointError as error:

@@ -165,9 +165,9 @@ class Digest:
             return
         if piece.file.path:
             raise CheckpointError(
-                f"{piece.file.where} is damaged: its sha256 is not the Hub's; delete it from the cache"
+                f"{piece.file.title} is damaged: its sha256 is not the Hub's; delete it from the cache"
             )
-        damaged = f"{piece.file.where} came damaged: its sha256 is not the Hub's"
+        damaged = f"{piece.file.title} came damaged: its sha256 is not the Hub's"
         if any(descriptor is not None for _, descriptor in piece.file.segments(piece.range)):
             raise DamagedSpoolError(f"{damaged}; run the same command again, it starts over")
         raise CheckpointError(f"{damaged}; run the same command again, it fetches that file again")

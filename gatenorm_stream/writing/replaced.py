@@ -118,18 +118,18 @@ def _is(folder: Folder, name: str, found: os.stat_result, digest: FileDigest, di
 
 def _blake3(folder: Folder, name: str) -> str:
     digest = blake3(max_threads=blake3.AUTO)
-    with open(_opened(folder, name), "rb", buffering=0) as file:
+    with open(_open_in(folder, name), "rb", buffering=0) as file:
         while data := file.read(BLOCK):
             digest.update(data)
     return digest.hexdigest()
 
 
-def _opened(folder: Folder, name: str) -> int:
+def _open_in(folder: Folder, name: str) -> int:
     """To be read: that it has another name too does no harm."""
     above, _, below = name.partition("/")
     if below:
         with folder.folder(above) as inner:
-            return _opened(inner, below)
+            return _open_in(inner, below)
     return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.handle)
 
 

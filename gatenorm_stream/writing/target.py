@@ -67,7 +67,7 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
             "there; choose another name, or --force to replace it"
         )
     if there or out.exists():
-        with _opened(out.parent) as home:
+        with _open_to_list(out.parent) as home:
             check_only_ours(earlier_file(home, out.name, record.name, card.name, digests=False), out)
 
 
@@ -90,12 +90,12 @@ def _check_directory(source: Source, out: Path, target: Path, force: bool) -> No
     if out.exists() and any(out.iterdir()):
         if not force:
             raise OutputError(f"{out} exists; choose another directory, or --force to replace it")
-        with _opened(out) as folder:
+        with _open_to_list(out) as folder:
             check_only_ours(earlier_directory(folder, digests=False), out)
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Folder]:
+def _open_to_list(folder: Path) -> Iterator[Folder]:
     try:
         with open_folder(folder) as opened:
             yield opened

@@ -116,7 +116,9 @@ def push(out: Path, plan: Plan, files: Mapping[str, FileDigest], target: Target)
     gguf = kind_at(out) is Kind.GGUF
     stale = [] if gguf else sorted(target.held - {".gitattributes", name_of_record, *going})
     with ExitStack() as held, push_errors(target.repository), guarded_library():
-        opened = [(name, path, *_opened(path, digest, held)) for name, (path, digest) in sorted(going.items())]
+        opened = [
+            (name, path, *_open_as_recorded(path, digest, held)) for name, (path, digest) in sorted(going.items())
+        ]
         additions = [CommitOperationAdd(name_of_record, record)]
         for name, path, content, sha256 in opened:
             addition = CommitOperationAdd(name, content)
@@ -132,7 +134,7 @@ def push(out: Path, plan: Plan, files: Mapping[str, FileDigest], target: Target)
     return f"{endpoint_shown()}/{target.repository}"
 
 
-def _opened(path: Path, recorded: FileDigest, held: ExitStack) -> tuple[bytes | str | BinaryIO, bytes]:
+def _open_as_recorded(path: Path, recorded: FileDigest, held: ExitStack) -> tuple[bytes | str | BinaryIO, bytes]:
     """The bytes of a small file; of a large one the open file, by a name that means it and no other where there is
     such a name, since huggingface_hub's faster ways take names only. And its SHA-256.
     """

@@ -34,14 +34,14 @@ class HubFile:
     ) -> None:
         self.size = fetcher.size
         self.sha256 = entry.sha256
-        self.where = f"{address.repository}/{entry.name}"
+        self.title = f"{address.repository}/{entry.name}"
         self.identity = self.state = f"{fetcher.size} {entry.etag or commit}"
         self._fetcher = fetcher
         self.spool = spool
 
     def read(self, where: ByteRange) -> memoryview:
         if where.stop > self.size:
-            raise CheckpointError(f"{self.where} ends before byte {where.stop}; run again")
+            raise CheckpointError(f"{self.title} ends before byte {where.stop}; run again")
         if self.spool is None:
             return self.fetch(where)
         for part, present in self.spool.segments(where):
@@ -118,7 +118,7 @@ class HubSource:
     def open(self, name: str) -> File:
         with self._lock:
             if name not in self._open:
-                self._open[name] = self._opened(name)
+                self._open[name] = self._open_anew(name)
             return self._open[name]
 
     @property
@@ -150,7 +150,7 @@ class HubSource:
             self._spool.close()
             self._spool = None
 
-    def _opened(self, name: str) -> File:
+    def _open_anew(self, name: str) -> File:
         from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
         if name not in self._entries:

@@ -48,7 +48,7 @@ class SpoolFile:
             if os.fstat(self._fd).st_size != size:
                 folder.unlink(self._list)
             set_size(self._fd, size)
-            for line in self._lines(size):
+            for line in self._read_ranges(size):
                 self._insert(line)
         self.local = LocalFile(folder.path / name, os.dup(self._fd))
 
@@ -106,7 +106,7 @@ class SpoolFile:
                 merged.append(r)
         self._present = merged
 
-    def _lines(self, size: int) -> Iterator[ByteRange]:
+    def _read_ranges(self, size: int) -> Iterator[ByteRange]:
         try:
             text = self._folder.read(self._list, MOST_LINES).decode("ascii")
         except (FileNotFoundError, UnicodeDecodeError):
