@@ -186,7 +186,7 @@ def measure(
     *,
     text: str | PathLike[str] | None = None,
     tokens: int = DEFAULT_TOKENS,
-    random: int = 5,
+    random: int | None = None,
     by: By | None = None,
     reading: Reading = "per-head",
     revision: str | None = None,
@@ -196,10 +196,10 @@ def measure(
 ) -> Measurement:
     """Runs the model, a layer at a time, and says what the loss would be without some of its attention.
 
-    On `tokens` of `text` (a file, or the built-in one) choices are made, on as many others they are judged. At the
-    default number of sublayers, `random` random choices stand beside them. `by` leaves the other criterion out.
-    Raises UnsupportedModelError if the
-    model can't be run here, TextError, and the errors of `score`.
+    On `tokens` of `text` (a file, or the built-in one) choices are made, on as many others they are judged. Beside
+    them stand `random` random choices at every number of sublayers; if it is None, five, for a large model at the
+    default number only. `by` leaves one criterion out.
+    Raises UnsupportedModelError if the model can't be run here, TextError, and the errors of `score`.
 
     Examples:
         >>> measured = measure("fixtures/sotu-5m", tokens=32, random=1)

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gatenorm_stream
+from gatenorm_stream.measuring import study
 from gatenorm_stream.measuring.study import SHORT, counts, random_counts
 from gatenorm_stream.scoring.selection import default_number
 from tests.checkpoints import HIDDEN, llama_config, random_tensors, shapes_of, write_checkpoint
@@ -172,3 +174,14 @@ def test_counts(layers: int) -> None:
     assert len(found) <= 7
     assert random_counts(layers, SHORT) == found
     assert random_counts(layers, SHORT + 1) == (default_number(layers),)
+
+
+@pytest.mark.parametrize("draws", [None, 1])
+def test_random_choices_that_are_asked_for_stand_at_every_number(
+    draws: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "SHORT", 0)
+    found = gatenorm_stream.measure(FIXTURE, tokens=16, random=draws, by="gate-norm")
+    at_random = [len(choice.dropped) for choice in found.choices if choice.by == "random"]
+    assert set(at_random) == ({default_number(12)} if draws is None else set(found.counts))
+    assert len(at_random) == (2 * 5 if draws is None else 2 * len(found.counts))

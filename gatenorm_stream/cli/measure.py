@@ -50,8 +50,15 @@ def measure(
     text: TextOption = None,
     tokens: Annotated[int | None, TOKENS(show_default=str(DEFAULT_TOKENS))] = None,
     random: Annotated[
-        int, typer.Option(metavar="N", min=0, max=100, help="Random choices beside them; 5 by default.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=100,
+            help="Random choices beside them at every number.",
+            show_default="5, of a large model at one number",
+        ),
+    ] = None,
     by: Annotated[
         Literal["gate-norm", "influence"] | None,
         typer.Option(metavar="HOW", help="Only choices by this: gate-norm or influence.", show_default="both"),

@@ -32,7 +32,7 @@ def measure_model(
     reading: Reading,
     text: str | PathLike[str] | None,
     tokens: int,
-    draws: int,
+    draws: int | None,
     *,
     by: Criterion | None = None,
     threads: int | None = None,

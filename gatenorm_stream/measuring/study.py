@@ -22,6 +22,7 @@ from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, def
 STREAM_BYTES = 128 << 20
 """Of the rows of tokens that one pass carries from layer to layer."""
 MOST_COUNTS = 5
+DRAWS = 5
 SHORT = 10**10
 """Parameters times tokens: a multiply-add each, some seconds in all for the many choices."""
 SEED = 0
@@ -55,7 +56,8 @@ def counts(sublayers: int) -> tuple[int, ...]:
 
 
 def random_counts(sublayers: int, work: int) -> tuple[int, ...]:
-    """At which of `counts` random choices are judged: the default number, and all where `work` is short.
+    """At which of `counts` random choices are judged if nobody asks for them: the default number, and all where
+    `work` is short.
 
     Hardly any two of them share layers, so that all would take two and a half times as long as the rest.
     """
@@ -71,18 +73,19 @@ def study(
     passes: Passes,
     scores: Sequence[LayerScore],
     *,
-    draws: int = 5,
+    draws: int | None = None,
     work: int = 0,
     by: Criterion | None = None,
 ) -> Study:
-    """Plain and compensated choices at each of `counts`, by both criteria or the one given, and `draws` random ones
-    at each of `random_counts`; `work` is parameters times tokens.
+    """Plain and compensated choices at each of `counts`, by both criteria or the one given, and random ones beside
+    them: `draws` at each, or if that is None some at `random_counts`. `work` is parameters times tokens.
     """
     numbers = counts(len(scores))
+    at_random, draws = (random_counts(len(scores), work), DRAWS) if draws is None else (numbers, draws)
     asked = [] if by == "influence" else [*_asked("gate-norm", scores, numbers)]
     if by != "gate-norm":
         asked += _asked("influence", by_influence(passes.sublayers), numbers)
-    for number in random_counts(len(scores), work):
+    for number in at_random:
         asked += _at_random(scores, number, draws)
     judged = passes.judge(asked)
     return Study(passes.loss, passes.sublayers, tuple(j.choice for j in judged), passes.made)
