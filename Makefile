@@ -48,7 +48,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy examples
 
 test-slow: $(VENV)/.dev
-	OPENBLAS_NUM_THREADS=1 CRASH_STEP=3 $(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto --durations=30 \
+	OPENBLAS_NUM_THREADS=1 CRASH_STEP=6 $(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto --durations=30 \
 		-m 'slow or hypothesis' --hypothesis-profile=thorough
 
 test-engines: $(VENV)/.dev

@@ -20,7 +20,7 @@ STEP = int(os.environ.get("CRASH_STEP", "1"))
 
 
 def moments(calls: int) -> list[int]:
-    """At which of so many calls a run is hurt: at all, or with CRASH_STEP=3 at each third and at the last dozen,
+    """At which of so many calls a run is hurt: at all, or with CRASH_STEP=6 at each sixth and at the last dozen,
     which publish the output."""
     return sorted({*range(1, calls + 1, STEP), *range(max(1, calls - 11), calls + 1)})
 

@@ -100,7 +100,7 @@ def test_killed_at_random_moments(crashing: Crashing) -> None:
 def test_interrupted(crashing: Crashing, number: int, code: int, word: str, step: int, reads: bool) -> None:
     """SIGTERM, which takes the same way from its handler on, at each third of them."""
     whole = crashing.run()
-    for nth in range(1, (whole.reads if reads else len(whole.changes)) + 1, step):
+    for nth in moments(whole.reads if reads else len(whole.changes))[::step]:
         crashing.clean()
         ended = crashing.run(mode=Mode.SIGNAL, nth=nth, error=number, reads=reads)
         assert ended.code == code, (nth, ended)
