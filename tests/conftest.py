@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,9 @@ with suppress(ImportError):  # the environments of engines have no properties to
     settings.register_profile("quick", max_examples=20, deadline=None)
     settings.register_profile("thorough", max_examples=300, deadline=None)
     settings.load_profile("quick")
+
+# a shell has what it runs in the background ignore Ctrl-C, and whatever a test starts would, too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
 MEMBERS = 2

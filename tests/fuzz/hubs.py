@@ -187,7 +187,7 @@ class Hubs:
         self._rng = random.Random(data)
         self._spoils = self._rng.choice((0.02, 0.1, 0.5))
         self._broken.clear()
-        self.watch.permit(self._made, self._root / "cache")
+        self.watch.permit(self._made, self._root / "cache", Path("org"))  # there may be a folder of that name
         try:
             error = self.watch.case(self._fetch_all)
             if self._broken:
