@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +30,6 @@ with suppress(ImportError):  # the environments of engines have no properties to
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
-MEMBERS = 2
 GOLDEN = Path(__file__).parent / "golden"
 
 Run = Callable[..., Done]
@@ -46,14 +44,13 @@ def first_quick(cases: Iterable[Any]) -> list[Any]:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a table, `make test` tries the first members and `make test-slow` the others."""
-    tried: Counter[str] = Counter()
+    """Of a table, `make test` tries the first member and `make test-slow` the others."""
+    tried = set()
     for item in items:
-        if "[" in item.nodeid:
-            table = item.nodeid.partition("[")[0]
-            tried[table] += 1
-            if tried[table] > MEMBERS:
-                item.add_marker(pytest.mark.slow)
+        table, of_a_table, _ = item.nodeid.partition("[")
+        if of_a_table and table in tried:
+            item.add_marker(pytest.mark.slow)
+        tried.add(table)
 
 
 @pytest.fixture(scope="session")
