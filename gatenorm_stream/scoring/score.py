@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -27,7 +27,7 @@ from gatenorm_stream.scoring.readings import Reading
 from gatenorm_stream.scoring.scorable import check_scorable
 from gatenorm_stream.scoring.scores import LARGEST_SCORE, LayerScore
 from gatenorm_stream.sources.source import Source
-from gatenorm_stream.work import Progress, available_threads
+from gatenorm_stream.work import Progress, available_threads, workers
 
 WHOLE = ("joint", "stored")
 """Readings that need whole projections, and so read them more than once."""
@@ -77,23 +77,22 @@ def _score_sublayers(
     done = 0
     found: dict[tuple[int, int], Sequence[float]] = {}
     cancelled, memories = Event(), (Memory(), Memory())
-    with ThreadPoolExecutor(source.connections if source.remote else threads or available_threads()) as pool:
+
+    def cancel() -> None:
+        cancelled.set()
+        source.cancel()
+
+    with workers(source.connections if source.remote else threads or available_threads(), cancel) as pool:
         tasks: dict[Future[Sequence[float]], tuple[Attention, range]] = {
             pool.submit(_score_part, source, attention, reading, part, memories, cancelled): (attention, part)
             for attention, part in parts
         }
-        try:
-            for task in as_completed(tasks):
-                attention, part = tasks[task]
-                found[attention.layer, part.start] = task.result()
-                done += attention.bytes * len(part) // attention.heads.keys
-                if progress:
-                    progress("scoring", done, total, attention.key.weight.tensor.shard.name)
-        except BaseException:
-            cancelled.set()
-            source.cancel()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for task in as_completed(tasks):
+            attention, part = tasks[task]
+            found[attention.layer, part.start] = task.result()
+            done += attention.bytes * len(part) // attention.heads.keys
+            if progress:
+                progress("scoring", done, total, attention.key.weight.tensor.shard.name)
     norms: dict[int, list[float]] = {attention.layer: [] for attention in sublayers}
     for attention, part in parts:
         norms[attention.layer] += (norm * attention.gain for norm in found[attention.layer, part.start])

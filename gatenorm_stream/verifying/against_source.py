@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.verifying.content import CHUNK, Content, contents, holds
 from gatenorm_stream.verifying.output import Output
-from gatenorm_stream.work import Progress, available_threads
+from gatenorm_stream.work import Progress, available_threads, workers
 
 
 def compare(output: Output, held: Checkpoint, against: Source, progress: Progress | None) -> tuple[list[str], int]:
@@ -70,29 +69,25 @@ def _tensors(
             yield f"{_located(output, tensor)} has another dtype or shape than the source's"
         else:
             yield f"{_located(output, tensor)} is not what the plan makes of the source"
-    workers = max(source.source.connections, available_threads())
-    for tensor, content in _differing(pairs, workers, progress):
+    threads = max(source.source.connections, available_threads())
+    for tensor, content in _differing(pairs, threads, progress):
         yield f"{_located(output, tensor)} {content.fault}"
 
 
 def _differing(
-    pairs: list[tuple[Tensor, Content]], workers: int, progress: Progress | None
+    pairs: list[tuple[Tensor, Content]], threads: int, progress: Progress | None
 ) -> Iterator[tuple[Tensor, Content]]:
     """Those whose bytes differ, compared in chunks side by side."""
     chunks = [(*pair, where) for pair in pairs for where in pair[1].chunks(len(pair[0].range))]
     total, done = sum(len(where) for *_, where in chunks), 0
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            same = pool.map(lambda chunk: holds(*chunk), chunks)
-            for (tensor, content, where), equal in zip(chunks, same, strict=True):
-                done += len(where)
-                if progress:
-                    progress("comparing", done, total, tensor.shard.name)
-                if not equal:
-                    yield tensor, content
-        except BaseException:  # a signal: what is still waiting is not compared
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with workers(threads) as pool:
+        same = pool.map(lambda chunk: holds(*chunk), chunks)
+        for (tensor, content, where), equal in zip(chunks, same, strict=True):
+            done += len(where)
+            if progress:
+                progress("comparing", done, total, tensor.shard.name)
+            if not equal:
+                yield tensor, content
 
 
 def _padding(output: Output, held: Checkpoint) -> Iterator[str]:

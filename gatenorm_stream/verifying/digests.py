@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import closing
 from threading import Event, Lock
 
@@ -17,7 +17,7 @@ from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.verifying.trust import files_off_the_record
-from gatenorm_stream.work import Progress, available_threads
+from gatenorm_stream.work import Progress, available_threads, workers
 from gatenorm_stream.writing.record import MarkedDigest
 
 CHUNK = 8 << 20
@@ -46,13 +46,8 @@ def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
         fault = _fault(output, name, lock, advance)
         return f"{output.called(name)} {fault}" if fault else None
 
-    with ThreadPoolExecutor(available_threads()) as pool:
-        try:
-            yield from (problem for problem in pool.map(check, output.files) if problem)
-        except BaseException:  # a signal: files of any size are not read to their end
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with workers(available_threads(), stop.set) as pool:
+        yield from (problem for problem in pool.map(check, output.files) if problem)
     if output.kind is Kind.SAFETENSORS:
         yield from files_off_the_record(output)
 
@@ -67,11 +62,9 @@ def _fault(output: Output, name: str, parsing: Lock, advance: Callable[[int], No
         with parsing:  # a hostile header takes 100 MB while it is parsed: one at a time
             parts = _parts(name, file) if recorded.marks else []
         digest = MarkedDigest(end for _, end in parts)
-        memory = memory_for_pieces()
-        for chunk in ByteRange(0, file.size).chunks(CHUNK):
-            for piece in pieces(file, chunk, memory):
-                digest.update(piece)
-            advance(len(chunk))
+        for piece in pieces(file, ByteRange(0, file.size), memory_for_pieces()):
+            digest.update(piece)
+            advance(len(piece))
     if digest.result().blake3 == recorded.blake3:
         return None
     marks = zip(parts, digest.marks, recorded.marks, strict=False)
