@@ -60,6 +60,4 @@ def verify(
 
 def _source(plan: Plan) -> str:
     """The source as the record names it, if it can be read from here."""
-    if plan.revision:
-        return f"{plan.source}@{plan.revision}"
-    return plan.source if Path(plan.source).exists() else "MODEL"
+    return plan.model if plan.revision or Path(plan.source).exists() else "MODEL"

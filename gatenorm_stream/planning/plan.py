@@ -68,6 +68,11 @@ class Plan:
         return None if self.measured is None or self.measured.elsewhere else self.measured
 
     @property
+    def model(self) -> str:
+        """The source as a command names it."""
+        return f"{self.source}@{self.revision}" if self.revision else self.source
+
+    @property
     def kind(self) -> Kind:
         return Kind.GGUF if _is_gguf(self.family) else Kind.SAFETENSORS
 

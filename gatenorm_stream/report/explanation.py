@@ -72,8 +72,7 @@ def why(plan: Plan) -> Iterator[str]:
 
 def repeat(plan: Plan, out: Path, command: str) -> Iterator[tuple[str, str]]:
     """(what it does, the line to type) pairs. `command` is what starts gatenorm-stream here."""
-    source = f"{plan.source}@{plan.revision}" if plan.revision else plan.source
-    begin = [source, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
+    begin = [plan.model, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
     same = shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
     yield "the same layers", f"{command} {same}"
     if plan.choice:

@@ -61,7 +61,7 @@ def publish_file(partial: Folder, journal: Journal, name: str, out: Path, force:
     companions = beside(out)
     with open_folder(out.parent) as home:
         there = [each for each in (out.name, *(path.name for path in companions.values())) if home.found(each)]
-        earlier = check_only_ours(_earlier_file(home, out), out) if force and there else None
+        earlier = check_only_ours(earlier_file(home, out, digests=True), out) if force and there else None
         _check_here(home, partial)
         with _aside(partial, journal, home, out) as aside:
             for each in there if earlier else ():
@@ -149,11 +149,6 @@ def _earlier_directory(home: Folder, out: Path) -> Earlier | None:
         return check_only_ours(earlier_directory(folder, digests=True), out)
 
 
-def _earlier_file(folder: Folder, out: Path) -> Earlier:
-    record, card = (path.name for path in beside(out).values())
-    return earlier_file(folder, out.name, record, card, digests=True)
-
-
 def _discard_directory(aside: Folder, name: str, earlier: Earlier) -> None:
     with aside.folder(name) as old:
         discard(old, earlier)
@@ -200,7 +195,7 @@ def _unpublished(is_file: bool, partial: Folder | None, aside: Folder) -> bool:
 def _finish(home: Folder, out: Path, is_file: bool, aside: Folder) -> None:
     if is_file:
         if aside.has_file(beside(out)[RECORD].name):
-            discard(aside, _earlier_file(aside, out))
+            discard(aside, earlier_file(aside, out, digests=True))
         return
     with home.folder(out.name) as published:
         publish_mode(published)

@@ -16,7 +16,7 @@ from gatenorm_stream.checkpoint.json_text import MAX_JSON_BYTES
 from gatenorm_stream.errors import OutputError, PlanError, VerificationError
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import CARD, RECORD
-from gatenorm_stream.writing.record import FileDigest, parse_record
+from gatenorm_stream.writing.record import FileDigest, beside, parse_record
 
 BLOCK = 8 << 20
 
@@ -56,10 +56,11 @@ def earlier_directory(folder: Folder, *, digests: bool) -> Earlier:
     return Earlier(ours, others, tuple(folders))
 
 
-def earlier_file(home: Folder, name: str, record: str, card: str, *, digests: bool) -> Earlier:
-    """Of a GGUF file, its record and its card, any of which may be missing. Raises OutputError as
-    `earlier_directory`.
+def earlier_file(home: Folder, out: Path, *, digests: bool) -> Earlier:
+    """Of a GGUF file that is called as `out` is, its record and its card, any of which may be missing. Raises
+    OutputError as `earlier_directory`.
     """
+    name, (record, card) = out.name, (path.name for path in beside(out).values())
     listed = dict(_recorded(home, record, home.path / name))
     of_card = listed.pop(CARD, None)
     of_file = next(iter(listed.values())) if len(listed) == 1 else None

@@ -68,7 +68,7 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
         )
     if there or out.exists():
         with _open_to_list(out.parent) as home:
-            check_only_ours(earlier_file(home, out.name, record.name, card.name, digests=False), out)
+            check_only_ours(earlier_file(home, out, digests=False), out)
 
 
 def _check_directory(source: Source, out: Path, target: Path, force: bool) -> None:
