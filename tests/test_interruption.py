@@ -103,6 +103,7 @@ def test_kill_at_random_moments(large: Path, tmp_path: Path) -> None:
     assert kills > 1
     start(large, out).communicate()  # settles what the last one left if it was killed while it published
     gatenorm_stream.verify(out, against=large)
+    start(large, out).communicate()  # is refused, and clears away what a kill while the output got its name left
     assert {p.name: (p.stat().st_size, p.stat().st_mtime_ns) for p in large.iterdir()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["large", "out"]
 
