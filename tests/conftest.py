@@ -5,10 +5,10 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -33,13 +33,6 @@ FIXTURE = Path(__file__).parent.parent / "fixtures" / "sotu-5m"
 GOLDEN = Path(__file__).parent / "golden"
 
 Run = Callable[..., Done]
-
-
-def first_quick(cases: Iterable[Any]) -> list[Any]:
-    """Parameters of which only the first is tried by `make test`; a tuple stands for several."""
-    first, *others = cases
-    rest = (case if isinstance(case, tuple) else (case,) for case in others)
-    return [first, *(pytest.param(*case, marks=pytest.mark.slow) for case in rest)]
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses

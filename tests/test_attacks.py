@@ -25,7 +25,7 @@ from gatenorm_stream.sources.links import homes, why_not_followed
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.writing.journal import Journal, line_of, read_lines
 from gatenorm_stream.writing.partial import open_partial
-from tests.conftest import Run, first_quick
+from tests.conftest import Run
 from tests.gguf_files import shapes, tensors, write_gguf
 from tests.test_interruption import cut_off
 
@@ -104,7 +104,7 @@ def cut(llama: Path, tmp_path: Path) -> Path:
     return cut_off(llama, tmp_path / "out")
 
 
-@pytest.mark.parametrize("planted", first_quick(PLANTED))
+@pytest.mark.parametrize("planted", PLANTED)
 def test_nothing_in_a_partial_is_written_through(
     llama: Path, cut: Path, tmp_path: Path, mine: Path, planted: str
 ) -> None:
@@ -130,7 +130,7 @@ def test_a_device_in_a_partial_is_not_read(llama: Path, cut: Path, tmp_path: Pat
                 prune(llama, tmp_path / "out")
 
 
-@pytest.mark.parametrize("planted", first_quick(["a link", "another name", "a pipe", "a folder that is a link"]))
+@pytest.mark.parametrize("planted", ["a link", "another name", "a pipe", "a folder that is a link"])
 def test_what_is_put_there_while_it_is_written(llama: Path, tmp_path: Path, mine: Path, planted: str) -> None:
     (llama / "chat_templates").mkdir()
     (llama / "chat_templates" / "tools.jinja").write_text("travels")
@@ -203,7 +203,7 @@ STRANGE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("strange", first_quick(STRANGE))
+@pytest.mark.parametrize("strange", STRANGE)
 def test_a_journal_is_not_believed_blindly(llama: Path, tmp_path: Path, strange: str) -> None:
     partial = cut_off(llama, tmp_path / "out")
     lines = read_lines((partial / JOURNAL).read_bytes().splitlines())
@@ -368,7 +368,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return source, root / "out"
 
 
-@pytest.mark.parametrize("foreign", first_quick(FOREIGN))
+@pytest.mark.parametrize("foreign", FOREIGN)
 def test_force_deletes_only_what_is_on_record(
     earlier: tuple[Path, Path], tmp_path: Path, mine: Path, foreign: str
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from gatenorm_stream.planning.plan import plan_from_json
 from gatenorm_stream.writing.record import parse_record, render_record
-from tests.conftest import FIXTURE, Run, first_quick, golden
+from tests.conftest import FIXTURE, Run, golden
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ ASKED = {
 """Options, and what `explain` then says."""
 
 
-@pytest.mark.parametrize("options", first_quick(ASKED))
+@pytest.mark.parametrize("options", ASKED)
 def test_what_was_asked_for_and_the_commands_that_repeat_it(
     run: Run, model: str, tmp_path: Path, options: str
 ) -> None:

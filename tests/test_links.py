@@ -10,7 +10,7 @@ import pytest
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.sources.open import open_source
-from tests.conftest import Run, first_quick
+from tests.conftest import Run
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 BLOB = "0123456789abcdef" * 4
@@ -143,7 +143,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(("below", "given", "options"), first_quick(PLACES.values()), ids=PLACES.keys())
+@pytest.mark.parametrize(("below", "given", "options"), PLACES.values(), ids=PLACES.keys())
 def test_places_in_the_hub_cache(
     run: Run, llama: Path, tmp_path: Path, below: str, given: str, options: tuple[str, ...]
 ) -> None:
@@ -191,7 +191,7 @@ HOMES = (
 )
 
 
-@pytest.mark.parametrize("words", first_quick(HOMES))
+@pytest.mark.parametrize("words", HOMES)
 def test_home(run: Run, llama: Path, tmp_path: Path, words: str) -> None:
     home = tmp_path / "home"
     (home / "sub").mkdir(parents=True)

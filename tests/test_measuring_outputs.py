@@ -36,7 +36,6 @@ from tests.checkpoints import (
     write_checkpoint,
     write_shard,
 )
-from tests.conftest import first_quick
 from tests.constants import Vectors, compensate, random_vectors, rounded
 
 NEAR = 1e-5
@@ -122,7 +121,7 @@ def assert_measured_alike(source: Path, format: str, vectors: Vectors, held: Vec
 
 
 @pytest.mark.parametrize("format", ["no-op", "transformers", "zeroed"])
-@pytest.mark.parametrize("name", first_quick(SOURCES))
+@pytest.mark.parametrize("name", SOURCES)
 def test_directories(name: str, format: str, tmp_path: Path) -> None:
     source, dtype = write_source(tmp_path / "source", name), SOURCES[name][0]
     vectors = random_vectors(LAST if name == "llama-tied" else NEIGHBOURS, HIDDEN)
@@ -132,7 +131,7 @@ def test_directories(name: str, format: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["no-op", "zeroed"])
-@pytest.mark.parametrize("name", first_quick(GGUF_SOURCES))
+@pytest.mark.parametrize("name", GGUF_SOURCES)
 def test_gguf(name: str, format: str, tmp_path: Path) -> None:
     source = write_gguf_source(tmp_path / "source.gguf", name)
     vectors = random_vectors(LAST if name == "llama-tied" else NEIGHBOURS, gguf_files.HIDDEN)

@@ -19,7 +19,7 @@ from gatenorm_stream.planning.needs import read_needs
 from gatenorm_stream.planning.travelling import Needs, missing, needed, never, travelling
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, write_shard
-from tests.conftest import Run, first_quick
+from tests.conftest import Run
 from tests.gguf_files import shapes, tensors, write_gguf
 
 
@@ -199,7 +199,7 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize(("modules", "files", "lacks"), first_quick(MODULES.values()), ids=MODULES.keys())
+@pytest.mark.parametrize(("modules", "files", "lacks"), MODULES.values(), ids=MODULES.keys())
 def test_module_folders(
     run: Run, llama: Path, tmp_path: Path, modules: object, files: tuple[str, ...], lacks: tuple[str, ...]
 ) -> None:

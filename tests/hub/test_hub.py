@@ -19,7 +19,7 @@ from gatenorm_stream.scoring.readings import READINGS
 from gatenorm_stream.sources.hub.address import HubAddress, hub_address
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from tests.conftest import COMMAND, first_quick
+from tests.conftest import COMMAND
 from tests.hub.hub_faults import Fault, at
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import FIXTURE, Run, contents, environment
@@ -83,7 +83,7 @@ def test_names_that_could_leave_the_directory(name: str) -> None:
     assert is_safe("sub/model.safetensors")
 
 
-@pytest.mark.parametrize("reading", first_quick(READINGS))
+@pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.slow
 def test_scores_are_those_of_the_directory(run: Run, hub: Hub, reading: str) -> None:
     remote = json.loads(run("score", "org/sotu", "--json", "--reading", reading).stdout)
@@ -298,7 +298,7 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("refusal", first_quick(REFUSALS))
+@pytest.mark.parametrize("refusal", REFUSALS)
 def test_refusals_are_one_line(run: Run, hub: Hub, tmp_path: Path, refusal: str) -> None:
     name, token, says = REFUSALS[refusal]
     for args in (("score", name), (name, "--out", "out")):
