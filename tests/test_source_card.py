@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from gatenorm_stream.report.card_metadata import _write_entry
@@ -39,6 +39,8 @@ def test_what_is_written_reads_as_it_was(fields: dict[str, str | list[str]]) -> 
 
 
 @given(st.dictionaries(st.sampled_from(READ), values))
+@example({"language": ["0 #"]})
+@example({"language": ["it's # 1", 'a "b # c"', "d,#"]})
 def test_what_pyyaml_writes_is_read(fields: dict[str, str | list[str]]) -> None:
     clean = {k: [x.strip() for x in v] if isinstance(v, list) else v.strip() for k, v in fields.items()}
     clean = {k: v for k, v in clean.items() if v and (isinstance(v, str) or all(v))}

@@ -25,6 +25,9 @@ _KEY = re.compile(r"""(["']?)([A-Za-z_][\w-]*)\1[ \t]*:(?:[ \t]+|$)""")
 _SINGLE = re.compile(r"'((?:[^']|'')*)'")
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*"')
 _COMMENT = re.compile(r"(?:^|[ \t])#")
+_QUOTED_OR_COMMENT = re.compile(
+    r"""(?P<quoted>(?:^|(?<=[\s\[,]))(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*"))|(?:^|(?<=\s))#.*""", re.MULTILINE
+)
 _SPECIAL = tuple("&*!|>%@`{}[],\"'#")
 """What begins a thing that is not plain text."""
 NO_TEXT = re.compile(
@@ -102,7 +105,7 @@ def _value(first: str, rest: list[str], *, some: bool) -> Value | None:
     """None for an empty value; of a list, with `some`, the texts in it. Raises _OtherFormError."""
     head = _without_comment(first)
     if head.startswith("[") or (not head and rest and rest[0].lstrip().startswith("[")):
-        return _flow(" ".join([head, *map(_without_comment, rest)]).strip(), some)
+        return _flow(_without_comments("\n".join([first, *rest])), some)
     if head:
         if rest:
             raise _OtherFormError
@@ -155,9 +158,15 @@ def _quoted(text: str, at: int = 0) -> re.Match[str] | None:
 
 
 def _without_comment(text: str) -> str:
-    """What stands before a comment. A # in quotes is not told apart; so this is for lists and for what is empty."""
+    """What stands before a comment. A # in quotes is not told apart."""
     match = _COMMENT.search(text)
     return (text[: match.start()] if match else text).strip(" \t")
+
+
+def _without_comments(lines: str) -> str:
+    """The lines of a list in square brackets as one line; a # in quotes begins no comment."""
+    kept = _QUOTED_OR_COMMENT.sub(lambda match: match["quoted"] or "", lines)
+    return " ".join(line.strip(" \t") for line in kept.split("\n")).strip(" \t")
 
 
 def _scalar(text: str) -> str | None:
