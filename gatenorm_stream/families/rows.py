@@ -70,9 +70,10 @@ class Rows:
         """The rows that stand in `ranges`, one below the other."""
         return self._read(ranges, self._take)
 
-    def between(self, start: int, stop: int, take: Callable[[int], Bytes] | None = None) -> FloatArray:
-        """Rows `start` to `stop` - 1 of the matrix; if `take` is given, in memory from there."""
-        return self._read((self._weight.rows(start, stop),), take or self._take)
+    def fill(self, out: FloatArray, start: int, stop: int) -> None:
+        """Rows `start` to `stop` - 1 of the matrix in `out`, (stop - start, columns): float32 will do."""
+        where = self._weight.rows(start, stop)
+        self._fill(out, (where,), self._take(_at_once(self._weight, stop - start) * self._weight.row_bytes))
 
     def _read(self, ranges: Sequence[ByteRange], take: Callable[[int], Bytes]) -> FloatArray:
         weight, columns = self._weight, self._weight.tensor.shape[1]
@@ -81,14 +82,18 @@ class Rows:
         numbers, at_once = count * (columns + APART) * dtype.itemsize, _at_once(weight, count)
         memory = take(numbers + at_once * weight.row_bytes)
         rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
-        done = 0
-        for where in (part for run in ranges for part in run.chunks(at_once * weight.row_bytes)):
-            stored = self._stored(where, memory[numbers:])
+        self._fill(rows, ranges, memory[numbers:])
+        return rows
+
+    def _fill(self, out: FloatArray, ranges: Sequence[ByteRange], memory: Bytes) -> None:
+        """`memory` is for what is stored, as much as is held at once."""
+        weight, done = self._weight, 0
+        for where in (part for run in ranges for part in run.chunks(len(memory))):
+            stored = self._stored(where, memory)
             raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(len(where) // weight.row_bytes, -1)
             first = (where.start - weight.tensor.range.start) // weight.row_bytes
-            self._widen(rows[done : done + len(raw)], raw, first)
+            self._widen(out[done : done + len(raw)], raw, first)
             done += len(raw)
-        return rows
 
     def _widen(self, out: FloatArray, raw: npt.NDArray[Any], first: int) -> None:
         """Fills `out` with the numbers of `raw`, which are rows of the matrix from `first` on, piece by piece."""
@@ -107,12 +112,6 @@ class Rows:
 
 def widened_row_bytes(weight: Weight) -> int:
     return weight.tensor.shape[1] * np.dtype(widened(weight.tensor.dtype)).itemsize
-
-
-def room_for(weight: Weight, count: int) -> int:
-    """Bytes that are taken for so many rows, with those of what is stored."""
-    apart = APART * np.dtype(widened(weight.tensor.dtype)).itemsize
-    return count * (widened_row_bytes(weight) + apart) + _at_once(weight, count) * weight.row_bytes
 
 
 def _at_once(weight: Weight, count: int) -> int:

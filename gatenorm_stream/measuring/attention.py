@@ -11,32 +11,29 @@ STRETCH = 64
 """Tokens that look back at once: many would compute much that is hidden from them, few are slow to multiply."""
 
 
-def attend(queries: Float32Array, keys: Float32Array, values: Float32Array, window: int | None) -> Float32Array:
-    """What each query head, (group, length, dim), takes of the key head that they share, (length, dim).
+def attend(
+    queries: Float32Array, keys: Float32Array, values: Float32Array, out: Float32Array, window: int | None
+) -> None:
+    """Fills `out`, (length, group, dim), with what each query head takes of the key head that they share.
 
-    A token sees itself and those before it: the last `window` in all, if there is one. Tokens go a stretch at a
-    time, against those alone that any of them sees.
+    `queries` are (length, group, dim), scaled; `keys` and `values` (length, dim). A token sees itself and those before
+    it: the last `window` in all, if there is one. Tokens go a stretch at a time, against those alone that any of
+    them sees.
     """
-    group, length, dim = queries.shape
-    scale = np.float32(dim**-0.5)
-    out = np.empty((group, length, values.shape[-1]), np.float32)
+    length, group, dim = queries.shape
     room = np.empty(group * min(STRETCH, length) * length, np.float32)  # once: fresh memory is slow to touch
     for start in range(0, length, STRETCH):
         stop = min(start + STRETCH, length)
         first = max(0, start - window + 1) if window else 0
-        looking = queries[:, start:stop].reshape(-1, dim) * scale
-        shares = room[: len(looking) * (stop - first)].reshape(len(looking), -1)
-        np.matmul(looking, keys[first:stop].T, out=shares)
-        behind = np.arange(start, stop)[:, None] - np.arange(first, stop)
-        hidden = (behind < 0) | (behind >= window) if window else behind < 0
-        by_head = shares.reshape(group, stop - start, -1)
+        seen = room[: group * (stop - start) * (stop - first)].reshape(-1, stop - first)
+        np.matmul(queries[start:stop].reshape(-1, dim), keys[first:stop].T, out=seen)
+        by_token = seen.reshape(stop - start, group, stop - first)
+        later = by_token[..., start - first :]
+        later += np.triu(np.full((stop - start, stop - start), -np.inf, np.float32), 1)[:, None]
         if window:
-            np.copyto(by_head, np.float32(-np.inf), where=hidden)
-        else:
-            np.copyto(by_head[..., start - first :], np.float32(-np.inf), where=hidden[:, start - first :])
-        shares -= shares.max(-1, keepdims=True)
-        np.exp(shares, out=shares)
-        taken = shares @ values[first:stop]
-        taken /= shares.sum(-1, keepdims=True)
-        out[:, start:stop] = taken.reshape(group, stop - start, -1)
-    return out
+            behind = np.arange(start, stop)[:, None] - np.arange(first, stop)
+            np.copyto(by_token, np.float32(-np.inf), where=(behind >= window)[:, None])
+        seen -= seen.max(-1, keepdims=True)
+        np.exp(seen, out=seen)
+        taken = (seen @ values[first:stop]).reshape(stop - start, group, -1)
+        np.divide(taken, seen.sum(-1).reshape(stop - start, group, 1), out=out[start:stop])

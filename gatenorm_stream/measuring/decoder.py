@@ -29,7 +29,8 @@ class Decoder(Protocol):
     ) -> Stream:
         """The stream behind layer `number`, of the rows in `onward`, which rise: the others end with attention.
 
-        Attention of rows in `idle`, (rows,), need not be computed: it is given to `settle` as zeros.
+        Attention of rows in `idle`, (rows,), need not be computed: it is given to `settle` as zeros. What was in
+        `stream` may be overwritten.
         """
 
     def added(self, number: int, attention: Stream) -> Stream:

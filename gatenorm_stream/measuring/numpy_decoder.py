@@ -8,8 +8,10 @@ should run one thread for each of ours: the command sets OPENBLAS_NUM_THREADS=1 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +19,25 @@ import numpy.typing as npt
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.projections import Weight
+from gatenorm_stream.families.rows import Room
 from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.measuring.attention import attend
 from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.llama_gguf import read_gguf
 from gatenorm_stream.measuring.llama_safetensors import read_safetensors
-from gatenorm_stream.measuring.products import Block, Float32Array, Matrices, Products, slices, tiles, vector
+from gatenorm_stream.measuring.products import Block, Float32Array, Products, below, beside, slices, tiles, vector
+from gatenorm_stream.measuring.rotary import Turns
 from gatenorm_stream.measuring.token_ids import check_embedded, check_predicted
 from gatenorm_stream.sources.source import Kind
 
 ACTIVATION_BYTES = 64 << 20
 FEWEST_TOKENS = 256
 """In a group: with fewer, reading the weights again would cost more than multiplying by them."""
-LOGITS = 1 << 19
-"""Numbers that a thread holds at once, while they stay in the cache."""
+LOGITS = 1 << 20
+"""Numbers that a thread holds at once."""
+IN_CACHE = 1 << 16
+"""Numbers that a thread takes through several steps at once, so that they stay in its cache."""
 LOOKED_UP = 64
 """Rows of the embedding that a thread reads at once."""
 
@@ -65,6 +70,8 @@ class NumpyDecoder:
     def __init__(self, llama: Llama, products: Products) -> None:
         self._llama = llama
         self._products = products
+        self._within, self._put_out = Room(), Room()
+        self._turns_of: dict[int, Turns] = {}
 
     @property
     def layers(self) -> int:
@@ -88,22 +95,22 @@ class NumpyDecoder:
     ) -> Stream:
         layer = self._llama.layers[number]
         if layer.attention:
-            out = np.zeros(stream.shape, np.float32)
+            out = _array(self._put_out, *stream.shape)
+            out[idle] = 0
             for rows in self._groups_of_rows(layer.attention, np.flatnonzero(~idle), stream.shape[1]):
-                out[rows] = self._attention(layer, layer.attention, stream, rows)
+                self._attention(layer, layer.attention, stream, rows, out)
             settle(stream, out)
-            self._products.share_out(lambda row: np.add(out[row], stream[row], out=out[row]), range(len(out)))
-        else:
-            out = stream + vector(layer.constant) if layer.constant else stream.copy()
+            self._products.share_out(lambda row: np.add(stream[row], out[row], out=stream[row]), onward.tolist())
+        elif layer.constant:
+            stream += vector(layer.constant)
         for place, row in enumerate(onward):
             if place != row:
-                out[place] = out[row]
-        out = out[: len(onward)]
-        tokens = out.reshape(-1, self._llama.hidden)
-        following = self._first_weights(number + 1)
+                stream[place] = stream[row]
+        stream = stream[: len(onward)]
+        tokens = stream.reshape(-1, self._llama.hidden)
         for group in self._groups_of_tokens(layer, len(tokens)):
-            self._mlp(layer, tokens[group], following)
-        return out
+            self._mlp(layer, tokens[group], self._first_blocks(number + 1, len(tokens)))
+        return stream
 
     def added(self, number: int, attention: Stream) -> Stream:
         return attention
@@ -114,25 +121,32 @@ class NumpyDecoder:
         table = self._llama.head.tensor
         check_predicted(tokens[:, 1:], table.shape[0], table.name, self._llama.source.title)
         x = np.empty((rows, length - 1, self._llama.hidden), np.float32)
-        self._products.share_out(lambda row: self._normed(stream[row, :-1], self._llama.norm, x[row]), range(rows))
+        norm = vector(self._llama.norm)
+        self._products.share_out(lambda row: self._norm(stream[row, :-1], norm, x[row]), range(rows))
         x = x.reshape(-1, self._llama.hidden)
         wanted, own = tokens[:, 1:].reshape(-1), np.empty(len(x), np.float32)
         peak = np.full(len(x), -np.inf, np.float32)
         total: npt.NDArray[np.float64] = np.zeros(len(x))
         seen: dict[tuple[int, int], tuple[slice, Float32Array, Float32Array]] = {}
 
-        def peaks_and_sums(block: Block, matrices: Matrices, tile: slice) -> None:
+        def peaks_and_sums(block: Block, matrix: Float32Array, tile: slice) -> None:
             """Of each token's logits in the block: the largest, and the sum of exp(logit - largest)."""
-            for part in slices(block.stop - block.start, LOGITS // (tile.stop - tile.start)):
-                first = block.start + part.start
-                logits = np.asarray(x[tile] @ matrices[0][part].T, np.float32)
-                inside = np.flatnonzero((first <= wanted[tile]) & (wanted[tile] < block.start + part.stop))
-                own[tile.start + inside] = logits[inside, wanted[tile][inside] - first]
-                peaks = logits.max(-1)
-                logits -= peaks[:, None]
-                seen[first, tile.start] = tile, peaks, np.exp(logits, out=logits).sum(-1)
+            ids = wanted[tile]
+            for part in slices(block.count, LOGITS // len(ids)):
+                first, last = block.start + part.start, block.start + part.stop
+                logits = self._products.array(len(ids), last - first)
+                np.matmul(x[tile], matrix[part].T, out=logits)
+                inside = np.flatnonzero((first <= ids) & (ids < last))
+                own[tile.start + inside] = logits[inside, ids[inside] - first]
+                peaks, sums = np.empty((2, len(ids)), np.float32)
+                for piece in slices(len(ids), IN_CACHE // (last - first)):
+                    numbers = logits[piece]
+                    numbers.max(-1, out=peaks[piece])
+                    numbers -= peaks[piece, None]
+                    np.exp(numbers, out=numbers).sum(-1, out=sums[piece])
+                seen[first, tile.start] = tile, peaks, sums
 
-        for _ in self._products.multiply(peaks_and_sums, len(x), self._llama.head):
+        for _ in self._products.multiply(peaks_and_sums, len(x), below(len(x), self._llama.head)):
             for _, (tile, peaks, sums) in sorted(seen.items()):
                 higher = np.maximum(peak[tile], peaks)
                 total[tile] = total[tile] * np.exp(peak[tile] - higher) + sums * np.exp(peaks - higher)
@@ -148,84 +162,112 @@ class NumpyDecoder:
 
     def logits(self, stream: Stream) -> npt.NDArray[np.float32]:
         """(rows, length, vocabulary), all at once: for small models and few tokens."""
-        x = self._normed(stream.reshape(-1, self._llama.hidden), self._llama.norm)
-        (out,) = self._products.apply(x, Linear(self._llama.head))
+        x = stream.reshape(-1, self._llama.hidden)
+        x = self._norm(x, vector(self._llama.norm), np.empty_like(x))
+        head = Linear(self._llama.head)
+        out = self._products.apply(x, np.empty((len(x), head.outputs), np.float32), head)
         return out.reshape(*stream.shape[:2], -1)
 
-    def _attention(self, layer: Layer, attention: Attention, stream: Stream, chosen: RowNumbers) -> Stream:
-        """What it puts out at those rows of the stream."""
-        heads, (_, length, hidden) = attention.heads, stream.shape
-        rows = len(chosen)
-        u = np.empty((rows, length, hidden), np.float32)
-        self._products.share_out(lambda row: self._normed(stream[chosen[row]], attention.norm, u[row]), range(rows))
-        linears = attention.query, attention.key, attention.value
-        projected = self._products.apply(u.reshape(-1, hidden), *linears, then=[attention.output.weight])
-        queries, keys, values = (
-            x.reshape(rows, length, count, heads.dim).swapaxes(1, 2)
-            for x, count in zip(projected, (heads.queries, heads.keys, heads.keys), strict=True)
+    def _attention(
+        self, layer: Layer, attention: Attention, stream: Stream, chosen: RowNumbers, out: Stream
+    ) -> None:
+        """Fills those rows of `out` with what it puts out at those of the stream."""
+        heads, (_, length, hidden), rows = attention.heads, stream.shape, len(chosen)
+        tokens, norm = rows * length, vector(attention.norm)
+        u, projected, taken = self._scratch(
+            (tokens, hidden),
+            (tokens, heads.queries + 2 * heads.keys, heads.dim),
+            (tokens, heads.queries, heads.dim),
         )
-        taken = np.empty((rows, length, heads.queries, heads.dim), np.float32)
-        rotary, turns = self._llama.rotary, self._llama.rotary.turns(length)
+        by_row = u.reshape(rows, length, hidden)
+        self._products.share_out(lambda row: self._norm(stream[chosen[row]], norm, by_row[row]), range(rows))
+        linears, last = (attention.query, attention.key, attention.value), below(tokens, attention.output.weight)
+        self._products.apply(u, projected.reshape(tokens, -1), *linears, then=last)
+        rotary, turns = self._llama.rotary, self._turns(length)
+        turns_of_queries = np.tile(turns * np.float32(heads.dim**-0.5), heads.group)
 
         def take(number: int) -> None:
             row, key = divmod(number, heads.keys)
-            group = slice(key * heads.group, (key + 1) * heads.group)
-            turned, against = rotary.turned(queries[row, group], turns), rotary.turned(keys[row, key], turns)
-            found = attend(turned, against, values[row, key], attention.window)
-            taken[row, :, group] = found.swapaxes(0, 1)
+            own, group = slice(row * length, (row + 1) * length), slice(key * heads.group, (key + 1) * heads.group)
+            of_row, key = projected[own], heads.queries + key
+            queries = rotary.turned(of_row[:, group], turns_of_queries)
+            keys = rotary.turned(of_row[:, key : key + 1], turns)[:, 0]
+            attend(queries, keys, of_row[:, heads.keys + key], taken[own, group], attention.window)
 
         self._products.share_out(take, range(rows * heads.keys))
-        following = layer.gate.weight, layer.up.weight
-        (out,) = self._products.apply(taken.reshape(rows * length, -1), attention.output, then=following)
-        return out.reshape(rows, length, hidden)
+        following = beside(tokens, layer.gate.weight, layer.up.weight)
+        self._products.apply(taken.reshape(tokens, -1), u, attention.output, then=following)
+        self._products.share_out(lambda row: np.copyto(out[chosen[row]], by_row[row]), range(rows))
 
-    def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Weight]) -> None:
+    def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Block]) -> None:
         """Adds what it puts out to the tokens."""
-        u = np.empty_like(tokens)
-        self._products.share_out(lambda tile: self._normed(tokens[tile], layer.norm, u[tile]), tiles(len(tokens)))
-        inner = np.empty((len(u), layer.gate.outputs), np.float32)
+        count, norm = len(tokens), vector(layer.norm)
+        u, inner = self._scratch(tokens.shape, (count, layer.gate.outputs))
+        self._products.share_out(lambda tile: self._norm(tokens[tile], norm, u[tile]), tiles(count))
         gate_bias, up_bias, down_bias = (
             vector(linear.bias) if linear.bias else None for linear in (layer.gate, layer.up, layer.down)
         )
 
-        def gate_and_multiply(block: Block, matrices: Matrices, tile: slice) -> None:
-            gate, factor = np.asarray(u[tile] @ matrices[0].T, np.float32), inner[tile, block.rows]
-            np.matmul(u[tile], matrices[1].T, out=factor, casting="same_kind")
-            if gate_bias is not None:
-                gate += gate_bias[block.rows]
-            if up_bias is not None:
-                factor += up_bias[block.rows]
-            factor *= gate
-            np.exp(np.negative(gate, out=gate), out=gate)
-            gate += 1
-            factor /= gate
+        def gate_and_multiply(block: Block, matrix: Float32Array, tile: slice) -> None:
+            (_, start, stop), _ = block.parts
+            both = self._products.array(tile.stop - tile.start, block.count)
+            np.matmul(u[tile], matrix.T, out=both)
+            for part in slices(len(both), IN_CACHE // (stop - start)):
+                gate, up = both[part, : stop - start], both[part, stop - start :]
+                if gate_bias is not None:
+                    gate += gate_bias[start:stop]
+                if up_bias is not None:
+                    up += up_bias[start:stop]
+                below_it = np.negative(gate)
+                np.exp(below_it, out=below_it)
+                below_it += 1
+                gate /= below_it
+                np.multiply(gate, up, out=inner[tile][part, start:stop])
 
-        def add(block: Block, matrices: Matrices, tile: slice) -> None:
-            out = np.asarray(inner[tile] @ matrices[0].T, np.float32)
+        def add(block: Block, matrix: Float32Array, tile: slice) -> None:
+            out = self._products.array(tile.stop - tile.start, block.count)
+            np.matmul(inner[tile], matrix.T, out=out)
             if down_bias is not None:
                 out += down_bias[block.rows]
             tokens[tile, block.rows] += out
 
-        gate, up, down = (linear.weight for linear in (layer.gate, layer.up, layer.down))
-        _run(self._products.multiply(gate_and_multiply, len(u), gate, up, then=[down]))
-        _run(self._products.multiply(add, len(u), down, then=then))
+        last = below(count, layer.down.weight)
+        pairs = beside(count, layer.gate.weight, layer.up.weight)
+        _run(self._products.multiply(gate_and_multiply, count, pairs, last))
+        _run(self._products.multiply(add, count, last, then))
 
-    def _normed(self, x: Float32Array, norm: Tensor, out: Float32Array | None = None) -> Float32Array:
+    def _norm(self, x: Float32Array, weight: Float32Array, out: Float32Array) -> Float32Array:
         squares = np.vecdot(x, x)[..., None] / np.float32(x.shape[-1])
-        out = np.divide(x, np.sqrt(squares + np.float32(self._llama.epsilon)), out=out)
-        out *= vector(norm)
+        np.divide(x, np.sqrt(squares + np.float32(self._llama.epsilon)), out=out)
+        out *= weight
         return out
 
-    def _first_weights(self, number: int) -> Sequence[Weight]:
+    def _turns(self, length: int) -> Turns:
+        if length not in self._turns_of:
+            self._turns_of = {length: self._llama.rotary.turns(length)}
+        return self._turns_of[length]
+
+    def _scratch(self, *shapes: tuple[int, ...]) -> list[Float32Array]:
+        """Arrays of no particular numbers, in memory that the next call uses again."""
+        ends = [0, *accumulate(math.prod(shape) for shape in shapes)]
+        whole = _array(self._within, ends[-1])
+        return [
+            whole[start:stop].reshape(shape) for (start, stop), shape in zip(pairwise(ends), shapes, strict=True)
+        ]
+
+    def _first_blocks(self, number: int, tokens: int) -> Sequence[Block]:
         """What is read first of a layer; of the one behind the last, of the head."""
         if number == self.layers:
-            return [self._llama.head]
+            return below(tokens, self._llama.head)
         layer = self._llama.layers[number]
-        return [layer.attention.query.weight] if layer.attention else [layer.gate.weight, layer.up.weight]
+        if layer.attention:
+            attention = layer.attention
+            return below(tokens, attention.query.weight, attention.key.weight, attention.value.weight)
+        return beside(tokens, layer.gate.weight, layer.up.weight)
 
     def _groups_of_rows(self, attention: Attention, rows: RowNumbers, length: int) -> Iterator[RowNumbers]:
         heads = attention.heads
-        wide = 2 * self._llama.hidden + 2 * (heads.queries + heads.keys) * heads.dim
+        wide = self._llama.hidden + 2 * (heads.queries + heads.keys) * heads.dim
         for group in slices(len(rows), self._tokens_at_once(wide, len(rows) * length) // length):
             yield rows[group]
 
@@ -236,6 +278,10 @@ class NumpyDecoder:
         if not self._llama.source.keeps:
             return tokens
         return max(FEWEST_TOKENS, ACTIVATION_BYTES // (4 * wide))
+
+
+def _array(room: Room, *shape: int) -> Float32Array:
+    return room.take(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
 
 def _run(stretches: Iterator[Sequence[Block]]) -> None:

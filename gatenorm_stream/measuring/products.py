@@ -8,20 +8,20 @@ bits on any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.families.projections import Weight
-from gatenorm_stream.families.rows import BLOCK_BYTES, Bytes, Memory, Room, Rows, room_for, widened_row_bytes
-from gatenorm_stream.floats import FloatArray, widen
+from gatenorm_stream.families.rows import APART, BLOCK_BYTES, Memory, Room, Rows
+from gatenorm_stream.floats import widen
 from gatenorm_stream.measuring.llama import Linear
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import available_threads
@@ -31,56 +31,100 @@ T = TypeVar("T")
 
 PARTS = 16
 """Into as many at most a matrix is cut, so that all threads have work, ..."""
-FEWEST_ROWS, FEWEST_OF_MANY = 192, 512
+FEWEST_ROWS, FEWEST_OF_MANY = 192, 1024
 """... but not into fewer rows. Where tokens make several tiles there is work enough, and BLAS takes larger blocks
-more than a tenth faster."""
+more than a tenth faster: it packs the tokens anew for each."""
 STRETCH_BYTES = 16 << 20
 """Widened blocks that are held at once; a block a thread if that is more."""
 TILE = 1024
 """Tokens that are multiplied by a block at once, at most."""
-ALIGNED = 64
 TASKS = 8
 """For each thread, so that none waits long for the last."""
 
 
-@dataclass(frozen=True)
-class Block:
-    """The same rows of one matrix, or of two of the same shape."""
+class Part(NamedTuple):
+    """Some rows of one matrix."""
 
-    weights: tuple[Weight, ...]
+    weight: Weight
     start: int
     stop: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of matrices with as many columns, one below the other; the first is number `start` of what is cut."""
+
+    parts: tuple[Part, ...]
+    start: int
+
+    @property
+    def count(self) -> int:
+        return sum(part.stop - part.start for part in self.parts)
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count
 
     @property
     def rows(self) -> slice:
         return slice(self.start, self.stop)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Of its numbers in memory."""
+        return self.count, _columns(self.parts[0].weight) + APART
+
+    @property
     def bytes(self) -> int:
         """Of its numbers, widened."""
-        return (self.stop - self.start) * sum(map(widened_row_bytes, self.weights))
+        rows, columns = self.shape
+        return 4 * rows * columns
 
     def expect(self) -> None:
-        for weight in self.weights:
-            weight.tensor.shard.file.expect(weight.rows(self.start, self.stop))
+        for weight, start, stop in self.parts:
+            weight.tensor.shard.file.expect(weight.rows(start, stop))
 
 
-Matrices: TypeAlias = tuple[FloatArray, ...]
-Act: TypeAlias = Callable[[Block, Matrices, slice], None]
-"""act(block, its matrices, tokens): called for each block with each tile of tokens, on many threads."""
+Act: TypeAlias = Callable[[Block, Float32Array, slice], None]
+"""act(block, its rows, tokens): called for each block with each tile of tokens, on many threads."""
 
 
-def blocks(tokens: int, *weights: Weight) -> list[Block]:
-    count, fewest = weights[0].tensor.shape[0], FEWEST_OF_MANY if tokens > TILE else FEWEST_ROWS
-    most = max(1, BLOCK_BYTES // (len(weights) * widened_row_bytes(weights[0])))
-    parts = max(-(-count // most), min(PARTS, count // fewest), 1)
-    return [Block(weights, part.start, part.stop) for part in slices(count, -(-count // parts))]
+def below(tokens: int, *weights: Weight) -> list[Block]:
+    """All rows of one matrix after those of the other, cut so that threads have work and BLAS is fast."""
+    ends = [*accumulate(weight.tensor.shape[0] for weight in weights)]
+    begins = [0, *ends[:-1]]
+
+    def between(start: int, stop: int) -> Iterator[Part]:
+        for weight, begin, end in zip(weights, begins, ends, strict=True):
+            if max(start, begin) < min(stop, end):
+                yield Part(weight, max(start, begin) - begin, min(stop, end) - begin)
+
+    return [Block(tuple(between(p.start, p.stop)), p.start) for p in _cut(tokens, ends[-1], _columns(weights[0]))]
+
+
+def beside(tokens: int, *weights: Weight) -> list[Block]:
+    """The same rows of each of some matrices of one shape, which make a block together."""
+    rows, columns = weights[0].tensor.shape[0], len(weights) * _columns(weights[0])
+    parts = _cut(tokens, rows, columns, fewest=len(weights))
+    return [Block(tuple(Part(w, p.start, p.stop) for w in weights), len(weights) * p.start) for p in parts]
+
+
+def _cut(tokens: int, rows: int, columns: int, fewest: int = 1) -> list[slice]:
+    """`fewest` times the fewest rows are enough."""
+    enough = (FEWEST_OF_MANY if tokens > TILE else FEWEST_ROWS) // fewest
+    most = max(1, BLOCK_BYTES // (4 * columns))
+    parts = max(-(-rows // most), min(PARTS, rows // max(1, enough)), 1)
+    return slices(rows, -(-rows // parts))
+
+
+def _columns(weight: Weight) -> int:
+    return weight.tensor.shape[1]
 
 
 def tiles(tokens: int) -> list[slice]:
-    """A power of two of them, which threads can share evenly."""
-    parts = 1 << (-(-tokens // TILE) - 1).bit_length()
-    return slices(tokens, -(-tokens // parts))
+    """An even number of them, so that two threads have as much to do, unless one is enough."""
+    parts = -(-tokens // TILE)
+    return slices(tokens, -(-tokens // (parts + parts % 2 if parts > 1 else 1)))
 
 
 def slices(count: int, most: int) -> list[slice]:
@@ -121,71 +165,69 @@ class Products:
         """Of widened rows, in memory that the same thread's next reading uses again."""
         return Rows(weight, self._memory.take)
 
+    def array(self, *shape: int) -> Float32Array:
+        """Of no particular numbers, in memory that the same thread's next call uses again."""
+        return self._memory.take(4 * math.prod(shape)).view(np.float32).reshape(shape)
+
     def multiply(
-        self, act: Act, tokens: int, *weights: Weight, then: Sequence[Weight] = ()
+        self, act: Act, tokens: int, blocks: Sequence[Block], then: Sequence[Block] = ()
     ) -> Iterator[Sequence[Block]]:
-        """Acts on all blocks of `weights`, which are of one shape, and gives the blocks of each stretch when it is
-        done. While one is worked on, the disk reads the next; at the end the first ones of `then`.
+        """Acts on all `blocks`, and gives those of each stretch when it is done. While one is worked on, the disk
+        reads the next; at the end the first ones of `then`.
         """
-        stretches = self._stretches(blocks(tokens, *weights))
-        readers = [self.reader(weight) for weight in weights]
-        last = blocks(tokens, *then)[: self._threads] if then else []
+        stretches, last = self._stretches(blocks), then[: self._threads]
+        weights = {id(part.weight): part.weight for block in blocks for part in block.parts}
+        readers = {number: self.reader(weight) for number, weight in weights.items()}
         for stretch, following in zip(stretches, [*stretches[1:], last], strict=True):
             matrices = self._widened(stretch, readers, following)
             parts = [(number, tile) for tile in tiles(tokens) for number in range(len(stretch))]
             self.share_out(lambda part: act(stretch[part[0]], matrices[part[0]], part[1]), parts)  # noqa: B023
             yield stretch
 
-    def apply(self, x: Float32Array, *linears: Linear, then: Sequence[Weight] = ()) -> tuple[Float32Array, ...]:
-        """x W^T + b of each; x is (tokens, in), what comes out (tokens, out)."""
-        outs = tuple(np.empty((len(x), linear.outputs), np.float32) for linear in linears)
-        for number, (linear, out) in enumerate(zip(linears, outs, strict=True)):
-            bias = vector(linear.bias) if linear.bias else None
+    def apply(
+        self, x: Float32Array, out: Float32Array, *linears: Linear, then: Sequence[Block] = ()
+    ) -> Float32Array:
+        """x W^T + b of each, side by side in `out`; x is (tokens, in), what comes out (tokens, out of all)."""
+        biases = [
+            vector(linear.bias) if linear.bias else np.zeros(linear.outputs, np.float32) for linear in linears
+        ]
+        bias = np.concatenate(biases) if any(linear.bias for linear in linears) else None
 
-            def act(
-                block: Block,
-                matrices: Matrices,
-                tile: slice,
-                out: Float32Array = out,
-                bias: Float32Array | None = bias,
-            ) -> None:
-                part = out[tile, block.rows]
-                np.matmul(x[tile], matrices[0].T, out=part, casting="same_kind")
-                if bias is not None:
-                    part += bias[block.rows]
+        def act(block: Block, matrix: Float32Array, tile: slice) -> None:
+            part = out[tile, block.rows]
+            np.matmul(x[tile], matrix.T, out=part)
+            if bias is not None:
+                part += bias[block.rows]
 
-            following = [linears[number + 1].weight] if number + 1 < len(linears) else then
-            for _ in self.multiply(act, len(x), linear.weight, then=following):
-                pass
-        return outs
+        for _ in self.multiply(act, len(x), below(len(x), *(linear.weight for linear in linears)), then):
+            pass
+        return out
 
     def _stretches(self, parts: Sequence[Block]) -> list[Sequence[Block]]:
         count = max(self._threads, STRETCH_BYTES // max(1, parts[0].bytes))
         return [parts[start : start + count] for start in range(0, len(parts), count)]
 
     def _widened(
-        self, stretch: Sequence[Block], readers: Sequence[Rows], following: Sequence[Block]
-    ) -> list[Matrices]:
-        """The matrices of each block, in memory that the next stretch uses again."""
-        sizes = [room_for(weight, b.stop - b.start) for b in stretch for weight in b.weights]
-        begins = [0, *accumulate(-(-size // ALIGNED) * ALIGNED for size in sizes)]
+        self, stretch: Sequence[Block], readers: Mapping[int, Rows], following: Sequence[Block]
+    ) -> list[Float32Array]:
+        """The rows of each block, in memory that the next stretch uses again."""
+        begins = [0, *accumulate(block.bytes for block in stretch)]
         memory = self._stretch.take(begins[-1])
-        wide: list[FloatArray] = [np.empty(0)] * len(sizes)
+        wide = [
+            memory[begin : begin + block.bytes].view(np.float32).reshape(block.shape)[:, :-APART]
+            for begin, block in zip(begins, stretch, strict=False)
+        ]
 
         def widen_block(number: int) -> None:
             for ahead in following[number :: len(stretch)]:
                 ahead.expect()
-            block = stretch[number]
-            for place, rows in enumerate(readers, start=number * len(readers)):
-                take = partial(_part, memory, begins[place])
-                wide[place] = rows.between(block.start, block.stop, take)
+            done = 0
+            for weight, start, stop in stretch[number].parts:
+                readers[id(weight)].fill(wide[number][done : done + stop - start], start, stop)
+                done += stop - start
 
         self.share_out(widen_block, range(len(stretch)))
-        return [tuple(wide[n : n + len(readers)]) for n in range(0, len(wide), len(readers))]
-
-
-def _part(memory: Bytes, begin: int, count: int) -> Bytes:
-    return memory[begin : begin + count]
+        return wide
 
 
 def vector(tensor: Tensor) -> Float32Array:

@@ -86,14 +86,18 @@ class Rotary:
         return turns
 
     def turned(self, heads: Float32Array, turns: Turns) -> Float32Array:
-        """(..., length, dim) in a new array, in pairs in any case: products stay the same."""
+        """(length, heads, dim) in a new array, in pairs in any case: products stay the same.
+
+        `turns` are those of each head beside each other, (length, heads * dim / 2): long runs are fast.
+        """
+        length, count, _ = heads.shape
         if self.pairs:
             numbers = heads.view(np.complex64)
         else:
-            numbers = np.empty((*heads.shape[:-1], self.dim // 2), np.complex64)
+            numbers = np.empty((length, count, self.dim // 2), np.complex64)
             numbers.real, numbers.imag = np.split(heads, 2, axis=-1)
-        out: Float32Array = (numbers * turns).view(np.float32)
-        return out
+        out: Float32Array = (numbers.reshape(length, -1) * turns).view(np.float32)
+        return out.reshape(heads.shape)
 
 
 def yarn_gain(factor: float) -> float:
