@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -179,10 +180,30 @@ class Products:
         weights = {id(part.weight): part.weight for block in blocks for part in block.parts}
         readers = {number: self.reader(weight) for number, weight in weights.items()}
         for stretch, following in zip(stretches, [*stretches[1:], last], strict=True):
-            matrices = self._widened(stretch, readers, following)
-            parts = [(number, tile) for tile in tiles(tokens) for number in range(len(stretch))]
-            self.share_out(lambda part: act(stretch[part[0]], matrices[part[0]], part[1]), parts)  # noqa: B023
+            self._work_on(act, stretch, tiles(tokens), readers, following)
             yield stretch
+
+    def _work_on(
+        self,
+        act: Act,
+        stretch: Sequence[Block],
+        cut: Sequence[slice],
+        readers: Mapping[int, Rows],
+        following: Sequence[Block],
+    ) -> None:
+        matrices = self._places(stretch)
+        fill = partial(_fill, stretch, matrices, readers, following)
+        if len(cut) == 1:  # what a block needs, its thread widens: none waits for the others
+
+            def fill_and_act(number: int) -> None:
+                fill(number)
+                act(stretch[number], matrices[number], cut[0])
+
+            self.share_out(fill_and_act, range(len(stretch)))
+        else:
+            self.share_out(fill, range(len(stretch)))
+            parts = [(number, tile) for tile in cut for number in range(len(stretch))]
+            self.share_out(lambda part: act(stretch[part[0]], matrices[part[0]], part[1]), parts)
 
     def apply(
         self, x: Float32Array, out: Float32Array, *linears: Linear, then: Sequence[Block] = ()
@@ -207,27 +228,30 @@ class Products:
         count = max(self._threads, STRETCH_BYTES // max(1, parts[0].bytes))
         return [parts[start : start + count] for start in range(0, len(parts), count)]
 
-    def _widened(
-        self, stretch: Sequence[Block], readers: Mapping[int, Rows], following: Sequence[Block]
-    ) -> list[Float32Array]:
-        """The rows of each block, in memory that the next stretch uses again."""
+    def _places(self, stretch: Sequence[Block]) -> list[Float32Array]:
+        """For the rows of each block, in memory that the next stretch uses again."""
         begins = [0, *accumulate(block.bytes for block in stretch)]
         memory = self._stretch.take(begins[-1])
-        wide = [
+        return [
             memory[begin : begin + block.bytes].view(np.float32).reshape(block.shape)[:, :-APART]
             for begin, block in zip(begins, stretch, strict=False)
         ]
 
-        def widen_block(number: int) -> None:
-            for ahead in following[number :: len(stretch)]:
-                ahead.expect()
-            done = 0
-            for weight, start, stop in stretch[number].parts:
-                readers[id(weight)].fill(wide[number][done : done + stop - start], start, stop)
-                done += stop - start
 
-        self.share_out(widen_block, range(len(stretch)))
-        return wide
+def _fill(
+    stretch: Sequence[Block],
+    matrices: Sequence[Float32Array],
+    readers: Mapping[int, Rows],
+    following: Sequence[Block],
+    number: int,
+) -> None:
+    """Widens the rows of one block of a stretch, and has the disk read its share of the following ones."""
+    for ahead in following[number :: len(stretch)]:
+        ahead.expect()
+    done = 0
+    for weight, start, stop in stretch[number].parts:
+        readers[id(weight)].fill(matrices[number][done : done + stop - start], start, stop)
+        done += stop - start
 
 
 def vector(tensor: Tensor) -> Float32Array:
