@@ -173,6 +173,21 @@ def with_forward(text: str, told: dict[str, Any]) -> str:
     return between(text, "<!-- forward -->\n", "<!-- end of forward -->", table)
 
 
+def with_growth_of_the_pass(text: str, told: dict[str, Any]) -> str:
+    machine, (begun, ended) = told["machine"], told["load"]
+    on = (
+        f"{machine['processors']} cores of {machine['cpu']}, Python {machine['python']}, numpy {machine['numpy']}; "
+        f"1B BF16, {told['layers']} layers; choices on {told['tokens of each choice']} tokens; load of the machine "
+        f"{begun:.1f} before, {ended:.1f} after."
+    )
+    lines = ["| what grows | seconds | processor seconds | exponent of the last step |", "|---|---|---|---|"]
+    for row in told["rows"]:
+        clock, used = (", ".join(f"{x}: {t:.2f}" for x, t in row[name]) for name in ("points", "processor"))
+        lines.append(f"| {row['what']} | {clock} | {used} | {row['exponent']:.2f} |")
+    content = "\n".join([on, "", *lines, ""])
+    return between(text, "<!-- growth of the pass -->\n", "<!-- end of growth of the pass -->", content)
+
+
 def with_pruning_parts(text: str, told: dict[str, Any]) -> str:
     machine, rounds, (begun, ended) = told["machine"], len(told["seconds"]["cp"]), told["load"]
     on = (
@@ -187,10 +202,13 @@ def with_pruning_parts(text: str, told: dict[str, Any]) -> str:
 def main() -> None:
     here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
     sections = here | {name + SIXTEEN: section for name, section in sixteen.items()}
-    forward, parts = (json.loads((RESULTS / f"{n}.json").read_text("utf-8")) for n in ("forward", "pruning"))
+    forward, growing, parts = (
+        json.loads((RESULTS / f"{n}.json").read_text("utf-8")) for n in ("forward", "forward_growth", "pruning")
+    )
 
     def written(text: str) -> str:
         text = with_pruning_parts(with_forward(filled(text, sections), forward), parts)
+        text = with_growth_of_the_pass(text, growing)
         return with_answers(text, here, sixteen, forward)
 
     fill_or_check(__doc__, DOCUMENT, written)

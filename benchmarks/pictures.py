@@ -27,7 +27,14 @@ def draw(sections: dict[str, list[dict[str, Any]]]) -> None:
         (RESULTS / "growth.svg").write_text(text)
 
 
+def draw_growth_of_the_pass(told: dict[str, Any]) -> None:
+    lines = {r["what"]: [(x / r["points"][0][0], y) for x, y in r["points"]] for r in told["rows"]}
+    text = chart("Time of a measuring pass", "times the smallest number", "seconds", lines)
+    (RESULTS / "forward_growth.svg").write_text(text)
+
+
 if __name__ == "__main__":
     stored = json.loads((RESULTS / "speed.json").read_text())["sections"]
     draw({name: section["rows"] for name, section in stored.items()})
     (RESULTS / "answers.svg").write_text(answers.picture(stored))
+    draw_growth_of_the_pass(json.loads((RESULTS / "forward_growth.json").read_text()))

@@ -141,24 +141,29 @@ def run(
     sublayers: list[Sublayer] = []
     means: dict[Path, Constant] = {}
     present = _before(0, plan[0])
-    stream = decoder.embed(np.stack([choosing if row.choosing else judging for row in present]))
-    for layer, (rows, following) in enumerate(pairwise(plan)):
+    first = decoder.embed(np.stack([choosing if row.choosing else judging for row in present]))
+    held = np.empty((max(map(len, plan)), *first.shape[1:]), np.float32)
+    held[: len(present)] = first
+    for layer, (needed, following) in enumerate(pairwise(plan)):
         steps(layer, decoder.layers + 1)
-        if rows != present:
-            stream = stream[[present.index(row.before(layer)) for row in rows]]
+        rows = _arranged(layer, needed, present)
+        for place, row in enumerate(rows[len(present) :], start=len(present)):
+            held[place] = held[present.index(row.before(layer))]
         ahead = set(_before(layer + 1, following))
         onward = np.flatnonzero([row in ahead for row in rows])
         present = tuple(rows[place] for place in onward)
         attention = _Attention(layer, rows, means, decoder, looks)
-        stream = decoder.layer(layer, stream, attention.idle, attention.settle, onward)
+        stream = decoder.layer(layer, held[: len(rows)], attention.idle, attention.settle, onward)
+        if not np.may_share_memory(stream, held):
+            held[: len(stream)] = stream
         sublayers += attention.seen
         if not attention.settled and any(layer in v.dropped for v in variants):
             raise ValueError(f"layer {layer} has no attention that could be dropped")
     steps(decoder.layers, decoder.layers + 1)
     losses: dict[_Row, Losses] = {}
     if once:
-        found = decoder.losses(stream[[present.index(row) for row in once]], np.tile(judging, (len(once), 1)))
-        losses = dict(zip(once, found, strict=True))
+        found = decoder.losses(held[: len(present)], np.tile(judging, (len(present), 1)))
+        losses = dict(zip(present, found, strict=True))
     steps(decoder.layers + 1, decoder.layers + 1)
     return Outcome(
         losses[_JUDGING] if whole else np.empty(0),
@@ -195,6 +200,13 @@ def _rows(variants: Sequence[Variant], layers: int, last: Sequence[_Row], looks:
 def _before(layer: int, rows: Sequence[_Row]) -> tuple[_Row, ...]:
     """The rows that these are until then."""
     return tuple(dict.fromkeys(row.before(layer) for row in rows))
+
+
+def _arranged(layer: int, rows: Sequence[_Row], present: Sequence[_Row]) -> tuple[_Row, ...]:
+    """`rows` in the order of those that they were until then; behind them those that share theirs with another."""
+    heirs: dict[_Row, _Row] = {}
+    others = [row for row in rows if heirs.setdefault(row.before(layer), row) is not row]
+    return (*(heirs[row] for row in present), *others)
 
 
 class _Attention:
