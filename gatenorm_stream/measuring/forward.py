@@ -89,12 +89,14 @@ class Judged:
 class Outcome:
     """`losses` are those of the unpruned model; `variants` stand in the order in which they were asked for.
 
-    Without `looks` there are no `sublayers`, without `whole` no `losses` (an empty array).
+    Without `looks` there are no `sublayers`, without `whole` no `losses` (an empty array), and without `keeps` no
+    `before`: (length, hidden) for each layer, the unpruned model's stream on the row for choosing before it.
     """
 
     losses: Losses
     sublayers: tuple[Sublayer, ...]
     variants: tuple[Judged, ...]
+    before: tuple[Stream, ...]
 
 
 class _Row(NamedTuple):
@@ -123,8 +125,11 @@ def run(
     *,
     looks: bool = True,
     whole: bool = True,
+    keeps: bool = False,
+    before: Sequence[Stream] = (),
 ) -> Outcome:
-    """With `looks`, statistics of the unpruned model's attention are taken; with `whole`, its own loss.
+    """With `looks`, statistics of the unpruned model's attention are taken, and with `keeps` its streams too; with
+    `whole`, its own loss. `before` is what an earlier run on the same tokens kept: variants begin there.
 
     Both rows of tokens must be equally long, two tokens at least. Raises ValueError if they are not, or a variant
     drops a layer that is not there or has no attention.
@@ -137,10 +142,12 @@ def run(
         raise ValueError(f"there is no layer {beyond[0]}")
     judged = [_Row(v.path(decoder.layers), choosing=False) for v in variants]
     once = tuple(dict.fromkeys([*([_JUDGING] if whole else []), *judged]))
-    plan = [*_rows(variants, decoder.layers, once, looks), once]
+    known = [_CHOOSING] if before else []
+    plan = [*_rows(variants, decoder.layers, once, looks, known), once]
     sublayers: list[Sublayer] = []
     means: dict[Path, Constant] = {}
-    present = _before(0, plan[0])
+    kept: list[Stream] = []
+    present = _before(0, plan[0], known)
     first = decoder.embed(np.stack([choosing if row.choosing else judging for row in present]))
     held = np.empty((max(map(len, plan)), *first.shape[1:]), np.float32)
     held[: len(present)] = first
@@ -148,7 +155,10 @@ def run(
         steps(layer, decoder.layers + 1)
         rows = _arranged(layer, needed, present)
         for place, row in enumerate(rows[len(present) :], start=len(present)):
-            held[place] = held[present.index(row.before(layer))]
+            earlier = row.before(layer)
+            held[place] = before[layer] if earlier in known else held[present.index(earlier)]
+        if keeps:
+            kept.append(held[rows.index(_CHOOSING)].copy())
         ahead = set(_before(layer + 1, following))
         onward = np.flatnonzero([row in ahead for row in rows])
         present = tuple(rows[place] for place in onward)
@@ -169,6 +179,7 @@ def run(
         losses[_JUDGING] if whole else np.empty(0),
         tuple(sublayers),
         tuple(Judged(losses[row], _constants(row.path, means)) for row in judged),
+        tuple(kept),
     )
 
 
@@ -185,28 +196,32 @@ def losses_of(decoder: Decoder, judging: TokenRow, steps: Steps = lambda done, t
     return losses
 
 
-def _rows(variants: Sequence[Variant], layers: int, last: Sequence[_Row], looks: bool) -> list[tuple[_Row, ...]]:
+def _rows(
+    variants: Sequence[Variant], layers: int, last: Sequence[_Row], looks: bool, known: Sequence[_Row]
+) -> list[tuple[_Row, ...]]:
     """The rows that are needed in each layer, if those of `last` are needed behind all of them."""
     found: list[tuple[_Row, ...]] = []
     following = tuple(last)
     for layer in reversed(range(layers)):
         means = (_Row(v.path(layer + 1), choosing=True) for v in variants if v.takes_mean(layer))
         looked_at = [_CHOOSING] if looks else []
-        following = tuple(dict.fromkeys([*looked_at, *_before(layer + 1, following), *means]))
+        following = tuple(dict.fromkeys([*looked_at, *_before(layer + 1, following, known), *means]))
         found.append(following)
     return found[::-1]
 
 
-def _before(layer: int, rows: Sequence[_Row]) -> tuple[_Row, ...]:
-    """The rows that these are until then."""
-    return tuple(dict.fromkeys(row.before(layer) for row in rows))
+def _before(layer: int, rows: Sequence[_Row], known: Sequence[_Row] = ()) -> tuple[_Row, ...]:
+    """The rows that these are until then, but for known ones."""
+    return tuple(dict.fromkeys(earlier for row in rows if (earlier := row.before(layer)) not in known))
 
 
 def _arranged(layer: int, rows: Sequence[_Row], present: Sequence[_Row]) -> tuple[_Row, ...]:
     """`rows` in the order of those that they were until then; behind them those that share theirs with another."""
     heirs: dict[_Row, _Row] = {}
-    others = [row for row in rows if heirs.setdefault(row.before(layer), row) is not row]
-    return (*(heirs[row] for row in present), *others)
+    for row in rows:
+        heirs.setdefault(row.before(layer), row)
+    first = [heirs[row] for row in present]
+    return (*first, *(row for row in rows if row not in first))
 
 
 class _Attention:

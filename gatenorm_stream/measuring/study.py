@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from gatenorm_stream.measuring.decoder import Decoder
+from gatenorm_stream.measuring.decoder import Decoder, Stream
 from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Steps, Sublayer, TokenRow, Variant, run
 from gatenorm_stream.measuring.measurement import By, MeasuredChoice
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, default_number, select
 
 STREAM_BYTES = 128 << 20
-"""Of the rows of tokens that one pass carries from layer to layer."""
+"""Of the rows of tokens that one pass carries from layer to layer, and of those that the first keeps for it."""
 MOST_COUNTS = 5
 DRAWS = 5
 SHORT = 10**10
@@ -122,6 +122,7 @@ class Passes:
         self._texts = texts
         self._steps = steps
         self._rows = STREAM_BYTES // (4 * hidden * len(texts.judging))
+        self._before: tuple[Stream, ...] = ()
         self._sublayers: tuple[Sublayer, ...] | None = None
         self._losses: Losses | None = None
         self.made = 0
@@ -156,13 +157,13 @@ class Passes:
         ]
 
     def _groups(self, asked: Sequence[Asked]) -> list[list[Asked]]:
-        """As many together as there are rows for, beside the two of the unpruned model."""
+        """As many together as there are rows for, beside the two of the unpruned model and what is kept of it."""
         groups: list[list[Asked]] = []
         free = 0
         for one in asked:
             if one.variant.rows > free:
                 groups.append([])
-                free = self._rows - 2
+                free = self._rows - 2 - len(self._before)
             groups[-1].append(one)
             free -= one.variant.rows
         return groups
@@ -178,10 +179,12 @@ class Passes:
             self._steps(self.made),
             looks=looks,
             whole=whole,
+            keeps=looks and not asked and self._decoder.layers <= self._rows // 2,
+            before=self._before,
         )
         self.made += 1
         if looks:
-            self._sublayers = outcome.sublayers
+            self._sublayers, self._before = outcome.sublayers, outcome.before
         if whole:
             self._losses = outcome.losses
         return list(zip(asked, outcome.variants, strict=True))
