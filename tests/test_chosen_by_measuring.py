@@ -19,11 +19,11 @@ from safetensors import safe_open
 import gatenorm_stream
 from gatenorm_stream.errors import GateNormError, VerificationError
 from gatenorm_stream.families.open import open_model
-from gatenorm_stream.measuring.forward import Variant
 from gatenorm_stream.measuring.forward import run as run_pass
 from gatenorm_stream.measuring.numpy_decoder import numpy_decoder
 from gatenorm_stream.measuring.sample import read_sample
 from gatenorm_stream.measuring.text import BUILT_IN
+from gatenorm_stream.measuring.variants import Variant
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.report.summary import cautions

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring import forward, numpy_decoder, products, study
-from gatenorm_stream.measuring.forward import Outcome, Variant
+from gatenorm_stream.measuring.forward import Outcome
 from gatenorm_stream.measuring.numpy_decoder import NumpyDecoder, numpy_obstacle
+from gatenorm_stream.measuring.variants import Variant
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.sources.open import open_source
 from tests import gguf_files

@@ -19,10 +19,11 @@ from gatenorm_stream.families.gguf import MARK
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.families.pruned import pruned_layers
-from gatenorm_stream.measuring.forward import Variant, losses_of, run
+from gatenorm_stream.measuring.forward import losses_of, run
 from gatenorm_stream.measuring.numpy_decoder import NumpyDecoder, numpy_decoder
 from gatenorm_stream.measuring.text import built_in_text
 from gatenorm_stream.measuring.tokens import encode_parts
+from gatenorm_stream.measuring.variants import Variant
 from gatenorm_stream.sources.open import open_source
 from tests import gguf_files
 from tests.checkpoints import (

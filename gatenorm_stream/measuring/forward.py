@@ -1,9 +1,6 @@
 """One pass over the weights: the loss of a model and of many choices of removed attention.
 
-One row of tokens serves for choosing: statistics and means are taken on it. Another is judged on. A variant is a
-row of its own from the first layer on whose attention it drops; variants that have dropped the same so far share
-it. A compensated variant has a row for choosing too as far as it needs means, so that each mean is that of the
-model in which earlier attention is replaced already. No row goes further than somebody asks for what it gives.
+`variants` says which rows of tokens that takes.
 """
 
 from __future__ import annotations
@@ -11,60 +8,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.measuring.decoder import Decoder, Stream
 from gatenorm_stream.measuring.statistics import constant_share, influence, mean_output
+from gatenorm_stream.measuring.variants import (
+    CHOOSING,
+    JUDGING,
+    MEAN,
+    NOTHING,
+    Constant,
+    Path,
+    Row,
+    Variant,
+    arranged,
+    rows_before,
+    rows_of_layers,
+)
 
-Constant: TypeAlias = npt.NDArray[np.float32]
-"""(hidden,)"""
 TokenRow: TypeAlias = npt.NDArray[np.int64]
 """(length,)"""
 Losses: TypeAlias = npt.NDArray[np.float64]
 """(length - 1,): nats of each token but the first."""
 Steps: TypeAlias = Callable[[int, int], None]
 """Called as steps(done, in all); a layer is a step, and so is the head."""
-Path: TypeAlias = tuple[tuple[int, bytes], ...]
-"""The layers whose attention is replaced so far, and by what."""
-
-NOTHING, MEAN = b"nothing", b"mean"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Attention of the layers `dropped` puts out nothing; if `compensated`, the same at every token: what
-    `constants` say of each of these layers, else the mean of what it put out in this pass.
-    """
-
-    dropped: tuple[int, ...]
-    compensated: bool = False
-    constants: Mapping[int, Constant] | None = None
-
-    def __post_init__(self) -> None:
-        if self.constants is not None and not (self.compensated and set(self.dropped) <= self.constants.keys()):
-            raise ValueError(f"constants are for compensated variants, one for each of {self.dropped}")
-
-    @property
-    def rows(self) -> int:
-        """Of tokens, at most: one for judging, and one for choosing if means are taken."""
-        return 2 if self.compensated and self.constants is None else 1
-
-    def path(self, layers: int) -> Path:
-        """Through the first so many layers."""
-        return tuple((layer, self._in_place(layer)) for layer in sorted(set(self.dropped)) if layer < layers)
-
-    def takes_mean(self, layer: int) -> bool:
-        """Whether the mean of this layer's attention is put in its place."""
-        return self.compensated and self.constants is None and layer in self.dropped
-
-    def _in_place(self, layer: int) -> bytes:
-        """What is there instead of this layer's attention: equal bytes do the same."""
-        if not self.compensated:
-            return NOTHING
-        return MEAN if self.constants is None else np.asarray(self.constants[layer], "<f4").tobytes()
 
 
 @dataclass(frozen=True)
@@ -99,23 +69,6 @@ class Outcome:
     before: tuple[Stream, ...]
 
 
-class _Row(NamedTuple):
-    path: Path
-    choosing: bool
-
-    def replaced(self, layer: int) -> bytes | None:
-        """What is there instead of this layer's attention, None if it stays."""
-        return self.path[-1][1] if self.path and self.path[-1][0] == layer else None
-
-    def before(self, layer: int) -> _Row:
-        """The row that this one was until then."""
-        return self if self.replaced(layer) is None else _Row(self.path[:-1], self.choosing)
-
-
-_CHOOSING, _JUDGING = _Row((), choosing=True), _Row((), choosing=False)
-"""The unpruned model's."""
-
-
 def run(
     decoder: Decoder,
     choosing: TokenRow,
@@ -140,26 +93,26 @@ def run(
         )
     if beyond := [layer for v in variants for layer in v.dropped if not 0 <= layer < decoder.layers]:
         raise ValueError(f"there is no layer {beyond[0]}")
-    judged = [_Row(v.path(decoder.layers), choosing=False) for v in variants]
-    once = tuple(dict.fromkeys([*([_JUDGING] if whole else []), *judged]))
-    known = [_CHOOSING] if before else []
-    plan = [*_rows(variants, decoder.layers, once, looks, known), once]
+    judged = [Row(v.path(decoder.layers), choosing=False) for v in variants]
+    once = tuple(dict.fromkeys([*([JUDGING] if whole else []), *judged]))
+    known = [CHOOSING] if before else []
+    plan = [*rows_of_layers(variants, decoder.layers, once, looks, known), once]
     sublayers: list[Sublayer] = []
     means: dict[Path, Constant] = {}
     kept: list[Stream] = []
-    present = _before(0, plan[0], known)
+    present = rows_before(0, plan[0], known)
     first = decoder.embed(np.stack([choosing if row.choosing else judging for row in present]))
     held = np.empty((max(map(len, plan)), *first.shape[1:]), np.float32)
     held[: len(present)] = first
     for layer, (needed, following) in enumerate(pairwise(plan)):
         steps(layer, decoder.layers + 1)
-        rows = _arranged(layer, needed, present)
+        rows = arranged(layer, needed, present)
         for place, row in enumerate(rows[len(present) :], start=len(present)):
             earlier = row.before(layer)
             held[place] = before[layer] if earlier in known else held[present.index(earlier)]
         if keeps:
-            kept.append(held[rows.index(_CHOOSING)].copy())
-        ahead = set(_before(layer + 1, following))
+            kept.append(held[rows.index(CHOOSING)].copy())
+        ahead = set(rows_before(layer + 1, following))
         onward = np.flatnonzero([row in ahead for row in rows])
         present = tuple(rows[place] for place in onward)
         attention = _Attention(layer, rows, means, decoder, looks)
@@ -170,13 +123,13 @@ def run(
         if not attention.settled and any(layer in v.dropped for v in variants):
             raise ValueError(f"layer {layer} has no attention that could be dropped")
     steps(decoder.layers, decoder.layers + 1)
-    losses: dict[_Row, Losses] = {}
+    losses: dict[Row, Losses] = {}
     if once:
         found = decoder.losses(held[: len(present)], np.tile(judging, (len(present), 1)))
         losses = dict(zip(present, found, strict=True))
     steps(decoder.layers + 1, decoder.layers + 1)
     return Outcome(
-        losses[_JUDGING] if whole else np.empty(0),
+        losses[JUDGING] if whole else np.empty(0),
         tuple(sublayers),
         tuple(Judged(losses[row], _constants(row.path, means)) for row in judged),
         tuple(kept),
@@ -196,45 +149,17 @@ def losses_of(decoder: Decoder, judging: TokenRow, steps: Steps = lambda done, t
     return losses
 
 
-def _rows(
-    variants: Sequence[Variant], layers: int, last: Sequence[_Row], looks: bool, known: Sequence[_Row]
-) -> list[tuple[_Row, ...]]:
-    """The rows that are needed in each layer, if those of `last` are needed behind all of them."""
-    found: list[tuple[_Row, ...]] = []
-    following = tuple(last)
-    for layer in reversed(range(layers)):
-        means = (_Row(v.path(layer + 1), choosing=True) for v in variants if v.takes_mean(layer))
-        looked_at = [_CHOOSING] if looks else []
-        following = tuple(dict.fromkeys([*looked_at, *_before(layer + 1, following, known), *means]))
-        found.append(following)
-    return found[::-1]
-
-
-def _before(layer: int, rows: Sequence[_Row], known: Sequence[_Row] = ()) -> tuple[_Row, ...]:
-    """The rows that these are until then, but for known ones."""
-    return tuple(dict.fromkeys(earlier for row in rows if (earlier := row.before(layer)) not in known))
-
-
-def _arranged(layer: int, rows: Sequence[_Row], present: Sequence[_Row]) -> tuple[_Row, ...]:
-    """`rows` in the order of those that they were until then; behind them those that share theirs with another."""
-    heirs: dict[_Row, _Row] = {}
-    for row in rows:
-        heirs.setdefault(row.before(layer), row)
-    first = [heirs[row] for row in present]
-    return (*first, *(row for row in rows if row not in first))
-
-
 class _Attention:
     """One layer's: looks at the whole model's, and replaces those of variants that drop it."""
 
     def __init__(
-        self, layer: int, rows: Sequence[_Row], means: dict[Path, Constant], decoder: Decoder, looks: bool
+        self, layer: int, rows: Sequence[Row], means: dict[Path, Constant], decoder: Decoder, looks: bool
     ) -> None:
         self._layer = layer
         self._added = decoder.added
         self._replaced = {place: row for place, row in enumerate(rows) if row.replaced(layer) is not None}
         self._means = means
-        self._looked_at = rows.index(_CHOOSING) if looks else None
+        self._looked_at = rows.index(CHOOSING) if looks else None
         self.seen: list[Sublayer] = []
         self.settled = False
         self.idle = np.array(

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from gatenorm_stream.measuring.decoder import Decoder, Stream
-from gatenorm_stream.measuring.forward import Constant, Judged, Losses, Steps, Sublayer, TokenRow, Variant, run
+from gatenorm_stream.measuring.forward import Judged, Losses, Steps, Sublayer, TokenRow, run
 from gatenorm_stream.measuring.measurement import By, MeasuredChoice
+from gatenorm_stream.measuring.variants import Constant, Variant
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.scoring.selection import DEFAULT_PROTECT_FIRST, Choice, default_number, select
 

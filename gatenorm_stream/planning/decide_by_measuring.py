@@ -12,9 +12,9 @@ from gatenorm_stream.errors import FormatError, SelectionError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import choose_format
 from gatenorm_stream.formats.constants import PLAIN
-from gatenorm_stream.measuring.forward import Variant
 from gatenorm_stream.measuring.sample import Sample
 from gatenorm_stream.measuring.study import Asked, Judgement, Passes, by_influence
+from gatenorm_stream.measuring.variants import Variant
 from gatenorm_stream.planning.decide import Decision, Wanted, decide_by_scores
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.scoring.scores import LayerScore

@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from gatenorm_stream.families.open import open_model
-from gatenorm_stream.measuring.forward import Variant, run
+from gatenorm_stream.measuring.forward import run
 from gatenorm_stream.measuring.numpy_decoder import numpy_decoder
+from gatenorm_stream.measuring.variants import Variant
 from gatenorm_stream.sources.open import open_source
 from tests.constants import compensate, random_vectors
 from tests.engines import byte_level, sources, stock
