@@ -4,8 +4,8 @@
 
 The model has the shape of 1B, cut to `LAYERS` layers and its whole head. 64 choices are all that there are of which
 of its layers lose their attention; fewer are the first ones in an order drawn once. Each point is the least of the
-rounds, in which all points take turns. Writes benchmarks/results/forward_growth.json;
-`python -m benchmarks.pictures` draws it.
+rounds, in which all points take turns; the exponent is that of processor time. Writes
+benchmarks/results/forward_growth.json; `python -m benchmarks.pictures` draws it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measured(model: Path) -> list[dict[str, object]]:
         least = [
             (count, *map(min, zip(*times, strict=True))) for (name, count), times in found.items() if name == what
         ]
-        (x, t, _), (x2, t2, _) = least[-2:]
+        (x, _, t), (x2, _, t2) = least[-2:]
         exponent = math.log(t2 / t) / math.log(x2 / x)
         print(what, *(f"{count}: {clock:.2f} s ({used:.2f})" for count, clock, used in least), f"{exponent:.2f}")
         rows.append(

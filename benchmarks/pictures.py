@@ -28,8 +28,8 @@ def draw(sections: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def draw_growth_of_the_pass(told: dict[str, Any]) -> None:
-    lines = {r["what"]: [(x / r["points"][0][0], y) for x, y in r["points"]] for r in told["rows"]}
-    text = chart("Time of a measuring pass", "times the smallest number", "seconds", lines)
+    lines = {r["what"]: [(x / r["points"][0][0], y) for x, y in r["processor"]] for r in told["rows"]}
+    text = chart("Time of a measuring pass", "times the smallest number", "seconds of processor time", lines)
     (RESULTS / "forward_growth.svg").write_text(text)
 
 
