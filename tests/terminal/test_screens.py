@@ -106,6 +106,8 @@ gatenorm-stream score sotu5m
 gatenorm-stream score ./stu-5m
 gatenorm-stream verify sotu-m5
 gatenorm-stream sotu-5m --dry-run --drop 12
+gatenorm-stream quantize sotu-5m
+gatenorm-stream -v
 """
 
 
