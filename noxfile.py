@@ -142,7 +142,7 @@ def engines(session: nox.Session) -> None:
 
 
 def llama_cpp_from_debian(session: nox.Session, home: Path) -> bool:
-    """Whether llama.cpp's own programs are in that environment, ready-made. What needs them is skipped elsewhere."""
+    """Whether llama.cpp's own programs are in that environment, ready-made; else what needs them is skipped."""
     script = ("sh", "tests/deploy/llama_cpp_from_debian.sh", str(home))
     there = home / "bin" / "llama-perplexity"
     if not there.exists():

@@ -10,7 +10,7 @@ HELDOUT = FIXTURE.with_name("heldout.txt")
 
 
 def pruned(directory: Path, model: Path) -> Path:
-    """After the recipe `Prune` on that model. Two sublayers go, so that something is seen: of 12 it would be one."""
+    """After the recipe `Prune` on that model. Two sublayers go, so that something is seen; it would be one."""
     (directory / "MODEL").symlink_to(model)
     for block in blocks("Prune"):
         Block(block.language, re.sub(r"--format \S+", r"\g<0> --drop 2", block.code)).run(directory)
