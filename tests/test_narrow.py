@@ -30,6 +30,7 @@ def prose(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.lstrip().startswith("gatenorm-stream ")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 60, 80])
 def test_every_line_fits(run: Run, tmp_path: Path, columns: int) -> None:
     (tmp_path / "sotu-5m").symlink_to(FIXTURE)
