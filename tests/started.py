@@ -1,9 +1,9 @@
 """The installed command, already started: a process that has loaded its modules forks for every run.
 
 Each run is a process of its own, with its own arguments, environment, directory, output and exit code. Only the
-loading is shared, most of a short run's time; huggingface_hub, which reads the environment while it loads, is left to
-each run. What the interpreter itself reads of the environment (PYTHON...) is the server's: a run that wants another
-starts from nothing.
+loading is shared, most of a short run's time; huggingface_hub, which reads the environment while it loads, is left
+to each run. What the interpreter itself reads of the environment (PYTHON...) is the server's: a run that wants
+another starts from nothing.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _finish() -> NoReturn:
-    """Runs the command and ends as the interpreter does, but for taking all modules apart: a third of a short run."""
+    """Runs the command and ends as the interpreter does, but takes no module apart: a third of a short run."""
     from gatenorm_stream.__main__ import main
 
     code: object = None
