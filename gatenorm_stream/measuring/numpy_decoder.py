@@ -92,11 +92,7 @@ class NumpyDecoder:
             for rows in self._groups_of_rows(layer.attention, np.flatnonzero(~idle), stream.shape[1]):
                 out[rows] = self._attention(layer, layer.attention, stream, rows)
             settle(stream, out)
-
-            def add(row: int) -> None:
-                out[row] += stream[row]
-
-            self._products.share_out(add, range(len(out)))
+            self._products.share_out(lambda row: np.add(out[row], stream[row], out=out[row]), range(len(out)))
         else:
             out = stream + vector(layer.constant) if layer.constant else stream.copy()
         for place, row in enumerate(onward):
@@ -118,11 +114,7 @@ class NumpyDecoder:
         table = self._llama.head.tensor
         check_predicted(tokens[:, 1:], table.shape[0], table.name, self._llama.source.title)
         x = np.empty((rows, length - 1, self._llama.hidden), np.float32)
-
-        def norm(row: int) -> None:
-            self._normed(stream[row, :-1], self._llama.norm, x[row])
-
-        self._products.share_out(norm, range(rows))
+        self._products.share_out(lambda row: self._normed(stream[row, :-1], self._llama.norm, x[row]), range(rows))
         x = x.reshape(-1, self._llama.hidden)
         wanted, own = tokens[:, 1:].reshape(-1), np.empty(len(x), np.float32)
         peak = np.full(len(x), -np.inf, np.float32)
@@ -165,11 +157,7 @@ class NumpyDecoder:
         heads, (_, length, hidden) = attention.heads, stream.shape
         rows = len(chosen)
         u = np.empty((rows, length, hidden), np.float32)
-
-        def norm(row: int) -> None:
-            self._normed(stream[chosen[row]], attention.norm, u[row])
-
-        self._products.share_out(norm, range(rows))
+        self._products.share_out(lambda row: self._normed(stream[chosen[row]], attention.norm, u[row]), range(rows))
         linears = attention.query, attention.key, attention.value
         projected = self._products.apply(u.reshape(-1, hidden), *linears, then=[attention.output.weight])
         queries, keys, values = (
@@ -194,11 +182,7 @@ class NumpyDecoder:
     def _mlp(self, layer: Layer, tokens: Float32Array, then: Sequence[Weight]) -> None:
         """Adds what it puts out to the tokens."""
         u = np.empty_like(tokens)
-
-        def norm(tile: slice) -> None:
-            self._normed(tokens[tile], layer.norm, u[tile])
-
-        self._products.share_out(norm, tiles(len(tokens)))
+        self._products.share_out(lambda tile: self._normed(tokens[tile], layer.norm, u[tile]), tiles(len(tokens)))
         inner = np.empty((len(u), layer.gate.outputs), np.float32)
         gate_bias, up_bias, down_bias = (
             vector(linear.bias) if linear.bias else None for linear in (layer.gate, layer.up, layer.down)

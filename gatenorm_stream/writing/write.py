@@ -64,7 +64,7 @@ def write_output(
     """
     files = fillings(layout, card)
     try:
-        expected = {name: (sum(map(len, f.pieces)), len(f.places)) for name, f in files.items()}
+        expected = {name: (sum(map(len, f.pieces)), len(f.marked_at)) for name, f in files.items()}
         journal = Journal(partial, _identity(plan, files, model), expected)
         _check_alone(partial, files)
         with _forgetting_unsynced(partial, journal):
@@ -122,7 +122,7 @@ def _forgetting_unsynced(partial: Folder, journal: Journal) -> Iterator[None]:
 
 def fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
     """The files of an output but its gatenorm.json."""
-    shards = (Filling(s.name, (*((s.header,) if s.header else ()), *s.pieces), s.places) for s in layout.shards)
+    shards = (Filling(s.name, (*((s.header,) if s.header else ()), *s.pieces), s.marked_at) for s in layout.shards)
     copied = (Filling(name, (piece,)) for name, piece in layout.copied.items())
     texts = (Filling(name, (text.encode("utf-8"),)) for name, text in {**layout.texts, **card}.items())
     return {f.name: f for f in (*shards, *copied, *texts)}
