@@ -9,6 +9,7 @@ another starts from nothing.
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import importlib
 import json
@@ -99,9 +100,12 @@ def _from_nothing(command: list[str], directory: Path, environment: Mapping[str,
 
 
 def _load() -> None:
-    """Imports what runs import, by making one, too."""
+    """Imports what runs import, by making one, too. The tree of commands that it builds is every run's."""
+    import typer.main
+
     from gatenorm_stream.__main__ import main
 
+    typer.main.get_command = functools.cache(typer.main.get_command)
     for name in LATE:
         importlib.import_module(name)
     for name in OF_THE_HUB:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import pytest
 
 import gatenorm_stream
-from tests.crash.crashing import Crashing, Mode, moments, said_so
+from tests.crash.crashing import STEP, Crashing, Mode, moments, said_so
 
 KINDS = {"open", "write", "copy_file_range", "fsync", "rename", "unlinkat", "mkdir"}
-RANDOM_KILLS = int(os.environ.get("GATENORM_RANDOM_KILLS", "300"))
+RANDOM_KILLS = int(os.environ.get("GATENORM_RANDOM_KILLS", 300 // STEP))
 
 pytestmark = pytest.mark.slow
 
