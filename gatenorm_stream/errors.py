@@ -19,9 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gatenorm_stream.printable import printable
+
 
 class GateNormError(Exception):
-    """Base of all errors that gatenorm-stream raises on purpose."""
+    """Base of all errors that gatenorm-stream raises on purpose.
+
+    What a message quotes is often a stranger's: a line break, like all that is not seen, is shown as an escape.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class CheckpointError(GateNormError):
