@@ -88,7 +88,7 @@ class TransformersDecoder:
             head = self._weights.head()
             check_predicted(tokens[:, 1:], head.shape[0], head.name, self._title)
             rows, length, _ = stream.shape
-            wanted = torch.from_numpy(tokens[:, 1:])
+            following = torch.from_numpy(tokens[:, 1:])
             hidden = [self._body.leave(torch.from_numpy(row[None]))[:, :-1] for row in stream]
             normaliser = torch.full((rows, length - 1), -torch.inf, dtype=torch.float64)
             wanted = torch.zeros(rows, length - 1, dtype=torch.float64)
@@ -96,7 +96,7 @@ class TransformersDecoder:
                 for row, states in enumerate(hidden):
                     logits = make(states)[0].double()
                     normaliser[row] = torch.logaddexp(normaliser[row], logits.logsumexp(-1))
-                    index = wanted[row] - first
+                    index = following[row] - first
                     inside = (index >= 0) & (index < logits.shape[-1])
                     found = logits.gather(-1, index.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
                     wanted[row] += torch.where(inside, found, 0)
