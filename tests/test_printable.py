@@ -56,6 +56,13 @@ def test_what_an_error_quotes_breaks_no_line(error: type[GateNormError]) -> None
     assert str(error(*arguments)).endswith("it\\r\\n\\x1b[2J")
 
 
+def test_a_long_message_keeps_its_begin_and_its_end() -> None:
+    message = str(GateNormError("found " + "[" * 100_000 + "; try again"))
+    assert message.startswith("found [[[")
+    assert message.endswith("[[[; try again")
+    assert len(message) < 2000
+
+
 MARKDOWN = {
     "sotu-5m": "sotu-5m",
     "SmolLM2_135M (v1.0)": "SmolLM2_135M (v1.0)",
