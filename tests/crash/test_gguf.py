@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gatenorm_stream
-from tests.crash.crashing import STEP, Crashing, Mode, moments, said_so
+from tests.crash.crashing import STEP, Crashing, Mode, first, moments, said_so
 from tests.gguf_files import shapes, tensors, write_gguf
 
 WHOLE = ["out.gatenorm.json", "out.gatenorm.md", "out.gguf"]
@@ -47,7 +47,7 @@ def test_killed_at_every_change(gguf: Crashing) -> None:
         assert beside(gguf) == WHOLE
 
 
-@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("error", first("ENOSPC", "EIO"))
 def test_failing_at_every_change(gguf: Crashing, error: str) -> None:
     """Only the kernel's copying, and cleaning up once all is whole, may fail unnoticed."""
     unnoticed = set()
