@@ -98,7 +98,7 @@ def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY, rows_a
     else:
         sums = np.zeros(3)
         for block in blocks:
-            q, k = (side.stacked(block, *head.shape) for side in (total, one))
+            q, k = (side.stacked(block, head.shape) for side in (total, one))
             sums += inner_products(gram(q), gram(k))
             for g in range(block.stop, heads.keys):
                 sums += 2 * inner_products(gram(q, total(g, head.shape)), gram(k, key(g)))
@@ -148,9 +148,9 @@ def _one_side_after_the_other(
     total: _GroupSums, one: _GroupSums, keys: int, shape: tuple[int, ...]
 ) -> Float64Array:
     """<S S^T, K K^T>, <S S^T, S S^T> and <K K^T, K K^T>, each query head read once: of S only its products stay."""
-    q = total.stacked(range(keys), *shape)
+    q = total.stacked(range(keys), shape)
     of_q = q @ q.T
-    k = one.stacked(range(keys), *shape, into=q)
+    k = one.stacked(range(keys), shape, into=q)
     of_k = k @ k.T
     strips = (slice(start, start + shape[0]) for start in range(0, len(of_q), shape[0]))
     sums = np.zeros(3)
@@ -190,10 +190,11 @@ class _GroupSums:
     def __call__(self, g: int, shape: tuple[int, ...]) -> FloatArray:
         if self._group == 1:
             return self._head_of(g)
-        return self.stacked(range(g, g + 1), *shape)
+        return self.stacked(range(g, g + 1), shape)
 
-    def stacked(self, block: range, dim: int, hidden: int, into: FloatArray | None = None) -> FloatArray:
-        """Those of `block`, each (dim, hidden), one below the other; `into` this array if it is of their dtype."""
+    def stacked(self, block: range, shape: tuple[int, ...], into: FloatArray | None = None) -> FloatArray:
+        """Those of `block`, each of this shape, one below the other; `into` this array if it is of their dtype."""
+        dim, hidden = shape
         dtype = self._head_of(block.start * self._group, slice(0, 1)).dtype
         out = into if into is not None and into.dtype == dtype else np.empty((len(block) * dim, hidden), dtype)
         for place, g in enumerate(block):
