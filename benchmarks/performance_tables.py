@@ -202,8 +202,8 @@ def with_pruning_parts(text: str, told: dict[str, Any]) -> str:
 def with_widening(text: str, told: dict[str, Any]) -> str:
     rounds = len(next(iter(told["seconds"].values())))
     on = (
-        f"{told['threads']} cores of {told['machine']['cpu']}; {told['layers']} layers; medians of {rounds} rounds in "
-        f"turns; load of the machine when it began: {told['load']:.1f}."
+        f"{told['threads']} cores of {told['machine']['cpu']}; {told['layers']} layers; medians of {rounds} rounds "
+        f"in turns; load of the machine when it began: {told['load']:.1f}."
     )
     table = f"{on}\n\n{widened(told['seconds'])}\n"
     return between(text, "<!-- widening -->\n", "<!-- end of widening -->", table)

@@ -3,8 +3,9 @@
     python -m benchmarks.pruning [--work DIR] [--layers 3] [--rounds 5] [--beside OTHER]     BENCH=quick: small
 
 Whole commands, start-up and scoring included, of the 13B shape cut to a few layers, without holes, warm (three
-layers: 8 GB of disk). All take turns; wall time and processor time of each, medians and ranges. `--beside` names another state of the code (`git
-worktree add`). Writes benchmarks/results/pruning.json. The parts are what pruning does beyond copying, each alone:
+layers: 8 GB of disk). All take turns; wall time and processor time of each, medians and ranges. `--beside` names
+another state of the code (`git worktree add`). Writes benchmarks/results/pruning.json. The parts are what pruning
+does beyond copying, each alone:
 
 - score: the start of the command and the scores;
 - read: the bytes that stay, read once more;

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
-
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "sotu-5m"
 
 
