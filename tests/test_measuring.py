@@ -209,6 +209,19 @@ def test_little_memory_takes_more_passes(model: tuple[Path, DenseLlama], monkeyp
         assert [s.influence for s in one.sublayers] == [s.influence for s in found[11].sublayers]
 
 
+def test_a_run_begins_where_an_earlier_one_kept_its_streams(model: tuple[Path, DenseLlama]) -> None:
+    choosing, judging = tokens(CONFIG, 24)
+    whole = run(model[0], choosing, judging, VARIANTS)
+    with opened(model[0]) as decoder:
+        before = forward.run(decoder, choosing, judging, whole=False, keeps=True).before
+        begun = forward.run(decoder, choosing, judging, VARIANTS, looks=False, before=before)
+    assert len(before) == decoder.layers and not begun.before
+    for one, other in zip(whole.variants, begun.variants, strict=True):
+        assert other.losses == pytest.approx(one.losses, abs=1e-5)
+        assert other.constants.keys() == one.constants.keys()
+        assert all(other.constants[n] == pytest.approx(one.constants[n], abs=1e-5) for n in one.constants)
+
+
 def test_given_constants_replace_the_means(model: tuple[Path, DenseLlama]) -> None:
     path, dense = model
     choosing, judging = tokens(CONFIG, 24)
