@@ -227,22 +227,14 @@ def with_widening(text: str, told: dict[str, Any]) -> str:
 def main() -> None:
     here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
     sections = here | {name + SIXTEEN: section for name, section in sixteen.items()}
-<<<<<<< HEAD
-    forward, growing, parts = (
-        json.loads((RESULTS / f"{n}.json").read_text("utf-8")) for n in ("forward", "forward_growth", "pruning")
-=======
-    forward, parts, wide = (
-        json.loads((RESULTS / f"{n}.json").read_text("utf-8")) for n in ("forward", "pruning", "widening")
->>>>>>> main
+    forward, growing, parts, wide = (
+        json.loads((RESULTS / f"{n}.json").read_text("utf-8"))
+        for n in ("forward", "forward_growth", "pruning", "widening")
     )
 
     def written(text: str) -> str:
         text = with_pruning_parts(with_forward(filled(text, sections), forward), parts)
-<<<<<<< HEAD
-        text = with_growth_of_the_pass(text, growing)
-=======
-        text = with_widening(text, wide)
->>>>>>> main
+        text = with_widening(with_growth_of_the_pass(text, growing), wide)
         return with_answers(text, here, sixteen, forward)
 
     fill_or_check(__doc__, DOCUMENT, written)

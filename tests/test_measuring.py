@@ -215,7 +215,8 @@ def test_a_run_begins_where_an_earlier_one_kept_its_streams(model: tuple[Path, D
     with opened(model[0]) as decoder:
         before = forward.run(decoder, choosing, judging, whole=False, keeps=True).before
         begun = forward.run(decoder, choosing, judging, VARIANTS, looks=False, before=before)
-    assert len(before) == decoder.layers and not begun.before
+    assert len(before) == decoder.layers
+    assert not begun.before
     for one, other in zip(whole.variants, begun.variants, strict=True):
         assert other.losses == pytest.approx(one.losses, abs=1e-5)
         assert other.constants.keys() == one.constants.keys()

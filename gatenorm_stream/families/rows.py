@@ -88,6 +88,10 @@ class Rows:
         """The rows that stand in `ranges`, one below the other."""
         return self._read(ranges, self._take)
 
+    def between(self, start: int, stop: int) -> FloatArray:
+        """Rows `start` to `stop` - 1 of the matrix."""
+        return self._read((self._weight.rows(start, stop),), self._take)
+
     def fill(self, out: FloatArray, start: int, stop: int) -> None:
         """Rows `start` to `stop` - 1 of the matrix in `out`, (stop - start, columns): float32 will do."""
         where = self._weight.rows(start, stop)
@@ -100,30 +104,19 @@ class Rows:
         numbers, at_once = count * (columns + APART) * dtype.itemsize, _at_once(weight, count)
         memory = take(numbers + at_once * weight.row_bytes)
         rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
-<<<<<<< HEAD
         self._fill(rows, ranges, memory[numbers:])
         return rows
 
     def _fill(self, out: FloatArray, ranges: Sequence[ByteRange], memory: Bytes) -> None:
         """`memory` is for what is stored, as much as is held at once."""
         weight, done = self._weight, 0
-        for where in (part for run in ranges for part in run.chunks(len(memory))):
-            stored = self._stored(where, memory)
-            raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(len(where) // weight.row_bytes, -1)
-            first = (where.start - weight.tensor.range.start) // weight.row_bytes
-            self._widen(out[done : done + len(raw)], raw, first)
-            done += len(raw)
-=======
-        done = 0
         bits = STORED.get(weight.tensor.dtype, np.uint8)
         with rows_at_once():
-            for where in (part for run in ranges for part in run.chunks(at_once * weight.row_bytes)):
-                raw = self._stored(where, memory[numbers:]).view(bits).reshape(len(where) // weight.row_bytes, -1)
+            for where in (part for run in ranges for part in run.chunks(len(memory))):
+                raw = self._stored(where, memory).view(bits).reshape(len(where) // weight.row_bytes, -1)
                 first = (where.start - weight.tensor.range.start) // weight.row_bytes
-                self._widen(rows[done : done + len(raw)], raw, first)
+                self._widen(out[done : done + len(raw)], raw, first)
                 done += len(raw)
-        return rows
->>>>>>> main
 
     def _widen(self, out: FloatArray, raw: npt.NDArray[Any], first: int) -> None:
         """Fills `out` with the numbers of `raw`, which are rows of the matrix from `first` on, piece by piece."""
