@@ -22,7 +22,7 @@ import numpy.typing as npt
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.rows import APART, BLOCK_BYTES, Memory, Room, Rows
-from gatenorm_stream.floats import widen
+from gatenorm_stream.floats import rows_at_once, widen
 from gatenorm_stream.measuring.llama import Linear
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import available_threads
@@ -156,8 +156,9 @@ class Products:
         tasks = slices(len(parts), -(-len(parts) // (TASKS * self._threads)))
 
         def act_on(task: slice) -> None:
-            for part in parts[task]:
-                act(part)
+            with rows_at_once():
+                for part in parts[task]:
+                    act(part)
 
         for _ in self._pool.map(_QUIET(act_on), tasks):
             pass
