@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM end the command within two seconds, whatever it is in the middle of.
 
-They come as exceptions first, so that what is open is closed. But Python raises those between two of its own steps in
-the main thread, and at its end waits for all threads: a large matrix product, an address that does not answer or a
-slow disk would hold it. So a thread, which the system wakes at once, ends the process if it is still there after
+They come as exceptions first, so that what is open is closed. But Python raises those between two of its own steps
+in the main thread, and at its end waits for all threads: a large matrix product, an address that does not answer or
+a slow disk would hold it. So a thread, which the system wakes at once, ends the process if it is still there after
 `GRACE`. To the files, that is a kill, and a kill loses nothing.
 """
 

@@ -114,10 +114,21 @@ def check_space(layout: Layout, out: Path) -> None:
 
 
 def check_space_to_run(checkpoint: Checkpoint, out: Path) -> None:
-    """The same before a remote model is run, whose weights are all kept until the output is written beside them."""
-    needed = checkpoint.unfetched_bytes + checkpoint.weight_bytes + SPARE_BYTES - _begun(out)
-    what = "running the model, whose weights are kept beside the output, needs"
-    check_free(_existing_parent(out.resolve()), needed, what, ELSEWHERE)
+    """The same before all weights of a remote model are fetched. (Whether the Hub cache has room for those is asked
+    there; here they count if it is on the same disk.)
+    """
+    parent = _existing_parent(out.resolve())
+    fetched = checkpoint.unfetched_bytes if _on_disk_of_cache(parent) else 0
+    needed = fetched + checkpoint.weight_bytes + SPARE_BYTES - _begun(out)
+    check_free(parent, needed, "the model's weights in the Hub cache and the output need", ELSEWHERE)
+
+
+def _on_disk_of_cache(folder: Path) -> bool:
+    from huggingface_hub import constants
+
+    with suppress(OSError):
+        return os.stat(folder).st_dev == os.stat(_existing_parent(Path(constants.HF_HUB_CACHE, "-"))).st_dev
+    return True
 
 
 def _begun(out: Path) -> int:
