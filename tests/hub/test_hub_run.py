@@ -92,7 +92,9 @@ def test_a_run_cut_off_while_it_measures_goes_on(hub: Hub, tmp_path: Path) -> No
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert err == "interrupted; out is untouched, the same command resumes from out.partial\n"
+    told, said = err.splitlines()
+    assert told.startswith("to run org/sotu, 11 MB are fetched first, and stay in ")
+    assert said == "interrupted; out is untouched, the same command resumes from out.partial"
     assert not (tmp_path / "out").exists()
     hub.rate = None
     begun = fetched(hub)

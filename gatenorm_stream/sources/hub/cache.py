@@ -31,6 +31,7 @@ from gatenorm_stream.sources.pieces import memory_for_pieces, pieces
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.work import Progress, workers
 
+ELSEWHERE = "set HF_HUB_CACHE to another place"
 REQUEST = 4 << 20
 BESIDE = frozenset({"", ".json", ".txt", ".md", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".bpe", ".codes"})
 """Kinds of files that a model is used with: tokenizers, configs, licences."""
@@ -69,20 +70,16 @@ class Cache:
         named = _COMMIT.fullmatch(self._commit) and _BLOB.fullmatch(entry.etag)
         return bool(named) and entry.size is not None and is_safe(entry.name)
 
-    def tell(self, files: Sequence[HubFile]) -> None:
-        """How much is to come, and where it stays."""
-        if left := self._left(files):
-            size = f"{left / 1e9:.2f} GB" if left >= 1e9 else f"{left / 1e6:.0f} MB"
-            self._note(f"to run {self._address.repository}, {size} are fetched first, and stay in {self._home}")
-
     def fetch(
         self,
         files: Sequence[HubFile],
         connections: int,
         cancelled: Event,
         progress: Progress | None = None,
+        *,
+        tell: bool = True,
     ) -> None:
-        """Each becomes a local file, one after the other, `connections` ranges of it at once.
+        """Each becomes a local file, one after the other, `connections` ranges of it at once. `tell` says so first.
 
         What an earlier run or huggingface_hub fetched is not fetched again. Raises OutputError if there is no room,
         HubError as `RangeFetcher.fetch` does, and for bytes that have not the digest that the Hub lists.
@@ -99,8 +96,11 @@ class Cache:
             return
         with self._writing():
             (self._home / "blobs").mkdir(parents=True, exist_ok=True)
-            what = f"and what is to come of {self._address.repository} takes"
-            check_free(self._home, self._left(files), what, "set HF_HUB_CACHE to another place")
+            left, name = sum(file.size - self._held(file.entry) for file in files), self._address.repository
+            check_free(self._home, left, f"and what is to come of {name} takes", ELSEWHERE)
+            if tell and left:
+                size = f"{left / 1e9:.2f} GB" if left >= 1e9 else f"{left / 1e6:.0f} MB"
+                self._note(f"to run {name}, {size} are fetched first, and stay in {self._home}")
             for file in files:
                 self._fetch(file, connections, cancelled, lambda n, name=file.entry.name: advance(n, name))  # type: ignore[misc]
             self._name_commit()
@@ -174,9 +174,6 @@ class Cache:
         fresh.write_text(self._commit)
         os.replace(fresh, ref)
 
-    def _left(self, files: Sequence[HubFile]) -> int:
-        return sum(file.size - self._held(file.entry) for file in files)
-
     def _held(self, entry: Entry) -> int:
         """Bytes of it that take room already."""
         blobs = self._home / "blobs"
@@ -192,9 +189,7 @@ class Cache:
         try:
             yield
         except OSError as error:
-            raise OutputError(
-                f"{self._home} can't be written: {error.strerror}; set HF_HUB_CACHE to another place"
-            ) from error
+            raise OutputError(f"{self._home} can't be written: {error.strerror}; {ELSEWHERE}") from error
 
 
 def _unfinished(entry: Entry) -> str:

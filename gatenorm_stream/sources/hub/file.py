@@ -101,9 +101,15 @@ class HubFile:
 
 
 def fetch_to(spool: SpoolFile, fetcher: RangeFetcher, part: ByteRange) -> None:
-    """Raises as `RangeFetcher.fetch` and `SpoolFile.write` do."""
+    """What came before an error or the end of the run is kept, too.
+
+    Raises as `RangeFetcher.fetch` and `SpoolFile.write` do.
+    """
     position = part.start
-    for block in fetcher.fetch(part):
-        spool.write(position, block)
-        position += len(block)
-    spool.add(part)
+    try:
+        for block in fetcher.fetch(part):
+            spool.write(position, block)
+            position += len(block)
+    finally:
+        if position > part.start:
+            spool.add(ByteRange(part.start, position))

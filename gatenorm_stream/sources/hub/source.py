@@ -91,9 +91,7 @@ class HubSource:
             return False
         files = map(self.open, dict.fromkeys([*names, *beside_weights(holdable.values())]))
         missing = [file for file in files if isinstance(file, HubFile) and not file.local]
-        if names:
-            cache.tell(missing)
-        cache.fetch(missing, self._connections, self._cancelled, progress)
+        cache.fetch(missing, self._connections, self._cancelled, progress, tell=bool(names))
         if names:
             self._keeps = self._whole = True
         return True
