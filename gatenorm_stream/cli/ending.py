@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 from typing import NoReturn
 
-GRACE = 1.0
+GRACE = 0.7
 CODES: Mapping[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _CLEAN = b"\r\x1b[J\x1b[?25h"
 """On a terminal: a bar goes, the cursor comes back."""

@@ -23,6 +23,7 @@ from gatenorm_stream.scoring.cluster import score_on_cluster
 from gatenorm_stream.scoring.readings import READINGS, Reading
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.signals.ending import ENDS, ends
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 LAYERS = 24
@@ -169,6 +170,23 @@ def test_a_silent_scheduler_times_out(model: Path, monkeypatch: pytest.MonkeyPat
         with open_checkpoint(LocalSource(model)) as checkpoint, says:
             score_on_cluster(address, read_model(checkpoint))
         assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+def test_a_signal_ends_the_wait_for_workers(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Of a scheduler that has none."""
+    place = tmp_path / "scheduler.json"
+    options = ("--port", "0", "--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(place))
+    scheduler = subprocess.Popen([sys.executable, "-m", "dask", "scheduler", *options], stderr=subprocess.DEVNULL)
+    try:
+        while not place.exists() or not place.read_text():
+            time.sleep(0.05)
+        ready = time.monotonic() + 5
+        words = ["score", model, "--dask", json.loads(place.read_text())["address"]]
+        ends(words, lambda _: time.monotonic() > ready, number, tmp_path, os.environ)
+    finally:
+        scheduler.kill()
+        scheduler.wait()
 
 
 def test_a_scheduler_that_stops_midway_times_out(

@@ -24,6 +24,7 @@ from tests.conftest import FIXTURE
 from tests.hub.hub_faults import Fault, Request
 from tests.hub.hub_runs import environment
 from tests.hub.hub_server import Hub
+from tests.signals.ending import Reached
 from tests.started import COMMAND
 
 BUSY_SECONDS = 2.0
@@ -69,7 +70,6 @@ class Place:
         return write_checkpoint(self.folder / "llama", random_tensors(llama_shapes()), config)
 
 
-Reached = Callable[[subprocess.Popen[str]], bool]
 Phase = Callable[[Place], tuple[list[str | Path], Reached]]
 
 
