@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import NoReturn
 
 GRACE = 0.7
@@ -46,33 +46,30 @@ def ended_by_signals(last: LastLine) -> Iterator[None]:
 
     A signal that is ignored, as by `nohup` and for a shell's background jobs, stays so.
     """
+    handled = [number for number in CODES if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in handled}
+    ending = Event()
+
+    def end(number: int, _: object) -> NoReturn:
+        ending.set()
+        for each in handled:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
     waking, woken = os.pipe()
     os.set_blocking(woken, False)
     Thread(target=_watch, args=(waking, last), daemon=True).start()
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    before = {number: signal.getsignal(number) for number in CODES}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, _raise)
+    for number in handled:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        if not any(signal.getsignal(number) is _ignore for number in CODES):
+        if not ending.is_set():
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(-1)
             os.close(woken)
-
-
-def _raise(number: int, _: object) -> NoReturn:
-    for each in CODES:
-        if signal.getsignal(each) is _raise:
-            signal.signal(each, _ignore)
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-
-def _ignore(*_: object) -> None:
-    """The end is under way."""
 
 
 def _watch(waking: int, last: LastLine) -> None:

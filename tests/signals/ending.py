@@ -22,8 +22,8 @@ Reached = Callable[[subprocess.Popen[str]], bool]
 def ends(
     words: Sequence[object], reached: Reached, number: signal.Signals, folder: Path, variables: Mapping[str, str]
 ) -> None:
-    """Starts the command, and signals it once it has `reached` a phase: it ends within two seconds of a machine that
-    has no other work, with its exit code and one line, and without an `out` in `folder`.
+    """Starts the command, and signals it once it has `reached` a phase: it ends within two seconds of a machine
+    without other work, with its exit code and one line, and without an `out` in `folder`.
     """
     with open(folder / "stderr", "w") as stderr:
         process = subprocess.Popen(
