@@ -58,7 +58,9 @@ def test_what_an_error_quotes_breaks_no_line(error: type[GateNormError]) -> None
 
 def test_a_long_message_keeps_its_begin_and_its_end() -> None:
     message = str(GateNormError("found " + "[" * 100_000 + "; try again"))
-    assert message.startswith("found [[[") and message.endswith("[[[; try again") and len(message) < 2000
+    assert message.startswith("found [[[")
+    assert message.endswith("[[[; try again")
+    assert len(message) < 2000
 
 
 MARKDOWN = {
