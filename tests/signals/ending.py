@@ -20,10 +20,16 @@ Reached = Callable[[subprocess.Popen[str]], bool]
 
 
 def ends(
-    words: Sequence[object], reached: Reached, number: signal.Signals, folder: Path, variables: Mapping[str, str]
+    words: Sequence[object],
+    reached: Reached,
+    number: signal.Signals,
+    folder: Path,
+    variables: Mapping[str, str],
+    *,
+    more: float = 0.0,
 ) -> None:
     """Starts the command, and signals it once it has `reached` a phase: it ends within two seconds of a machine
-    without other work, with its exit code and one line, and without an `out` in `folder`.
+    without other work, and `more`, with its exit code and one line, and without an `out` in `folder`.
     """
     with open(folder / "stderr", "w") as stderr:
         process = subprocess.Popen(
@@ -53,7 +59,7 @@ def ends(
     code, word = ENDS[number]
     said = (folder / "stderr").read_text()
     assert process.returncode == code, said
-    assert seconds < SECONDS + 2 * other_work()
+    assert seconds < SECONDS + more + 2 * other_work()
     assert said.splitlines()[-1].startswith(word)
     assert said.count(word) == 1
     assert "Traceback" not in said
