@@ -192,33 +192,33 @@ def not_plain(found: os.stat_result, folder: os.stat_result) -> str:
     return ""
 
 
-def move(source: Folder, name: str, target: Folder, new: str) -> None:
+def move(source: Folder, name: str, destination: Folder, new: str) -> None:
     """Renames, and replaces nothing but an empty directory: told in the same act where kernel and file system can,
     else looked for just before. Raises FileExistsError, OSError.
     """
-    if (found := target.found(new)) and stat.S_ISDIR(found.st_mode):
+    if (found := destination.found(new)) and stat.S_ISDIR(found.st_mode):
         with suppress(OSError):
-            target.rmdir(new)
-    if not _renamed(source, name, target, new):
-        if target.found(new):
-            raise FileExistsError(errno.EEXIST, "it was made in the meantime", str(target.path / new))
+            destination.rmdir(new)
+    if not _renamed(source, name, destination, new):
+        if destination.found(new):
+            raise FileExistsError(errno.EEXIST, "it was made in the meantime", str(destination.path / new))
         try:
-            os.rename(name, new, src_dir_fd=source.handle, dst_dir_fd=target.handle)
+            os.rename(name, new, src_dir_fd=source.handle, dst_dir_fd=destination.handle)
         except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(target.path / new)) from error
+            raise type(error)(error.errno, error.strerror, str(destination.path / new)) from error
 
 
-def _renamed(source: Folder, name: str, target: Folder, new: str) -> bool:
+def _renamed(source: Folder, name: str, destination: Folder, new: str) -> bool:
     """By renameat2; False where there is none."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
-    if not call(source.handle, os.fsencode(name), target.handle, os.fsencode(new), _NOREPLACE):
+    if not call(source.handle, os.fsencode(name), destination.handle, os.fsencode(new), _NOREPLACE):
         return True
     code = ctypes.get_errno()
     if code in UNSUPPORTED:
         return False
-    raise OSError(code, os.strerror(code), str(target.path / new))
+    raise OSError(code, os.strerror(code), str(destination.path / new))
 
 
 def _mount(handle: int) -> tuple[int, str]:

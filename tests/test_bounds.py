@@ -192,9 +192,14 @@ def test_a_plan_beyond_the_budget_is_refused(layers: list[Any]) -> None:
 
 def test_deep_folders_are_refused(tmp_path: Path) -> None:
     root = write_checkpoint(tmp_path / "m", random_tensors(llama_shapes()), llama_config())
-    root.joinpath(*["d"] * (DEEPEST + 2)).mkdir(parents=True)
+    out = tmp_path / "out"
+    gatenorm_stream.prune(gatenorm_stream.plan(root, layers=[1]), out)
+    for folder in (root, out):
+        folder.joinpath(*["d"] * (DEEPEST + 2)).mkdir(parents=True)
     with pytest.raises(CheckpointError, match=f"more than {DEEPEST} deep"):
         gatenorm_stream.score(root)
+    with pytest.raises(CheckpointError, match=f"more than {DEEPEST} deep"):
+        gatenorm_stream.verify(out)
 
 
 def test_a_source_whose_name_is_no_utf8_is_pruned(tmp_path: Path) -> None:

@@ -171,8 +171,8 @@ def _stacked(head_of: HeadOf, block: range) -> FloatArray:
     first = head_of(block.start)
     stacked = np.empty((len(block), *first.shape), first.dtype)
     stacked[0] = first
-    for place, head in enumerate(block[1:], start=1):
-        stacked[place] = head_of(head)
+    for index, head in enumerate(block[1:], start=1):
+        stacked[index] = head_of(head)
     return stacked.reshape(-1, first.shape[1])
 
 
