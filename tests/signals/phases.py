@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.gguf_large import metadata, tensors
 from benchmarks.shapes import SHAPES, Shape, write_sparse
 from gatenorm_stream.checkpoint.gguf_header import build_header
-from gatenorm_stream.checkpoint.tensors import place as placed_one_behind_the_other
+from gatenorm_stream.checkpoint.tensors import with_offsets
 from gatenorm_stream.sources.hub.guard import LEAST_RATE
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import FIXTURE
@@ -226,7 +226,7 @@ def scoring_whole_projections(place: Place) -> tuple[list[str | Path], Reached]:
 
 def dequantising(place: Place) -> tuple[list[str | Path], Reached]:
     model, shape = place.folder / "model.gguf", SHAPES["70B"]
-    placed = placed_one_behind_the_other(tensors(shape, "Q4_K"), 32)
+    placed = with_offsets(tensors(shape, "Q4_K"), 32)
     header = build_header(metadata(shape), placed)
     model.write_bytes(header)
     os.truncate(model, len(header) + placed[-1].data.stop)
