@@ -24,7 +24,7 @@ from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 from gatenorm_stream.writing.partial import SPOOL, open_partial
 from gatenorm_stream.writing.publication import recover
-from gatenorm_stream.writing.target import check_place, check_space, check_space_to_run
+from gatenorm_stream.writing.target import check_files, check_place, check_space, check_space_to_run
 from gatenorm_stream.writing.write import write_output
 
 Decide: TypeAlias = Callable[[Model], Decision]
@@ -76,6 +76,7 @@ def prepare(
         decision = decide(model)
         layout = lay_out(decision.plan, model)
         if out:
+            check_files(layout)
             check_space(layout, out)
         yield Prepared(model, decision, layout, partial)
 
