@@ -14,7 +14,7 @@ FUZZ ?= --seconds 600
 # tests start the command hundreds of times; compiling it each time would take half of theirs
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo demo-real test check test-slow test-engines bench docs fuzz clean
+.PHONY: help demo demo-real test fast check test-slow test-engines bench docs fuzz clean
 
 help:
 	@echo 'make demo          prune the fixture model and verify the result'
@@ -39,15 +39,18 @@ demo: $(VENV)/.run
 demo-real: $(VENV)/.dev
 	$(BIN)/nox -s real_model -- --short
 
+# side by side, since many a test waits for what it started
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j2 check fast
+
 # workers share the cores: threads of BLAS in each would wait for one another, half of the time
-test: check
+fast: $(VENV)/.dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto -m 'not slow'
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
-	$(BIN)/mypy
-	$(BIN)/mypy examples
+	$(BIN)/mypy --no-error-summary
 
 test-slow: $(VENV)/.dev
 	OPENBLAS_NUM_THREADS=1 CRASH_STEP=6 $(BIN)/pytest tests $(SEPARATE:%=--ignore=tests/%) -n auto --durations=30 \

@@ -121,6 +121,21 @@ def pruning_parts(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def widened(seconds: dict[str, list[float]]) -> str:
+    """Medians; the ratio is the median of the rounds'."""
+    lines = ["| model | seconds | beside | ratio |", "|---|---|---|---|"]
+    for name, times in seconds.items():
+        if "," in name or name == "8B BF16":
+            continue
+        beside = f"{name}, the products alone" if name.startswith("13B") else "8B BF16"
+        base = statistics.median(seconds[beside])
+        told = beside if beside == "8B BF16" else "the products alone"
+        lines.append(
+            f"| {name} | {statistics.median(times):.2f} | {base:.2f} ({told}) | {_over(times, seconds[beside])} |"
+        )
+    return "\n".join(lines)
+
+
 def _spread(times: list[float]) -> str:
     return f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
 
@@ -184,13 +199,26 @@ def with_pruning_parts(text: str, told: dict[str, Any]) -> str:
     return between(text, "<!-- pruning parts -->\n", "<!-- end of pruning parts -->", table)
 
 
+def with_widening(text: str, told: dict[str, Any]) -> str:
+    rounds = len(next(iter(told["seconds"].values())))
+    on = (
+        f"{told['threads']} cores of {told['machine']['cpu']}; {told['layers']} layers; medians of {rounds} rounds "
+        f"in turns; load of the machine when it began: {told['load']:.1f}."
+    )
+    table = f"{on}\n\n{widened(told['seconds'])}\n"
+    return between(text, "<!-- widening -->\n", "<!-- end of widening -->", table)
+
+
 def main() -> None:
     here, sixteen = (json.loads((RESULTS / f"speed{n}.json").read_text("utf-8"))["sections"] for n in ("", "_16"))
     sections = here | {name + SIXTEEN: section for name, section in sixteen.items()}
-    forward, parts = (json.loads((RESULTS / f"{n}.json").read_text("utf-8")) for n in ("forward", "pruning"))
+    forward, parts, wide = (
+        json.loads((RESULTS / f"{n}.json").read_text("utf-8")) for n in ("forward", "pruning", "widening")
+    )
 
     def written(text: str) -> str:
         text = with_pruning_parts(with_forward(filled(text, sections), forward), parts)
+        text = with_widening(text, wide)
         return with_answers(text, here, sixteen, forward)
 
     fill_or_check(__doc__, DOCUMENT, written)

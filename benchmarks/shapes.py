@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def write_sparse(
             size = 0
         shards[-1][name] = dims
         size += 2 * int(np.prod(dims))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, tensors in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_shard(root / file, tensors, block, dtype, 1 if dense else rows, shape.head_dim, dense)
@@ -135,7 +136,8 @@ def _write_shard(
     head_dim: int,
     dense: bool,
 ) -> None:
-    header, position = {}, 0
+    header: dict[str, dict[str, Any]] = {}
+    position = 0
     for name, dims in tensors.items():
         stop = position + 2 * int(np.prod(dims))
         header[name] = {"dtype": dtype, "shape": list(dims), "data_offsets": [position, stop]}

@@ -145,15 +145,15 @@ def _fields(stored: Bytes, width: int, bits: int) -> Bytes:
 
 
 def _values(stored: Bytes) -> npt.NDArray[np.int8]:
-    places = stored.astype(np.intp)
-    return _side_by_side([_OF_LOWER.take(places), _OF_UPPER.take(places)], 16).view(np.int8)
+    indices = stored.astype(np.intp)
+    return _side_by_side([_OF_LOWER.take(indices), _OF_UPPER.take(indices)], 16).view(np.int8)
 
 
 def _side_by_side(parts: list[Codes], width: int) -> Bytes:
     """`width` of the first part, as many of the next one, and so on: moved as items of that many bytes."""
     joined = np.empty((parts[0].size // width, len(parts)), f"V{width}")
-    for place, part in enumerate(parts):
-        joined[:, place] = part.reshape(-1).view(joined.dtype)
+    for n, part in enumerate(parts):
+        joined[:, n] = part.reshape(-1).view(joined.dtype)
     return joined.view(np.uint8).reshape(len(parts[0]), -1)
 
 
@@ -182,7 +182,7 @@ def _signed(codes: Codes, offset: int) -> npt.NDArray[np.int8]:
 
 
 def _across(of_blocks: Bytes) -> Bytes:
-    """A row for each place in a block, so that a run is as long as there are blocks."""
+    """A row for each byte of a block, so that a run is as long as there are blocks."""
     return np.ascontiguousarray(of_blocks.T)
 
 

@@ -23,7 +23,7 @@ UNSUPPORTED = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPE
 _UNSYNCED_DIRECTORY = UNSUPPORTED | {errno.EACCES, errno.EBADF, errno.EISDIR}
 """EBADF: a directory that may be written to and not read, which can't be opened for its sync."""
 FICLONERANGE = 0x4020940D
-"""Of Linux (ioctl_ficlonerange(2)): source descriptor, its offset, length or 0 for all, target offset."""
+"""Of Linux (ioctl_ficlonerange(2)): source descriptor, its offset, length or 0 for all, offset in the copy."""
 
 
 class SyncError(OSError):
@@ -98,11 +98,11 @@ def shares_blocks(file: Path, folder: Path) -> bool:
     except OSError:
         return False
     try:
-        target = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        copy = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.ioctl(target, FICLONERANGE, struct.pack("=qQQQ", source, 0, 0, 0))
+            fcntl.ioctl(copy, FICLONERANGE, struct.pack("=qQQQ", source, 0, 0, 0))
         finally:
-            os.close(target)
+            os.close(copy)
     except (OSError, AttributeError):
         return False
     finally:

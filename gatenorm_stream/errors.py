@@ -19,9 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gatenorm_stream.printable import printable
+
+BEGIN, END = 1400, 500
+"""How many characters of a long message are shown."""
+
 
 class GateNormError(Exception):
-    """Base of all errors that gatenorm-stream raises on purpose."""
+    """Base of all errors that gatenorm-stream raises on purpose.
+
+    What a message quotes is often a stranger's: a line break, like all that is not seen, is shown as an escape, and
+    of a message that is too long to be read the middle is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        text = printable(message)
+        super().__init__(text if len(text) <= BEGIN + END else f"{text[:BEGIN]} [...] {text[-END:]}")
 
 
 class CheckpointError(GateNormError):

@@ -3,12 +3,15 @@
 Narrow numbers are widened by integers: their bits, shifted to where float32 has its exponent and mantissa, are a
 float32 that is too small by a power of two. That is exact, subnormal numbers included, and takes a quarter of the
 time of numpy's own cast from float16. Widening and shifting are two steps, since numpy does both at once in a small
-buffer, which takes longer.
+buffer, which takes longer. Where the order within a row does not matter, two numbers are taken as one of twice the
+width, so that nothing need be cast.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,6 +32,12 @@ STORED: dict[str, Any] = {
     "F8_E8M0": "u1",
 }
 """What each dtype is read as: narrow numbers as their bits."""
+
+
+_INFINITE, _SIGN = 0x7C00, 0x8000
+"""Of float16."""
+FROM_HALF = 2.0**16
+"""What is inf or nan as float16 is at least as large where it was widened without a look at it."""
 
 
 def widened(dtype: str) -> type[np.floating[Any]]:
@@ -75,9 +84,55 @@ def widen_into(out: FloatArray, raw: npt.NDArray[Any], dtype: str) -> None:
             np.copyto(out, dequantise(raw, dtype))
 
 
+def in_pairs(dtype: str, columns: int) -> bool:
+    """Whether rows of so many numbers can be widened by `widen_pairs`."""
+    return dtype in ("BF16", "F16") and columns % 2 == 0
+
+
+def widen_pairs(out: FloatArray, raw: Bits, dtype: str, *, finite: bool = False) -> None:
+    """As `widen_into`, but in each row of `out` the numbers at even places of its row come first, then the others.
+
+    With `finite`, nobody looks for inf and nan, which come out of float16 as numbers of at least FROM_HALF then.
+    The rows of `raw` stand one after the other.
+    """
+    half = raw.shape[1] // 2
+    if dtype == "BF16":
+        pairs, bits = raw.view("<u4"), out.view(np.uint32)
+        np.left_shift(pairs, 16, out=bits[:, :half])
+        np.bitwise_and(pairs, np.uint32(0xFFFF0000), out=bits[:, half:])
+    elif not finite and _not_finite(raw):
+        numbers = raw.view("<f2")
+        np.copyto(out[:, :half], numbers[:, ::2])
+        np.copyto(out[:, half:], numbers[:, 1::2])
+    else:
+        signed, wide = raw.view("<i4"), out.view(np.int32)
+        np.left_shift(signed, 16, out=wide[:, :half])
+        np.right_shift(wide[:, :half], 3, out=wide[:, :half])
+        np.right_shift(signed, 3, out=wide[:, half:])
+        np.bitwise_and(wide, np.int32(0x0FFFE000 - 2**31), out=wide)
+        np.multiply(out, np.float32(2.0**112), out=out)
+
+
+@contextmanager
+def rows_at_once() -> Iterator[None]:
+    """Has numpy take rows that stand apart as they are.
+
+    Otherwise it copies rows of fewer than 4096 numbers to a buffer of 8192, to take some of them at once (since
+    numpy 2.3), and a step takes three times as long.
+    """
+    before = np.setbufsize(64)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
+
+
+def _not_finite(raw: Bits) -> bool:
+    return bool(raw.view("<i2").max(initial=0) >= _INFINITE or raw.max(initial=0) >= _INFINITE | _SIGN)
+
+
 def _widen_halves(out: FloatArray, raw: Bits) -> None:
-    infinite, sign = 0x7C00, 0x8000
-    if raw.view("<i2").max(initial=0) >= infinite or raw.max(initial=0) >= infinite | sign:
+    if _not_finite(raw):
         np.copyto(out, raw.view("<f2"))
     else:
         _shift_and_scale(out, raw, shift=13, power=112)

@@ -22,9 +22,9 @@ from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
+from gatenorm_stream.writing.destination import check_destination, check_files, check_space, check_space_to_run
 from gatenorm_stream.writing.partial import SPOOL, open_partial
 from gatenorm_stream.writing.publication import recover
-from gatenorm_stream.writing.target import check_files, check_place, check_space, check_space_to_run
 from gatenorm_stream.writing.write import write_output
 
 Decide: TypeAlias = Callable[[Model], Decision]
@@ -60,17 +60,17 @@ def prepare(
     """
     with ExitStack() as stack:
         model = stack.enter_context(open_model(source))
-        target = None if dry_run else out
-        if target:
-            recover(target)
+        destination = None if dry_run else out
+        if destination:
+            recover(destination)
         if out:
-            check_place(source, out, force=force)
+            check_destination(source, out, force=force)
         partial = None
-        if target and source.remote:
-            partial = stack.enter_context(open_partial(target, restart=restart))
+        if destination and source.remote:
+            partial = stack.enter_context(open_partial(destination, restart=restart))
             source.keep_in(partial.folder(SPOOL, make=True))
             if runs:
-                check_space_to_run(model.checkpoint, target)
+                check_space_to_run(model.checkpoint, destination)
         elif runs:
             stack.enter_context(kept(model.checkpoint))
         decision = decide(model)

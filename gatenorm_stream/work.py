@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event, Lock
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[str, int, int, str], None]
 """Called as progress(what, bytes done, bytes in all, file)."""
+
+
+class Tally:
+    """Bytes done by all threads together, each of which tells when it has done some."""
+
+    def __init__(self, what: str, total: int, progress: Progress | None) -> None:
+        self._what, self._total, self._progress = what, total, progress
+        self._done, self._lock, self._stopped = 0, Lock(), Event()
+
+    def add(self, count: int, file: str) -> None:
+        """Raises CancelledError after `stop`."""
+        if self._stopped.is_set():
+            raise CancelledError
+        with self._lock:
+            self._done += count
+            if self._progress:
+                self._progress(self._what, self._done, self._total, file)
+
+    def stop(self) -> None:
+        self._stopped.set()
 
 
 def available_threads() -> int:

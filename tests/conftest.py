@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.started import COMMAND as COMMAND
-from tests.started import Done, Started
+from tests.started import UTF8, Done, Started
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -79,15 +78,15 @@ def tokenizer(sotu: Path) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def prune(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def prune(started: Started, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """prune(source, layers, *options): the output of the command, made once a session."""
 
     @functools.cache
     def prune(source: Path, layers: tuple[int, ...], *options: str) -> Path:
         name = "out.gguf" if source.suffix == ".gguf" else "out"
         out = tmp_path_factory.mktemp("pruned") / name
-        command = [COMMAND, str(source), "--out", str(out), "--layers", ",".join(map(str, layers)), *options]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        words = [str(source), "--out", str(out), "--layers", ",".join(map(str, layers)), *options]
+        done = started.run(words, Path.cwd(), {**os.environ, **UTF8})
         assert done.returncode == 0, done.stderr
         return out
 

@@ -1,13 +1,15 @@
 """The installed command, already started: a process that has loaded its modules forks for every run.
 
-Each run is a process of its own, with its own arguments, environment, directory, output and exit code, and ends as
-the interpreter ends. Only the loading is shared, most of a short run's time; huggingface_hub, which reads the
-environment while it loads, is left to each run. What the interpreter itself reads of the environment (PYTHON...) is
-the server's: a run that wants another starts from nothing.
+Each run is a process of its own, with its own arguments, environment, directory, output and exit code. Only the
+loading is shared, most of a short run's time; huggingface_hub, which reads the environment while it loads, is left
+to each run. What the interpreter itself reads of the environment (PYTHON...) is the server's: a run that wants
+another starts from nothing.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import gc
 import importlib
 import json
@@ -16,14 +18,31 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
 SECONDS = 60
 UTF8 = {"PYTHONUTF8": "1"}
+LATE = (
+    "gatenorm_stream.measuring.measure",
+    "gatenorm_stream.measuring.numpy_decoder",
+    "gatenorm_stream.measuring.tokenizer_json",
+    "gatenorm_stream.report.before_after",
+    "gatenorm_stream.report.explanation",
+    "gatenorm_stream.report.measurement_table",
+    "gatenorm_stream.report.plot",
+    "gatenorm_stream.verifying.verify",
+    "safetensors",
+    "tokenizers",
+)
+"""What commands import where they need it."""
+OF_THE_HUB = ("anyio", "filelock", "h11", "httpcore2", "httpx2", "tqdm", "truststore", "yaml")
+"""What huggingface_hub imports in its turn, as far as it is installed."""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -81,10 +100,15 @@ def _from_nothing(command: list[str], directory: Path, environment: Mapping[str,
 
 
 def _load() -> None:
-    """Imports what runs import, by making one, and what huggingface_hub imports in its turn."""
+    """Imports what runs import, by making one, too. The tree of commands that it builds is every run's."""
+    import typer.main
+
     from gatenorm_stream.__main__ import main
 
-    for name in ("httpx2", "tqdm", "yaml"):
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    for name in LATE:
+        importlib.import_module(name)
+    for name in OF_THE_HUB:
         with suppress(ImportError):
             importlib.import_module(name)
     sys.argv = [COMMAND, str(Path(__file__).parents[1] / "fixtures" / "sotu-5m"), "--dry-run"]
@@ -114,12 +138,28 @@ def _serve(connection: socket.socket) -> None:
     sys.argv = command
 
 
+def _finish() -> NoReturn:
+    """Runs the command and ends as the interpreter does, but takes no module apart: a third of a short run."""
+    from gatenorm_stream.__main__ import main
+
+    code: object = None
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    if not isinstance(code, int | None):
+        sys.exit(str(code))
+    threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its processes
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
 if __name__ == "__main__":
     connection = socket.socket(fileno=int(sys.argv[1]))
     _load()
     gc.collect()
     gc.freeze()
     _serve(connection)
-    from gatenorm_stream.__main__ import main
-
-    main()
+    _finish()

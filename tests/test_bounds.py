@@ -35,7 +35,7 @@ from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.walk import DEEPEST
 from gatenorm_stream.verifying import holes
-from gatenorm_stream.writing import record, target
+from gatenorm_stream.writing import destination, record
 from tests.bytes_read import bytes_read, counted
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import FIXTURE, Run
@@ -143,15 +143,18 @@ def test_many_layers_and_tensors_take_linear_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("formula", [joint, stored], ids=["joint", "stored"])
 def test_narrow_matrices_of_many_rows_take_no_more_than_is_said(formula: Callable[..., Any]) -> None:
     heads = Heads(64, 64, 64)
-    rows = np.random.default_rng(0).standard_normal((64, 64, 4)).astype(np.float32)
+    numbers = np.random.default_rng(0).standard_normal((64, 64, 4)).astype(np.float32)
     import tracemalloc
 
+    def head_of(head: int, rows: slice = slice(None), /) -> np.ndarray:
+        return numbers[head][rows]
+
     tracemalloc.start()
-    found = formula(lambda h: rows[h], lambda h: rows[h], heads)
+    found = formula(head_of, head_of, heads)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * MEMORY
-    whole = rows.reshape(-1, 4).astype(np.float64)
+    whole = numbers.reshape(-1, 4).astype(np.float64)
     expected = np.linalg.norm(whole.T @ whole if formula is joint else whole @ whole.T)
     assert np.hypot.reduce(np.atleast_1d(found)) == pytest.approx(expected, rel=1e-5)
 
@@ -195,9 +198,9 @@ def test_more_files_than_a_record_may_list_are_refused(tmp_path: Path, monkeypat
     plan = gatenorm_stream.plan(source, layers=[1])
     gatenorm_stream.prune(plan, tmp_path / "out")
     count = len(files_of(tmp_path / "out"))
-    monkeypatch.setattr(target, "MOST_FILES", count)
+    monkeypatch.setattr(destination, "MOST_FILES", count)
     gatenorm_stream.prune(plan, tmp_path / "as many")
-    monkeypatch.setattr(target, "MOST_FILES", count - 1)
+    monkeypatch.setattr(destination, "MOST_FILES", count - 1)
     with pytest.raises(GateNormError, match=f"would have {count} files, and at most {count - 1} are written"):
         gatenorm_stream.prune(plan, tmp_path / "more")
     assert not list(tmp_path.glob("more*"))
@@ -208,9 +211,14 @@ def test_more_files_than_a_record_may_list_are_refused(tmp_path: Path, monkeypat
 
 def test_deep_folders_are_refused(tmp_path: Path) -> None:
     root = write_checkpoint(tmp_path / "m", random_tensors(llama_shapes()), llama_config())
-    root.joinpath(*["d"] * (DEEPEST + 2)).mkdir(parents=True)
+    out = tmp_path / "out"
+    gatenorm_stream.prune(gatenorm_stream.plan(root, layers=[1]), out)
+    for folder in (root, out):
+        folder.joinpath(*["d"] * (DEEPEST + 2)).mkdir(parents=True)
     with pytest.raises(CheckpointError, match=f"more than {DEEPEST} deep"):
         gatenorm_stream.score(root)
+    with pytest.raises(CheckpointError, match=f"more than {DEEPEST} deep"):
+        gatenorm_stream.verify(out)
 
 
 def test_a_source_whose_name_is_no_utf8_is_pruned(tmp_path: Path) -> None:

@@ -29,17 +29,17 @@ def brute_force(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
 
 
 def rows(head_of: gate_norm.HeadOf, side: Side, at_once: int = 2) -> RowHeads:
-    return RowHeads(lambda which: np.stack([head_of(h).copy() for h in which]), side, at_once)
+    return RowHeads(head_of, lambda which: np.stack([head_of(h).copy() for h in which]), side, at_once)
 
 
 def computed(q: np.ndarray, k: np.ndarray, heads: Heads) -> dict[str, float]:
     def of(x: np.ndarray) -> gate_norm.HeadOf:
-        return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
+        return lambda head, rows=slice(None): x[head * heads.dim : (head + 1) * heads.dim][rows]
 
     query, key = rows(of(q), "query"), rows(of(k), "key")
     return {
         "per-head": math.hypot(*gate_norm.per_head(query, key, heads, range(heads.keys))),
-        "joint": gate_norm.joint(of(q), of(k), heads),
+        "joint": gate_norm.joint(of(q), of(k), heads, rows_at_once=3),
         "stored": math.hypot(*gate_norm.stored(of(q), of(k), heads)),
     }
 
@@ -98,9 +98,10 @@ def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
     def reusing(x: np.ndarray) -> gate_norm.HeadOf:
         memory = np.empty((8, 24), np.float32)
 
-        def head(number: int) -> np.ndarray:
-            memory[:] = x[8 * number : 8 * number + 8]
-            return memory
+        def head(number: int, rows: slice = slice(None), /) -> np.ndarray:
+            part = memory[rows]
+            part[:] = x[8 * number : 8 * number + 8][rows]
+            return part
 
         return head
 
@@ -121,13 +122,18 @@ def test_joint_reads_a_query_head_once_where_one_side_fits() -> None:
     heads, rng, read = Heads(10, 5, 8), np.random.default_rng(3), list[int]()
     q, k = (rng.standard_normal((n * 8, 600)).astype(np.float32) for n in (10, 5))
 
-    def query(number: int) -> np.ndarray:
-        read.append(number)
-        return q[8 * number : 8 * number + 8]
+    def query(number: int, rows: slice = slice(None), /) -> np.ndarray:
+        found = range(8 * number, 8 * number + 8)[rows]
+        read.extend(found)
+        return q[found.start : found.stop]
 
-    joint = gate_norm.joint(query, lambda g: k[8 * g : 8 * g + 8], heads, memory=k.nbytes)
+    def key(number: int, rows: slice = slice(None), /) -> np.ndarray:
+        return k[8 * number : 8 * number + 8][rows]
+
+    joint = gate_norm.joint(query, key, heads, memory=k.nbytes, rows_at_once=4)
     assert joint == pytest.approx(brute_force(q, k, heads)["joint"], rel=1e-5)
-    assert read == list(range(10))
+    asked_for_its_dtype = 1
+    assert sorted(read[asked_for_its_dtype:]) == list(range(80))
 
 
 def test_query_heads_that_cancel_within_their_group() -> None:
@@ -189,7 +195,7 @@ def test_heads_that_are_columns(case: tuple[np.ndarray, np.ndarray, Heads], rows
 
 
 def _heads(x: np.ndarray, heads: Heads) -> gate_norm.HeadOf:
-    return lambda head: x[head * heads.dim : (head + 1) * heads.dim]
+    return lambda head, rows=slice(None): x[head * heads.dim : (head + 1) * heads.dim][rows]
 
 
 def test_ordinary_columns_are_read_once() -> None:
@@ -234,5 +240,9 @@ def test_inf_and_nan_are_errors_that_name_the_projection(value: float, projectio
         "stored": gate_norm.stored,
     }
     with pytest.raises(NotFiniteError) as caught:
-        computes[reading](lambda h: q[2 * h : 2 * h + 2], lambda h: k[2 * h : 2 * h + 2], heads)
+        computes[reading](
+            lambda h, rows=slice(None): q[2 * h : 2 * h + 2][rows],
+            lambda h, rows=slice(None): k[2 * h : 2 * h + 2][rows],
+            heads,
+        )
     assert caught.value.side == projection

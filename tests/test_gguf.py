@@ -17,7 +17,7 @@ import gatenorm_stream
 from gatenorm_stream.blocks import KINDS
 from gatenorm_stream.checkpoint.gguf_header import IncompleteError, alignment, build_header, parse_header
 from gatenorm_stream.checkpoint.gguf_types import QUANTISED, TYPES
-from gatenorm_stream.checkpoint.tensors import place
+from gatenorm_stream.checkpoint.tensors import with_offsets
 from gatenorm_stream.errors import CheckpointError, HeaderError, PlanError, VerificationError
 from gatenorm_stream.floats import dequantise, widen_into
 from gatenorm_stream.planning.plan import plan_from_json
@@ -443,7 +443,7 @@ def test_changed_headers_never_surprise(model: Path, draw: st.DataObject) -> Non
 def test_a_header_that_was_read_is_built_the_same(model: Path) -> None:
     data = model.read_bytes()
     found = parse_header(data, len(data), "m")
-    tensors = place(found.header.tensors, alignment(found.metadata))
+    tensors = with_offsets(found.header.tensors, alignment(found.metadata))
     assert tensors == found.header.tensors
     assert build_header(found.metadata, tensors) == data[: found.header.data_start]
 

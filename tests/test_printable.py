@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import gatenorm_stream
 from gatenorm_stream.cli.say import say_json
 from gatenorm_stream.cli.streams import hush_libraries
+from gatenorm_stream.errors import GateNormError, VerificationError
 from gatenorm_stream.printable import as_code, markdown, printable
 from gatenorm_stream.report.progress import progress_meter
 from gatenorm_stream.writing.shared_record import without_paths
@@ -47,6 +48,19 @@ def test_what_is_not_seen_is_written_out(text: str, shown: str) -> None:
 def test_nothing_is_left_that_a_terminal_obeys(text: str) -> None:
     assert not {unicodedata.category(c) for c in printable(text)} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert printable(printable(text)) == printable(text)
+
+
+@pytest.mark.parametrize("error", GateNormError.__subclasses__(), ids=lambda error: error.__name__)
+def test_what_an_error_quotes_breaks_no_line(error: type[GateNormError]) -> None:
+    arguments = ("where", ["it\r\n\x1b[2J"]) if issubclass(error, VerificationError) else ("it\r\n\x1b[2J",)
+    assert str(error(*arguments)).endswith("it\\r\\n\\x1b[2J")
+
+
+def test_a_long_message_keeps_its_begin_and_its_end() -> None:
+    message = str(GateNormError("found " + "[" * 100_000 + "; try again"))
+    assert message.startswith("found [[[")
+    assert message.endswith("[[[; try again")
+    assert len(message) < 2000
 
 
 MARKDOWN = {

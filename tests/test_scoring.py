@@ -20,7 +20,7 @@ from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model, read_model
-from gatenorm_stream.floats import widen
+from gatenorm_stream.floats import FROM_HALF, widen, widen_into, widen_pairs
 from gatenorm_stream.scoring.readings import READINGS, Reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.sources.local import LocalFile, LocalSource
@@ -111,6 +111,38 @@ def test_every_number_of_a_narrow_dtype_is_widened_exactly(dtype: str, finite: b
     np.testing.assert_array_equal(wide[0], np.array(list(expected.values()), np.float32))
     signs = {bits: bits >> (width - 1) for bits, value in expected.items() if not math.isnan(value)}
     np.testing.assert_array_equal(np.signbit(wide[0])[~np.isnan(wide[0])], list(signs.values()))
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+@pytest.mark.parametrize("finite", [True, False])
+@pytest.mark.parametrize("checked", [True, False])
+def test_numbers_are_widened_in_pairs(dtype: str, finite: bool, checked: bool) -> None:
+    """The same numbers, those at even places first; rows that stand apart, as in the reader."""
+    bits = np.arange(1 << 16, dtype="<u2")
+    beyond = bits & (0x7C00 if dtype == "F16" else 0x7F80) == (0x7C00 if dtype == "F16" else 0x7F80)
+    raw = np.random.default_rng(0).permutation(bits[~beyond] if finite else bits).reshape(8, -1)
+    plain, paired = (np.empty((8, raw.shape[1] + 16), np.float32)[:, : raw.shape[1]] for _ in "ab")
+    widen_into(plain, raw, dtype)
+    widen_pairs(paired, raw, dtype, finite=not checked)
+    in_order = np.concatenate([plain[:, ::2], plain[:, 1::2]], axis=1)
+    if dtype == "F16" and not checked:
+        assert (np.abs(paired[~np.isfinite(in_order)]) >= FROM_HALF).all()
+        in_order = np.where(np.isfinite(in_order), in_order, paired)
+    np.testing.assert_array_equal(paired, in_order)
+
+
+def test_large_but_finite_float16_weights(tmp_path: Path) -> None:
+    """Their Gram matrices could be those of inf or nan: the heads are looked at, and found to be finite."""
+    tensors = random_tensors(llama_shapes())
+    for layer in range(LAYERS):
+        for part in "qk":
+            weights = tensors[name(layer, part)]
+            weights *= 60000 / np.abs(weights).max()
+    root = write_checkpoint(tmp_path / "m", tensors, llama_config(), dtype="F16")
+    dtypes = dict.fromkeys(tensors, "F16")
+    for reading in READINGS:
+        for s in gatenorm_stream.score(root, reading=reading):
+            assert s.score == pytest.approx(expected(tensors, dtypes, s.layer)[reading], rel=1e-5)
 
 
 def test_a_file_cut_short_after_opening_is_an_error(llama: Path) -> None:

@@ -14,6 +14,7 @@ import random
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def main() -> None:
         encode = read_gguf_tokenizer(model.checkpoint)
         choosing = encode(built_in_text().choosing)
         other = encode(args.choosing.read_text())
-        told = {
+        told: dict[str, Any] = {
             "python": platform.python_version(),
             "built-in": choosing[:2048],
             "other": other[:8192],

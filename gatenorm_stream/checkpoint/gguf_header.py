@@ -95,7 +95,7 @@ def parse_header(data: bytes, file_size: int, where: str) -> GgufHeader:
 
 
 def build_header(metadata: Mapping[str, Value], tensors: Sequence[TensorInfo]) -> bytes:
-    """For tensors that stand where `place` puts them; padded, so that their bytes begin aligned."""
+    """For tensors that stand where `with_offsets` puts them; padded, so that their bytes begin aligned."""
     parts = [MAGIC, struct.pack("<IQQ", VERSIONS[-1], len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts += [string(key).raw, struct.pack("<I", value.kind), value.raw]
@@ -131,15 +131,15 @@ def _entry(reader: _Reader) -> _Entry:
         raise ValueError(f"{shown(name)} has {dimensions} dimensions")
     shape = tuple(reader.u64() for _ in range(dimensions))[::-1]
     number, start = reader.u32(), reader.u64()
-    stored = TYPES.get(number)
-    if stored and shape[-1] % stored.elements:
-        raise ValueError(f"{shown(name)} has rows of {shape[-1]}, which blocks of {stored.elements} do not divide")
-    size = stored.bytes if stored else 1
-    for n in (*shape[:-1], shape[-1] // stored.elements if stored else shape[-1]):
+    known = TYPES.get(number)
+    if known and shape[-1] % known.elements:
+        raise ValueError(f"{shown(name)} has rows of {shape[-1]}, which blocks of {known.elements} do not divide")
+    size = known.bytes if known else 1
+    for n in (*shape[:-1], shape[-1] // known.elements if known else shape[-1]):
         size *= n
         if not 0 < size < 1 << 63:
             raise ValueError(f"{shown(name)} has a shape that is empty or larger than any file")
-    return _Entry(name, shape, number, start, size if stored else None)
+    return _Entry(name, shape, number, start, size if known else None)
 
 
 def _placed(entries: Sequence[_Entry], align: int, room: int) -> tuple[TensorInfo, ...]:
@@ -159,9 +159,9 @@ def _placed(entries: Sequence[_Entry], align: int, room: int) -> tuple[TensorInf
             if not 0 < size <= most and not (following is None and size > 0):
                 raise ValueError(f"{called}, of the unknown type {entry.number}, would take {size} bytes")
             size = min(size, most)
-        stored = ByteRange(entry.start, entry.start + size)
-        tensors[entry.name] = TensorInfo(entry.name, type_name(entry.number), entry.shape, stored)
-        position = aligned(stored.stop, align)
+        data = ByteRange(entry.start, entry.start + size)
+        tensors[entry.name] = TensorInfo(entry.name, type_name(entry.number), entry.shape, data)
+        position = aligned(data.stop, align)
     return tuple(tensors.values())
 
 

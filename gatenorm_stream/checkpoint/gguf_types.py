@@ -49,11 +49,11 @@ TYPES = {
     41: StoredType("Q1_0", 128, 18),
 }
 
-NUMBERS = {stored.name: number for number, stored in TYPES.items()}
+NUMBERS = {t.name: number for number, t in TYPES.items()}
 """The number of a type by its name."""
 OPAQUE = frozenset({"Q1_0"})
 """What the `gguf` package can't dequantise."""
-QUANTISED = frozenset(stored.name for stored in TYPES.values() if stored.elements > 1) - OPAQUE
+QUANTISED = frozenset(t.name for t in TYPES.values() if t.elements > 1) - OPAQUE
 _UNKNOWN = "type "
 
 

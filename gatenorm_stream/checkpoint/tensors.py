@@ -154,7 +154,7 @@ def tensors_in_shards(shards: tuple[Shard, ...]) -> dict[str, Tensor]:
     return tensors
 
 
-def place(tensors: Iterable[TensorInfo], align: int = 1) -> tuple[TensorInfo, ...]:
+def with_offsets(tensors: Iterable[TensorInfo], align: int = 1) -> tuple[TensorInfo, ...]:
     """The same tensors one behind the other, each at a multiple of `align` bytes."""
     placed, position = [], 0
     for t in tensors:

@@ -16,7 +16,7 @@ from gatenorm_stream.cli.started_as import next_command
 
 if TYPE_CHECKING:
     from gatenorm_stream.planning.layout import Layout
-    from gatenorm_stream.writing.upload import Target
+    from gatenorm_stream.writing.upload import Repository
 
 EXAMPLES = """
 gatenorm-stream push DIR org/name    # a private repository
@@ -42,14 +42,14 @@ def push(
     upload(out, prepare(repository, kind_at(out)), quiet=quiet)
 
 
-def repository_for(name: str, layout: Layout) -> Target:
+def repository_for(name: str, layout: Layout) -> Repository:
     """Made before anything is written, so that a bad name or token is reported first."""
     from gatenorm_stream.writing.upload import prepare
 
     return prepare(name, layout.kind)
 
 
-def upload(out: Path, target: Target, *, quiet: bool) -> None:
+def upload(out: Path, repository: Repository, *, quiet: bool) -> None:
     """Sends the files on record. Bars are shown on a terminal only; huggingface_hub's warnings, which hold signed
     addresses, nowhere.
     """
@@ -71,11 +71,11 @@ def upload(out: Path, target: Target, *, quiet: bool) -> None:
     if kept := sorted(name for name in names if is_hidden(name) or looks_secret(name)):
         raise HubError(f"{out} holds {kept[0]}, which never goes up; make the output anew without it")
     if not quiet:
-        say(folded(f"going up to {target.repository} (private): {', '.join(sorted(names))}"))
+        say(folded(f"going up to {repository.name} (private): {', '.join(sorted(names))}"))
     try:
-        page = push_files(out, plan, files, target)
+        page = push_files(out, plan, files, repository)
     except HubError as error:
-        again = next_command("push", str(out), target.repository)
+        again = next_command("push", str(out), repository.name)
         raise HubError(f"{error} ({out} is whole; `{again}` resumes)") from error
     if not quiet:
         say(f"uploaded {out} to {page} (private)")

@@ -93,9 +93,9 @@ def _attention(
 ) -> Attention | None:
     """None if the layer has another kind of mixer, or none. Fused projections hold all of q, then k, then v."""
     title, tensors = checkpoint.source.title, checkpoint.tensors
-    place = f"{LAYERS}.{layer}."
-    query, key, fused = (tensors.get(f"{place}attn_{part}.weight") for part in ("q", "k", "qkv"))
-    if f"{place}attn_kv_a_mqa.weight" in tensors:
+    prefix = f"{LAYERS}.{layer}."
+    query, key, fused = (tensors.get(f"{prefix}attn_{part}.weight") for part in ("q", "k", "qkv"))
+    if f"{prefix}attn_kv_a_mqa.weight" in tensors:
         raise UnsupportedModelError(
             f"{title} computes its keys from a latent; scores of that are read from its safetensors form only"
         )
@@ -124,7 +124,7 @@ def _attention(
     check_matrix(title, query, counts[0], hidden)
     check_matrix(title, key, counts[1], hidden)
     firsts = starts(heads, "separate", gated)
-    value = tensors.get(f"{place}attn_v.weight", key)
+    value = tensors.get(f"{prefix}attn_v.weight", key)
     return Attention(
         layer,
         heads,

@@ -14,7 +14,6 @@ from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.naming import check_names_are_the_models
-from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.pruned import (
     CONSTANT,
     OURS,
@@ -23,6 +22,7 @@ from gatenorm_stream.families.pruned import (
     pruned_layers,
     with_config_of_source,
 )
+from gatenorm_stream.families.scope import Scope
 from gatenorm_stream.families.sizes import check_counts, size
 from gatenorm_stream.families.sublayers import Attention, read_attention, switched_off
 from gatenorm_stream.families.table import FAMILIES
@@ -132,7 +132,7 @@ def read_model(checkpoint: Checkpoint, *, pruned: bool = False) -> Model:
     check_absence(checkpoint.tensors, prefix, family, gone, title)
     there = _with_query(checkpoint.tensors, prefix, family) if family.hybrid else frozenset()
     attention = tuple(
-        read_attention(Place(checkpoint, text, where, f"{prefix}{layer}.{family.attention}."), family, layer)
+        read_attention(Scope(checkpoint, text, where, f"{prefix}{layer}.{family.attention}."), family, layer)
         for layer in sorted(set(range(layers)) - set(gone))
         if not family.hybrid or (layer in there and not switched_off(text, layer))
     )

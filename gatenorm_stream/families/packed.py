@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import UnsupportedModelError
-from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.scales import MODELOPT, quantisation
+from gatenorm_stream.families.scope import Scope
 from gatenorm_stream.families.unread import UnreadError
 
 PARTS = {
@@ -41,30 +41,30 @@ NAMES = {
 }
 
 
-def packed_tensor(place: Place, module: str) -> Tensor | None:
+def packed_tensor(scope: Scope, module: str) -> Tensor | None:
     """The one that stands in the place of the module's weight, or the largest of those that do."""
-    prefix = f"{place.prefix}{module}."
+    prefix = f"{scope.prefix}{module}."
     known = (f"{prefix}{part}" for part in PARTS)
-    names = [n for n in known if n in place.checkpoint.tensors]
-    names = names or [n for n in place.checkpoint.tensors if n.startswith(prefix) and n != f"{prefix}bias"]
-    tensors = [place.checkpoint.tensors[n] for n in names]
+    names = [n for n in known if n in scope.checkpoint.tensors]
+    names = names or [n for n in scope.checkpoint.tensors if n.startswith(prefix) and n != f"{prefix}bias"]
+    tensors = [scope.checkpoint.tensors[n] for n in names]
     return max(tensors, key=lambda t: len(t.info.data), default=None)
 
 
-def method(place: Place, module: str = "", tensor: Tensor | None = None) -> str:
+def method(scope: Scope, module: str = "", tensor: Tensor | None = None) -> str:
     """What the weights were quantised by, as people call it; empty if nothing tells."""
-    named = quantisation(place).get("quant_method", "")
+    named = quantisation(scope).get("quant_method", "")
     if named in NAMES:
         return NAMES[named]
-    if tensor and (found := PARTS.get(tensor.name.removeprefix(f"{place.prefix}{module}."))):
+    if tensor and (found := PARTS.get(tensor.name.removeprefix(f"{scope.prefix}{module}."))):
         return found
-    return named or ("ModelOpt" if MODELOPT in place.checkpoint.source.names() else "")
+    return named or ("ModelOpt" if MODELOPT in scope.checkpoint.source.names() else "")
 
 
-def refused(place: Place, module: str, tensor: Tensor) -> UnsupportedModelError:
+def refused(scope: Scope, module: str, tensor: Tensor) -> UnsupportedModelError:
     """Why the numbers of `tensor`, which is the module's weight or in its place, are not read."""
-    title = place.checkpoint.source.title
-    by = method(place, module, tensor)
+    title = scope.checkpoint.source.title
+    by = method(scope, module, tensor)
     return UnreadError(
         f"{title} holds packed, quantised weights{f' of {by}' if by else ''}, which are not read here: "
         f"{tensor.name} is stored as {tensor.dtype}"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.families.projections import Weight
-from gatenorm_stream.floats import STORED, FloatArray, widen, widen_into, widened
+from gatenorm_stream.floats import (
+    STORED,
+    FloatArray,
+    in_pairs,
+    rows_at_once,
+    widen,
+    widen_into,
+    widen_pairs,
+    widened,
+)
 from gatenorm_stream.sources.ranges import ByteRange
 
 BLOCK_BYTES = 8 << 20
@@ -59,12 +69,20 @@ def new_memory(count: int) -> Bytes:
 
 
 class Rows:
-    """Rows of a stored matrix, in memory that `take` gives: float32, or float64 for F64."""
+    """Rows of a stored matrix, in memory that `take` gives: float32, or float64 for F64.
 
-    def __init__(self, weight: Weight, take: Callable[[int], Bytes]) -> None:
+    With `any_order`, the columns may come in another order, the same for all rows of the matrix, which is faster.
+    With `finite` too, inf and nan may come as numbers of at least FROM_HALF.
+    """
+
+    def __init__(
+        self, weight: Weight, take: Callable[[int], Bytes], *, any_order: bool = False, finite: bool = False
+    ) -> None:
         self._weight = weight
         self._take = take
         self._scale = scale_of(weight)
+        in_two = any_order and not self._scale and in_pairs(weight.tensor.dtype, weight.tensor.shape[1])
+        self._widen_into = partial(widen_pairs, finite=finite) if in_two else widen_into
 
     def __call__(self, *ranges: ByteRange) -> FloatArray:
         """The rows that stand in `ranges`, one below the other."""
@@ -82,20 +100,21 @@ class Rows:
         memory = take(numbers + at_once * weight.row_bytes)
         rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
         done = 0
-        for where in (part for run in ranges for part in run.chunks(at_once * weight.row_bytes)):
-            stored = self._stored(where, memory[numbers:])
-            raw = stored.view(STORED.get(weight.tensor.dtype, np.uint8)).reshape(len(where) // weight.row_bytes, -1)
-            first = (where.start - weight.tensor.range.start) // weight.row_bytes
-            self._widen(rows[done : done + len(raw)], raw, first)
-            done += len(raw)
+        bits = STORED.get(weight.tensor.dtype, np.uint8)
+        with rows_at_once():
+            for where in (part for run in ranges for part in run.chunks(at_once * weight.row_bytes)):
+                raw = self._stored(where, memory[numbers:]).view(bits).reshape(len(where) // weight.row_bytes, -1)
+                first = (where.start - weight.tensor.range.start) // weight.row_bytes
+                self._widen(rows[done : done + len(raw)], raw, first)
+                done += len(raw)
         return rows
 
     def _widen(self, out: FloatArray, raw: npt.NDArray[Any], first: int) -> None:
         """Fills `out` with the numbers of `raw`, which are rows of the matrix from `first` on, piece by piece."""
-        step = _rows_of_a_piece(self._weight)
+        step = rows_of_a_piece(self._weight)
         for start in range(0, len(raw), step):
             part = out[start : start + step]
-            widen_into(part, raw[start : start + step], self._weight.tensor.dtype)
+            self._widen_into(part, raw[start : start + step], self._weight.tensor.dtype)
             if self._scale:
                 np.multiply(part, self._scale(first + start, first + start + len(part)), out=part)
 
@@ -117,10 +136,10 @@ def room_for(weight: Weight, count: int) -> int:
 
 def _at_once(weight: Weight, count: int) -> int:
     """Of so many rows, those whose stored bytes are held at once: of a remote file all, to ask for them once."""
-    return count if weight.tensor.shard.file.path is None else min(count, _rows_of_a_piece(weight))
+    return count if weight.tensor.shard.file.path is None else min(count, rows_of_a_piece(weight))
 
 
-def _rows_of_a_piece(weight: Weight) -> int:
+def rows_of_a_piece(weight: Weight) -> int:
     return max(1, PIECE // max(1, weight.tensor.shape[1]))
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from gatenorm_stream.checkpoint.tensors import Tensor
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.projections import Weight
+from gatenorm_stream.families.scope import Scope
 from gatenorm_stream.families.unread import UnreadError
 
 FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
@@ -33,9 +33,9 @@ MODELOPT = "hf_quant_config.json"
 """Where older checkpoints of ModelOpt say how they are quantised."""
 
 
-def quantisation(place: Place) -> Mapping[str, Any]:
+def quantisation(scope: Scope) -> Mapping[str, Any]:
     """What config.json says of how weights are quantised, with its `quant_method`; empty if it says nothing."""
-    for config in (place.checkpoint.config, place.config):
+    for config in (scope.checkpoint.config, scope.config):
         for key in QUANTISATION:
             if isinstance(found := config.get(key), dict):
                 method = found.get("quant_method") or ("mlx" if "quantization" in config else "unknown")
@@ -43,26 +43,26 @@ def quantisation(place: Place) -> Mapping[str, Any]:
     return {}
 
 
-def scaled(place: Place, module: str, tensor: Tensor) -> Weight:
+def scaled(scope: Scope, module: str, tensor: Tensor) -> Weight:
     """8-bit numbers with what multiplies them: one number for all, one for each row, or one for each block.
 
     Raises CheckpointError if config.json promises a scale and there is none, UnreadError for a scale of an unknown
     kind.
     """
-    title = place.checkpoint.source.title
-    beside = dict(_beside(place, module))
+    title = scope.checkpoint.source.title
+    beside = dict(_beside(scope, module))
     scale = next((beside[name] for name in SCALES if name in beside), None)
     if scale is None:
         if beside:
             other = next(iter(beside.values())).name
             raise UnreadError(f"{other} in {title} is no scale of a known kind for {tensor.name} ({tensor.dtype})")
-        if quantisation(place) or MODELOPT in place.checkpoint.source.names():
+        if quantisation(scope) or MODELOPT in scope.checkpoint.source.names():
             raise CheckpointError(
-                f"{title} has no {place.prefix}{module}.{' or '.join(SCALES[:2])}, though its config promises "
+                f"{title} has no {scope.prefix}{module}.{' or '.join(SCALES[:2])}, though its config promises "
                 f"quantised weights and {tensor.name} is {tensor.dtype}; it is incomplete, download it again"
             )
         return Weight(tensor)
-    block = _block(place, tensor, scale)
+    block = _block(scope, tensor, scale)
     if block is None or scale.dtype not in (*FLOAT_DTYPES, POWERS):
         raise UnreadError(
             f"{scale.name} in {title} ({scale.dtype}, {list(scale.shape)}) is no known kind of scale for "
@@ -71,31 +71,31 @@ def scaled(place: Place, module: str, tensor: Tensor) -> Weight:
     return Weight(tensor, scale, block)
 
 
-def check_unscaled(place: Place, module: str, tensor: Tensor) -> None:
+def check_unscaled(scope: Scope, module: str, tensor: Tensor) -> None:
     """Raises UnreadError if plain numbers have the scale of quantised ones beside them.
 
     compressed-tensors' form `dense` has: there they only tell how the numbers were rounded.
     """
-    if quantisation(place).get("format") == "dense":
+    if quantisation(scope).get("format") == "dense":
         return
-    for name, beside in _beside(place, module):
+    for name, beside in _beside(scope, module):
         if name in SCALES:
             raise UnreadError(
-                f"{beside.name} in {place.checkpoint.source.title} is the scale of quantised numbers, but "
+                f"{beside.name} in {scope.checkpoint.source.title} is the scale of quantised numbers, but "
                 f"{tensor.name} is {tensor.dtype}, and what engines make of that is not known"
             )
 
 
-def _beside(place: Place, module: str) -> Iterator[tuple[str, Tensor]]:
+def _beside(scope: Scope, module: str) -> Iterator[tuple[str, Tensor]]:
     """What may belong to the module's weight, by the last part of its name."""
-    tensors, prefix = place.checkpoint.tensors, f"{place.prefix}{module}."
-    for name in place.parts(module):
+    tensors, prefix = scope.checkpoint.tensors, f"{scope.prefix}{module}."
+    for name in scope.parts(module):
         first = name.partition("_")[0]
         if name not in NOT_OF_THE_WEIGHT and first not in ACTIVATIONS and not name.endswith("_act"):
             yield name, tensors[f"{prefix}{name}"]
 
 
-def _block(place: Place, tensor: Tensor, scale: Tensor) -> tuple[int, int] | None:
+def _block(scope: Scope, tensor: Tensor, scale: Tensor) -> tuple[int, int] | None:
     """(rows, columns) that one number multiplies, if the scale's shape says so."""
     if len(tensor.shape) != 2:
         return None
@@ -104,7 +104,7 @@ def _block(place: Place, tensor: Tensor, scale: Tensor) -> tuple[int, int] | Non
         return rows, columns
     if scale.shape in ((rows,), (rows, 1)):
         return 1, columns
-    for block in _blocks(quantisation(place)):
+    for block in _blocks(quantisation(scope)):
         if scale.shape == tuple(-(-n // b) for n, b in zip(tensor.shape, block, strict=True)):
             return block
     return None

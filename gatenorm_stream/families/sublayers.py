@@ -8,9 +8,9 @@ from functools import cached_property
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.family import Config, Family
 from gatenorm_stream.families.heads import Heads
-from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.projections import Latent, Projection, rows, starts
 from gatenorm_stream.families.scales import FLOAT8_DTYPES, FLOAT_DTYPES
+from gatenorm_stream.families.scope import Scope
 from gatenorm_stream.families.sizes import optional_size, size
 from gatenorm_stream.families.weights import readable_or_not
 
@@ -58,31 +58,31 @@ def switched_off(config: Config, layer: int) -> bool:
     return isinstance(kind, str) and ("attention" not in kind or "linear" in kind)
 
 
-def read_attention(place: Place, family: Family, layer: int) -> Attention:
+def read_attention(scope: Scope, family: Family, layer: int) -> Attention:
     """Raises CheckpointError if tensors and config contradict each other."""
     if family.latent:
-        return _latent_attention(place, layer)
-    heads = _heads(place, family)
+        return _latent_attention(scope, layer)
+    heads = _heads(scope, family)
     query_starts, key_starts = starts(heads, family.packing, family.gated)
     query_rows, key_rows = rows(heads, family.packing, family.gated)
-    hidden = size(place.config, "hidden_size", place.where)
-    query = readable_or_not(place, family.query, (query_rows, hidden), family.transposed)
+    hidden = size(scope.config, "hidden_size", scope.where)
+    query = readable_or_not(scope, family.query, (query_rows, hidden), family.transposed)
     key = query
     if family.packing == "separate":
-        key = readable_or_not(place, family.key, (key_rows, hidden), family.transposed)
+        key = readable_or_not(scope, family.key, (key_rows, hidden), family.transposed)
     return Attention(
         layer,
         heads,
         Projection(query, query_starts, heads.dim, family.transposed),
         Projection(key, key_starts, heads.dim, family.transposed),
         2 * heads.keys * heads.dim,
-        1 / (layer + 1) if place.config.get(BY_LAYER) is True else 1.0,
+        1 / (layer + 1) if scope.config.get(BY_LAYER) is True else 1.0,
     )
 
 
-def _heads(place: Place, family: Family) -> Heads:
+def _heads(scope: Scope, family: Family) -> Heads:
     """head_dim is taken from the query projection's shape where the config does not tell it."""
-    config, where = place.config, place.where
+    config, where = scope.config, scope.where
     hidden = size(config, "hidden_size", where)
     queries = size(config, "num_attention_heads", where)
     keys = family.kv_heads or optional_size(config, "num_key_value_heads", where) or queries
@@ -93,11 +93,11 @@ def _heads(place: Place, family: Family) -> Heads:
     dim = optional_size(config, "head_dim", where)
     if dim is not None:
         return Heads(queries, keys, dim)
-    tensor = place.checkpoint.tensors.get(f"{place.prefix}{family.query}.weight")
+    tensor = scope.checkpoint.tensors.get(f"{scope.prefix}{family.query}.weight")
     if tensor and tensor.dtype in (*FLOAT_DTYPES, *FLOAT8_DTYPES):
-        what = f"{tensor.name} in {place.checkpoint.source.title} has shape {list(tensor.shape)}"
-        stored = tensor.shape[-1 if family.transposed else 0] if tensor.shape else 0
-        dim, rest = divmod(stored, rows(Heads(queries, keys, 1), family.packing, family.gated)[0])
+        what = f"{tensor.name} in {scope.checkpoint.source.title} has shape {list(tensor.shape)}"
+        count = tensor.shape[-1 if family.transposed else 0] if tensor.shape else 0
+        dim, rest = divmod(count, rows(Heads(queries, keys, 1), family.packing, family.gated)[0])
     else:  # packed, or not there: as the stock classes reckon
         what = f"{where} has hidden_size={hidden}"
         dim, rest = divmod(hidden, queries)
@@ -109,30 +109,30 @@ def _heads(place: Place, family: Family) -> Heads:
     return Heads(queries, keys, dim)
 
 
-def _latent_attention(place: Place, layer: int) -> Attention:
+def _latent_attention(scope: Scope, layer: int) -> Attention:
     """DeepSeek's MLA: docs/scoring.md says what its heads are in the hidden state's terms.
 
     Each head has `plain` rows that make keys of the latent; `value` rows that make values follow.
     """
     keys = ("num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
-    queries, plain, rotary, value, rank = (size(place.config, key, place.where) for key in keys)
-    hidden = size(place.config, "hidden_size", place.where)
-    query_rank = optional_size(place.config, "q_lora_rank", place.where)
+    queries, plain, rotary, value, rank = (size(scope.config, key, scope.where) for key in keys)
+    hidden = size(scope.config, "hidden_size", scope.where)
+    query_rank = optional_size(scope.config, "q_lora_rank", scope.where)
     heads, width = Heads(queries, queries, plain + rotary), plain + value
     query_starts = tuple(h * heads.dim for h in range(queries))
     if query_rank is None:
-        query = Projection(readable_or_not(place, "q_proj", (queries * heads.dim, hidden)), query_starts, heads.dim)
+        query = Projection(readable_or_not(scope, "q_proj", (queries * heads.dim, hidden)), query_starts, heads.dim)
     else:
         query = Projection(
-            readable_or_not(place, "q_b_proj", (queries * heads.dim, query_rank)),
+            readable_or_not(scope, "q_b_proj", (queries * heads.dim, query_rank)),
             query_starts,
             heads.dim,
-            latent=Latent(readable_or_not(place, "q_a_proj", (query_rank, hidden)), query_rank),
+            latent=Latent(readable_or_not(scope, "q_a_proj", (query_rank, hidden)), query_rank),
         )
     key = Projection(
-        readable_or_not(place, "kv_b_proj", (queries * width, rank)),
+        readable_or_not(scope, "kv_b_proj", (queries * width, rank)),
         tuple(h * width for h in range(queries)),
         plain,
-        latent=Latent(readable_or_not(place, "kv_a_proj_with_mqa", (rank + rotary, hidden)), rank, rotary),
+        latent=Latent(readable_or_not(scope, "kv_a_proj_with_mqa", (rank + rotary, hidden)), rank, rotary),
     )
     return Attention(layer, heads, query, key, rank + rotary)

@@ -18,10 +18,10 @@ def beside(after: Tensor, name: str, shape: tuple[int, ...], values: bytes | Non
     Raises FormatError if a number is too large for the dtype.
     """
     dtype = after.dtype if after.dtype in STORED else NARROWEST
-    return stored_as(dtype, after, name, shape, values)
+    return added_as(dtype, after, name, shape, values)
 
 
-def stored_as(dtype: str, after: Tensor, name: str, shape: tuple[int, ...], values: bytes | None = None) -> Added:
+def added_as(dtype: str, after: Tensor, name: str, shape: tuple[int, ...], values: bytes | None = None) -> Added:
     """The same in a dtype of one's own."""
     stored = None if values is None else _rounded(values, dtype, name)
     return Added(name, shape, after.name, stored, None if dtype == after.dtype else dtype)

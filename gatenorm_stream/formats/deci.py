@@ -16,7 +16,7 @@ from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.gguf import ARCHITECTURE, MARK
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.formats.constants import PLAIN, stored_as
+from gatenorm_stream.formats.constants import PLAIN, added_as
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Format, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.formats.merge_order import merge_order_cautions, with_merge_order
@@ -90,7 +90,7 @@ def _mlp_bias(model: Model, layer: int, vector: bytes) -> Added:
     Which llama.cpp takes in each layer or not, and always in F32.
     """
     module = f"{model.prefix}{layer - 1}.ffn_down"
-    return stored_as("F32", _tensor(model, f"{module}.weight"), f"{module}.bias", (model.hidden,), vector)
+    return added_as("F32", _tensor(model, f"{module}.weight"), f"{module}.bias", (model.hidden,), vector)
 
 
 def _biases(model: Model, dropped: tuple[int, ...]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gatenorm_stream.checkpoint.gguf_types import is_known
 from gatenorm_stream.families.gguf import ARCHITECTURE
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.formats.constants import stored_as
+from gatenorm_stream.formats.constants import added_as
 from gatenorm_stream.formats.deci import LLAMA_CPP_ONLY, OTHER_FORM
 from gatenorm_stream.formats.edit import Added, Constants, Edit, Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE
@@ -53,7 +53,7 @@ def _holds_constants(model: Model, dropped: tuple[int, ...]) -> bool:
 def _bias(model: Model, layer: int, vector: bytes) -> Added:
     module, tensors = model.output_module(layer), model.checkpoint.tensors
     after = tensors.get(f"{module}.bias", tensors[f"{module}.weight"])
-    return stored_as("F32", after, f"{module}.bias", (model.hidden,), vector)
+    return added_as("F32", after, f"{module}.bias", (model.hidden,), vector)
 
 
 GGUF_ZEROED = replace(ZEROED, limits=_limits, edit=_edit)

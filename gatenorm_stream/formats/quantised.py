@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.scales import FLOAT8_DTYPES, FLOAT_DTYPES, MODELOPT, quantisation
+from gatenorm_stream.families.scope import Scope
 from gatenorm_stream.formats.edit import Limits, Obstacle
 from gatenorm_stream.formats.engines import EVERY_ENGINE, Engine
 from gatenorm_stream.sources.source import Kind
@@ -70,4 +70,4 @@ def _method(model: Model) -> str:
 
 def _quantisation(model: Model) -> Mapping[str, Any]:
     checkpoint = model.checkpoint
-    return quantisation(Place(checkpoint, model.text, checkpoint.config_where, ""))
+    return quantisation(Scope(checkpoint, model.text, checkpoint.config_where, ""))

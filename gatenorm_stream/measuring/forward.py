@@ -148,7 +148,7 @@ def run(
             stream = stream[[present.index(row.before(layer)) for row in rows]]
         ahead = set(_before(layer + 1, following))
         onward = np.flatnonzero([row in ahead for row in rows])
-        present = tuple(rows[place] for place in onward)
+        present = tuple(rows[index] for index in onward)
         attention = _Attention(layer, rows, means, decoder, looks)
         stream = decoder.layer(layer, stream, attention.idle, attention.settle, onward)
         sublayers += attention.seen
@@ -205,15 +205,15 @@ class _Attention:
     ) -> None:
         self._layer = layer
         self._added = decoder.added
-        self._replaced = {place: row for place, row in enumerate(rows) if row.replaced(layer) is not None}
+        self._replaced = {index: row for index, row in enumerate(rows) if row.replaced(layer) is not None}
         self._means = means
         self._looked_at = rows.index(_CHOOSING) if looks else None
         self.seen: list[Sublayer] = []
         self.settled = False
         self.idle = np.array(
             [
-                place in self._replaced and not (row.choosing and row.replaced(layer) == MEAN)
-                for place, row in enumerate(rows)
+                index in self._replaced and not (row.choosing and row.replaced(layer) == MEAN)
+                for index, row in enumerate(rows)
             ]
         )
 
@@ -223,11 +223,11 @@ class _Attention:
             own = attention[self._looked_at]
             turned = influence(stream[self._looked_at], self._added(self._layer, own[None])[0])
             self.seen.append(Sublayer(self._layer, turned, constant_share(own), mean_output(own)))
-        for place, row in self._replaced.items():
+        for index, row in self._replaced.items():
             if row.choosing and row.replaced(self._layer) == MEAN:
-                self._means[row.path] = mean_output(attention[place])
-        for place, row in self._replaced.items():
-            attention[place] = _constants(row.path, self._means).get(self._layer, 0)
+                self._means[row.path] = mean_output(attention[index])
+        for index, row in self._replaced.items():
+            attention[index] = _constants(row.path, self._means).get(self._layer, 0)
 
 
 def _constants(path: Path, means: Mapping[Path, Constant]) -> dict[int, Constant]:

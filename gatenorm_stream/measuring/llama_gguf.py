@@ -57,27 +57,27 @@ def read_gguf(model: Model) -> Llama:
 
 def _attention(model: Model, found: sublayers.Attention) -> Attention:
     heads, hidden = found.heads, model.hidden
-    place, queries, keys = f"{LAYERS}.{found.layer}.", heads.queries * heads.dim, heads.keys * heads.dim
+    prefix, queries, keys = f"{LAYERS}.{found.layer}.", heads.queries * heads.dim, heads.keys * heads.dim
     return Attention(
         heads,
-        _norm(model, f"{place}attn_norm"),
-        _linear(model, f"{place}attn_q", queries, hidden),
-        _linear(model, f"{place}attn_k", keys, hidden),
-        _linear(model, f"{place}attn_v", keys, hidden),
-        _linear(model, f"{place}attn_output", hidden, queries),
+        _norm(model, f"{prefix}attn_norm"),
+        _linear(model, f"{prefix}attn_q", queries, hidden),
+        _linear(model, f"{prefix}attn_k", keys, hidden),
+        _linear(model, f"{prefix}attn_v", keys, hidden),
+        _linear(model, f"{prefix}attn_output", hidden, queries),
     )
 
 
 def _layer(model: Model, layer: int, attention: Attention | None) -> Layer:
-    hidden, place = model.hidden, f"{LAYERS}.{layer}."
-    up = _tensor(model, f"{place}ffn_up.weight")
+    hidden, prefix = model.hidden, f"{LAYERS}.{layer}."
+    up = _tensor(model, f"{prefix}ffn_up.weight")
     width = up.shape[0]
     return Layer(
         attention,
-        _norm(model, f"{place}ffn_norm"),
-        _linear(model, f"{place}ffn_gate", width, hidden),
-        _linear(model, f"{place}ffn_up", width, hidden),
-        _linear(model, f"{place}ffn_down", hidden, width),
+        _norm(model, f"{prefix}ffn_norm"),
+        _linear(model, f"{prefix}ffn_gate", width, hidden),
+        _linear(model, f"{prefix}ffn_up", width, hidden),
+        _linear(model, f"{prefix}ffn_down", hidden, width),
     )
 
 

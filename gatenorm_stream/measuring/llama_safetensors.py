@@ -8,10 +8,10 @@ from gatenorm_stream.checkpoint.tensors import Tensor, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.families import sublayers
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.positions import rope_parameters, sliding_window
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.scales import FLOAT_DTYPES
+from gatenorm_stream.families.scope import Scope
 from gatenorm_stream.families.sizes import number_above, size
 from gatenorm_stream.families.weights import find_tensor, read_weight
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
@@ -44,7 +44,7 @@ def read_safetensors(model: Model) -> Llama:
         _rotary(model),
         _layers(model),
         embedding,
-        _norm(_place(model, beside), "norm", model.hidden),
+        _norm(_scope(model, beside), "norm", model.hidden),
         _table(model, "lm_head") if own_head else embedding,
     )
 
@@ -56,32 +56,32 @@ def _layers(model: Model) -> tuple[Layer, ...]:
     attention = {found.layer: _attention(model, found) for found in model.attention}
     layers = []
     for layer in range(model.layers):
-        place = _place(model, f"{model.prefix}{layer}.")
+        scope = _scope(model, f"{model.prefix}{layer}.")
         gate, up, down = (
-            Linear(read_weight(place, f"mlp.{part}_proj", shape), _bias(place, f"mlp.{part}_proj", biased))
+            Linear(read_weight(scope, f"mlp.{part}_proj", shape), _bias(scope, f"mlp.{part}_proj", biased))
             for part, shape in (("gate", (width, hidden)), ("up", (width, hidden)), ("down", (hidden, width)))
         )
-        norm = _norm(place, "post_attention_layernorm", hidden)
+        norm = _norm(scope, "post_attention_layernorm", hidden)
         layers.append(Layer(attention.get(layer), norm, gate, up, down, _constant(model, layer)))
     return tuple(layers)
 
 
 def _attention(model: Model, found: sublayers.Attention) -> Attention:
-    place, heads, hidden = _place(model, f"{model.prefix}{found.layer}."), found.heads, model.hidden
+    scope, heads, hidden = _scope(model, f"{model.prefix}{found.layer}."), found.heads, model.hidden
     biases, weights = _attention_biases(model), {"q": found.query.weight, "k": found.key.weight}
-    weights["v"] = read_weight(place, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
-    weights["o"] = read_weight(place, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
+    weights["v"] = read_weight(scope, "self_attn.v_proj", (heads.keys * heads.dim, hidden))
+    weights["o"] = read_weight(scope, "self_attn.o_proj", (hidden, heads.queries * heads.dim))
     query, key, value, output = (
-        Linear(weight, _bias(place, f"self_attn.{part}_proj", part in biases)) for part, weight in weights.items()
+        Linear(weight, _bias(scope, f"self_attn.{part}_proj", part in biases)) for part, weight in weights.items()
     )
-    norm = _norm(place, "input_layernorm", hidden)
+    norm = _norm(scope, "input_layernorm", hidden)
     return Attention(heads, norm, query, key, value, output, _window(model, found.layer))
 
 
 def _constant(model: Model, layer: int) -> Tensor | None:
     """What stands in the place of this layer's attention, if there is anything."""
     found = model.checkpoint.tensors.get(model.constant_name(layer)) if layer in model.pruned else None
-    return _checked(_place(model, ""), found, model.hidden) if found else None
+    return _checked(_scope(model, ""), found, model.hidden) if found else None
 
 
 def _attention_biases(model: Model) -> str:
@@ -91,28 +91,28 @@ def _attention_biases(model: Model) -> str:
     return "qkvo" if model.family.model_type == "llama" and model.config.get("attention_bias") else ""
 
 
-def _norm(place: Place, module: str, hidden: int) -> Tensor:
-    return _checked(place, find_tensor(place, module), hidden)
+def _norm(scope: Scope, module: str, hidden: int) -> Tensor:
+    return _checked(scope, find_tensor(scope, module), hidden)
 
 
-def _checked(place: Place, tensor: Tensor, length: int) -> Tensor:
+def _checked(scope: Scope, tensor: Tensor, length: int) -> Tensor:
     if tensor.dtype not in FLOAT_DTYPES or tensor.shape != (length,):
         raise CheckpointError(
-            f"{tensor.name} in {place.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, but "
-            f"{place.where} calls for {[length]}; one of them is wrong, restore it"
+            f"{tensor.name} in {scope.checkpoint.source.title} is {tensor.dtype} of {list(tensor.shape)}, but "
+            f"{scope.where} calls for {[length]}; one of them is wrong, restore it"
         )
     return tensor
 
 
-def _bias(place: Place, module: str, switched_on: bool) -> Tensor | None:
+def _bias(scope: Scope, module: str, switched_on: bool) -> Tensor | None:
     """None if there is none, or the stock class would leave it out."""
-    weight = find_tensor(place, module)
-    bias = place.checkpoint.tensors.get(f"{place.prefix}{module}.bias")
+    weight = find_tensor(scope, module)
+    bias = scope.checkpoint.tensors.get(f"{scope.prefix}{module}.bias")
     if bias is None or not switched_on:
         return None
     if bias.dtype not in FLOAT_DTYPES or bias.shape != weight.shape[:1]:
         raise CheckpointError(
-            f"{bias.name} in {place.checkpoint.source.title} is {bias.dtype} of {list(bias.shape)}, but "
+            f"{bias.name} in {scope.checkpoint.source.title} is {bias.dtype} of {list(bias.shape)}, but "
             f"{weight.name} has {weight.shape[0]} rows; one of them is wrong, restore it"
         )
     return bias
@@ -120,9 +120,9 @@ def _bias(place: Place, module: str, switched_on: bool) -> Tensor | None:
 
 def _table(model: Model, module: str) -> Weight:
     """A matrix with a row for each token; its own shape says how many."""
-    place = _place(model, "")
-    tensor = find_tensor(place, module)
-    return read_weight(place, module, (tensor.shape[0] if tensor.shape else 0, model.hidden))
+    scope = _scope(model, "")
+    tensor = find_tensor(scope, module)
+    return read_weight(scope, module, (tensor.shape[0] if tensor.shape else 0, model.hidden))
 
 
 def _window(model: Model, layer: int) -> int | None:
@@ -185,8 +185,8 @@ def _number(value: object, key: str, where: str, default: float | None = None, a
     return number_above(above, default if value is None else value, key, where)
 
 
-def _place(model: Model, prefix: str) -> Place:
-    return Place(model.checkpoint, model.text, model.checkpoint.config_where, prefix)
+def _scope(model: Model, prefix: str) -> Scope:
+    return Scope(model.checkpoint, model.text, model.checkpoint.config_where, prefix)
 
 
 def _unsupported(model: Model, what: str) -> NoReturn:

@@ -29,7 +29,7 @@ class Llama3:
     context: float
 
     def kept(self, rotary: Rotary) -> Float64Array:
-        waves = self.context * rotary.stored_speeds / (2 * math.pi)
+        waves = self.context * rotary.unscaled_speeds / (2 * math.pi)
         return np.clip((waves - self.low) / (self.high - self.low), 0.0, 1.0)
 
 
@@ -70,7 +70,7 @@ class Rotary:
     divisors: Tensor | None = None
 
     @property
-    def stored_speeds(self) -> Float64Array:
+    def unscaled_speeds(self) -> Float64Array:
         """Radians a position, (dim / 2,), before `factor`. Reads `divisors`."""
         speeds: Float64Array = self.base ** (-np.arange(0, self.dim, 2) / self.dim)
         if self.divisors is None:
@@ -81,7 +81,7 @@ class Rotary:
     def turns(self, length: int) -> Turns:
         """At the positions 0 to length - 1, times `gain`."""
         kept = self.scaling.kept(self) if self.scaling else 0.0
-        angles = np.outer(np.arange(length), self.stored_speeds * (kept + (1 - kept) / self.factor))
+        angles = np.outer(np.arange(length), self.unscaled_speeds * (kept + (1 - kept) / self.factor))
         turns: Turns = (self.gain * np.exp(1j * angles)).astype(np.complex64)
         return turns
 

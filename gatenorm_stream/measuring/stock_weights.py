@@ -25,7 +25,7 @@ from transformers.utils import logging
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.stock_model import StockModel
-from gatenorm_stream.measuring.stored_numbers import Matrix, Numbers, Stored, stored
+from gatenorm_stream.measuring.stored_numbers import Matrix, Numbers, Stored, find_stored
 from gatenorm_stream.measuring.token_ids import check_embedded
 
 MOST_BUFFER_BYTES = 1 << 30
@@ -89,12 +89,12 @@ class StockWeights:
             wanted = twin
         return self._found(wanted)
 
-    def _found(self, target: str) -> Matrix:
-        if target not in self._beside:
+    def _found(self, parameter: str) -> Matrix:
+        if parameter not in self._beside:
             raise CheckpointError(
-                f"{self._checkpoint.source.title} has no {target}, which its config.json calls for; restore it"
+                f"{self._checkpoint.source.title} has no {parameter}, which its config.json calls for; restore it"
             )
-        return Matrix(self._checkpoint, self._checkpoint.tensors[self._beside[target]])
+        return Matrix(self._checkpoint, self._checkpoint.tensors[self._beside[parameter]])
 
     def _named(self, names: Iterable[str]) -> dict[str, str]:
         """Names in the stock model to names in the checkpoint."""
@@ -111,30 +111,30 @@ class StockWeights:
         body, path = self._stock.body, self._stock.body_path
         in_layers = set(self._stock.layers.modules())
         modules = [(name, module) for name, module in body.named_modules() if module not in in_layers]
-        targets = {
+        parameters = {
             ".".join(filter(None, (path, name, leaf)))
             for name, module in modules
             for leaf in (*module._parameters, *module._buffers)
             if module is not self._stock.embedding
         }
-        self._load(source for target, source in self._beside.items() if target in targets)
+        self._load(source for parameter, source in self._beside.items() if parameter in parameters)
         self._complete(modules, f"{path}.")
 
     def _load(self, names: Iterable[str]) -> None:
         """By transformers' own loading, which takes any part of a checkpoint."""
-        found = (stored(self._checkpoint, name) for name in names)
+        found = (find_stored(self._checkpoint, name) for name in names)
         lazily = {tensor.name: _Lazily(tensor) for tensor in found if tensor}
         config = LoadStateDictConfig(dtype=torch.float32, weight_mapping=self._mapping)
         with _no_bars():
             info, _ = convert_and_load_state_dict_in_model(self._stock.model, lazily, config)
         title = self._checkpoint.source.title
-        for target, shape, expected in sorted(info.mismatched_keys):
+        for parameter, shape, expected in sorted(info.mismatched_keys):
             raise CheckpointError(
-                f"{target} in {title} has shape {list(shape)}, but config.json calls for {list(expected)}; one of "
-                "them is wrong, restore it"
+                f"{parameter} in {title} has shape {list(shape)}, but config.json calls for {list(expected)}; one "
+                "of them is wrong, restore it"
             )
-        for target in sorted(info.conversion_errors):
-            raise CheckpointError(f"{target} can't be put together from what {title} holds; restore it")
+        for parameter in sorted(info.conversion_errors):
+            raise CheckpointError(f"{parameter} can't be put together from what {title} holds; restore it")
 
     def _complete(self, modules: Iterable[tuple[str, torch.nn.Module]], where: str) -> None:
         """Makes the tables that no file holds, as the stock class does, and checks that nothing is missing."""

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor
 from gatenorm_stream.errors import UnsupportedModelError
-from gatenorm_stream.families.place import Place
 from gatenorm_stream.families.projections import Weight
 from gatenorm_stream.families.rows import scale_of
 from gatenorm_stream.families.scales import FLOAT8_DTYPES, FLOAT_DTYPES, scaled
+from gatenorm_stream.families.scope import Scope
 from gatenorm_stream.floats import STORED, widen_into, widened
 
 BLOCK_BYTES = 8 << 20
@@ -43,8 +43,8 @@ class Matrix:
         self.name = tensor.name
         self._weight = Weight(tensor)
         if tensor.dtype in FLOAT8_DTYPES:
-            place = Place(checkpoint, checkpoint.config, checkpoint.config_where, "")
-            self._weight = scaled(place, tensor.name.removesuffix(".weight"), tensor)
+            scope = Scope(checkpoint, checkpoint.config, checkpoint.config_where, "")
+            self._weight = scaled(scope, tensor.name.removesuffix(".weight"), tensor)
         elif tensor.dtype not in FLOAT_DTYPES:
             raise UnsupportedModelError(
                 f"{tensor.name} in {checkpoint.source.title} is stored as {tensor.dtype}, which can't be measured; "
@@ -126,7 +126,7 @@ class Mxfp4:
         return np.frombuffer(tensor.shard.file.read(tensor.range.part(expert * count, (expert + 1) * count)), "u1")
 
 
-def stored(checkpoint: Checkpoint, name: str) -> Stored | None:
+def find_stored(checkpoint: Checkpoint, name: str) -> Stored | None:
     """The tensor `name`, or None if it only belongs to another. Raises as the classes above do."""
     tensors = checkpoint.tensors
     for ending, other in ((BLOCKS, SCALES), (SCALES, BLOCKS)):

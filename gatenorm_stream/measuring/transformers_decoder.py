@@ -57,11 +57,11 @@ class TransformersDecoder:
 
     def embed(self, tokens: Tokens) -> Stream:
         with torch.no_grad():
-            used, places = np.unique(tokens, return_inverse=True)
+            used, index = np.unique(tokens, return_inverse=True)
             embedding = self._stock.embedding
             embedding.padding_idx = None
             table, embedding.weight = embedding.weight, _parameter(self._weights.embeddings(used))
-            embedded = embedding(torch.from_numpy(places.reshape(tokens.shape)))
+            embedded = embedding(torch.from_numpy(index.reshape(tokens.shape)))
             embedding.weight = table
             chunks = _chunks(np.arange(len(tokens)), tokens.shape[1])
             return np.concatenate([self._body.enter(embedded[rows]).numpy() for rows in chunks])
@@ -77,9 +77,9 @@ class TransformersDecoder:
                     attention[rows] = self._until_attention(number, stream[rows])
                 settle(stream, attention)
             out = np.empty((len(onward), *stream.shape[1:]), np.float32)
-            for places in _chunks(np.arange(len(onward)), stream.shape[1]):
-                rows = onward[places]
-                out[places] = self._run(number, stream[rows], None if attention is None else attention[rows])
+            for chunk in _chunks(np.arange(len(onward)), stream.shape[1]):
+                rows = onward[chunk]
+                out[chunk] = self._run(number, stream[rows], None if attention is None else attention[rows])
         return out
 
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
@@ -88,7 +88,7 @@ class TransformersDecoder:
             head = self._weights.head()
             check_predicted(tokens[:, 1:], head.shape[0], head.name, self._title)
             rows, length, _ = stream.shape
-            targets = torch.from_numpy(tokens[:, 1:])
+            following = torch.from_numpy(tokens[:, 1:])
             hidden = [self._body.leave(torch.from_numpy(row[None]))[:, :-1] for row in stream]
             normaliser = torch.full((rows, length - 1), -torch.inf, dtype=torch.float64)
             wanted = torch.zeros(rows, length - 1, dtype=torch.float64)
@@ -96,9 +96,9 @@ class TransformersDecoder:
                 for row, states in enumerate(hidden):
                     logits = make(states)[0].double()
                     normaliser[row] = torch.logaddexp(normaliser[row], logits.logsumexp(-1))
-                    place = targets[row] - first
-                    inside = (place >= 0) & (place < logits.shape[-1])
-                    found = logits.gather(-1, place.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
+                    index = following[row] - first
+                    inside = (index >= 0) & (index < logits.shape[-1])
+                    found = logits.gather(-1, index.clamp(0, logits.shape[-1] - 1)[:, None])[:, 0]
                     wanted[row] += torch.where(inside, found, 0)
             nats: npt.NDArray[np.float64] = (normaliser - wanted).numpy()
             return nats

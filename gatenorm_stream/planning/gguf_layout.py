@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gatenorm_stream.checkpoint.gguf import SPLIT_PREFIX
 from gatenorm_stream.checkpoint.gguf_header import alignment, build_header, padding
 from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES, is_known
-from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor, TensorInfo, place
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor, TensorInfo, with_offsets
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import formats_for
@@ -34,7 +34,7 @@ def lay_out_gguf(plan: Plan, model: Model) -> Layout:
     metadata = {key: value for key, value in edit.config.items() if not key.startswith(SPLIT_PREFIX)}
     align = alignment(metadata)
     parts = [part for t in checkpoint.tensors.values() for part in _parts(t, edit)]
-    tensors = place([info for info, _ in parts], align)
+    tensors = with_offsets([info for info, _ in parts], align)
     last = parts[-1][0].name
     pieces = tuple(
         piece

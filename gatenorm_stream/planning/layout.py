@@ -70,7 +70,7 @@ class ShardLayout:
         return len(self.header) + sum(map(len, self.pieces))
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def marked_at(self) -> tuple[int, ...]:
         """Where the header ends, and each tensor."""
         data_start = len(self.header) or self.size - self.tensors[-1].data.stop
         return (data_start, *(data_start + t.data.stop for t in self.tensors))

@@ -10,7 +10,7 @@ from typing import Any
 
 from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.checkpoint.safetensors_header import BLOCK, DTYPE_BITS, build_header
-from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor, TensorInfo, place
+from gatenorm_stream.checkpoint.tensors import Checkpoint, Shard, Tensor, TensorInfo, with_offsets
 from gatenorm_stream.errors import FormatError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.formats.choice import FORMATS
@@ -97,8 +97,8 @@ def _shard_layout(name: str, shard: Shard, tensors: tuple[TensorInfo, ...], edit
     new = _new(edit)
     if tensors == shard.header.tensors and not any(t.name in new for t in tensors):
         return ShardLayout(name, b"", (Copied(shard.file, ByteRange(0, shard.file.size)),), tensors)
-    placed = place(tensors)
-    header = build_header(placed, shard.header.metadata, data_at=_shared_place(shard, tensors, placed, edit))
+    placed = with_offsets(tensors)
+    header = build_header(placed, shard.header.metadata, data_at=_shared_offset(shard, tensors, placed, edit))
     return ShardLayout(name, header, tuple(_pieces(shard, tensors, edit)), placed)
 
 
@@ -107,15 +107,15 @@ def _new(edit: Edit) -> dict[str, bytes | None]:
     return {**dict.fromkeys(edit.zero), **{new.name: new.values for new in edit.add}}
 
 
-def _shared_place(
+def _shared_offset(
     shard: Shard, tensors: tuple[TensorInfo, ...], placed: tuple[TensorInfo, ...], edit: Edit
 ) -> int | None:
     """Where in a block the data have to begin for most of the bytes that stay to stand as in the source."""
-    new, places = _new(edit), Counter[int]()
+    new, offsets = _new(edit), Counter[int]()
     for before, after in zip(tensors, placed, strict=True):
         if before.name not in new:
-            places[(Tensor(before, shard).range.start - after.data.start) % BLOCK] += len(after.data)
-    return max(places, key=places.__getitem__, default=None)
+            offsets[(Tensor(before, shard).range.start - after.data.start) % BLOCK] += len(after.data)
+    return max(offsets, key=offsets.__getitem__, default=None)
 
 
 def _pieces(shard: Shard, tensors: tuple[TensorInfo, ...], edit: Edit) -> Iterator[Piece]:

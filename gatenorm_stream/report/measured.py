@@ -17,5 +17,5 @@ def measured_line(measured: Measured, choice: Choice | None) -> str:
     error = f"standard error {measured.error:.3f}"
     by_rise = choice is not None and choice.max_rise is not None
     part = "that decided how many go, and nothing else" if by_rise else "that had no part in the choice"
-    place = f"on {measured.tokens} tokens of {measured.text} {part}"
-    return f"measured: {losses}: {measured.rise:+.3f} nats a token ({error}), {place}"
+    sample = f"on {measured.tokens} tokens of {measured.text} {part}"
+    return f"measured: {losses}: {measured.rise:+.3f} nats a token ({error}), {sample}"

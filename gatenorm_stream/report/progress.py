@@ -97,8 +97,8 @@ def _print_now_and_then() -> Progress:
         nonlocal shown
         if time.monotonic() - shown >= LINE_SECONDS:
             shown = time.monotonic()
-            place = f", {file}" if file else ""
-            _line(f"{what}: {si(done, 'B')} of {si(total, 'B')} ({100 * done // total} %){place}")
+            of_file = f", {file}" if file else ""
+            _line(f"{what}: {si(done, 'B')} of {si(total, 'B')} ({100 * done // total} %){of_file}")
 
     return report
 

@@ -41,10 +41,10 @@ def _draw(
     scale = scale_of([s.score for s in scores])
     legend = f"{BROKEN[unicode]} cut short"
     yield (head + legend if scale.cut and len(legend) <= room else head).rstrip()
-    for place, s in enumerate(rank(scores), start=1):
+    for number, s in enumerate(rank(scores), start=1):
         drawn = bar(s.score, scale, room, unicode)
         mark = f"  {MARK}" if s.layer in dropped else ""
-        line = f"{place:>4}  {s.layer:>5}  {s.score:>#11.5g}  {drawn:<{room}}{mark}"
+        line = f"{number:>4}  {s.layer:>5}  {s.score:>#11.5g}  {drawn:<{room}}{mark}"
         yield f"{GOES}{line.rstrip()}{PLAIN}" if mark and colour else line.rstrip()
 
 

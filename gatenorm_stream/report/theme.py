@@ -19,8 +19,8 @@ def heat_colours(steps: int) -> list[str]:
     return [_mixed(n / (steps - 1) * (len(HEAT) - 1)) for n in range(steps)]
 
 
-def _mixed(place: float) -> str:
+def _mixed(position: float) -> str:
     pairs = list(pairwise(HEAT))
-    n = min(int(place), len(pairs) - 1)
-    (low, high), part = pairs[n], place - n
+    n = min(int(position), len(pairs) - 1)
+    (low, high), part = pairs[n], position - n
     return "#" + "".join(f"{round(a + part * (b - a)):02x}" for a, b in zip(low, high, strict=True))

@@ -35,7 +35,7 @@ from gatenorm_stream.work import Progress
 
 PATIENCE = "30s"
 SLACK = 5.0
-_PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::\d+)?/?", re.ASCII)
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::\d+)?/?", re.ASCII)
 """A host, in brackets if it is an IPv6 address, and its port."""
 
 
@@ -106,8 +106,8 @@ def _connected(distributed: Any, scheduler: str) -> Any:
 def check_address(scheduler: str, *, insecure: bool) -> None:
     """Raises GateNormError for what is neither encrypted nor on this machine, unless that is wanted."""
     scheme, separator, rest = scheduler.partition("://")
-    scheme, place = (scheme, rest) if separator else ("tcp", scheduler)
-    if scheme == "tls" or insecure or (scheme == "tcp" and _is_loopback(place)):
+    scheme, address = (scheme, rest) if separator else ("tcp", scheduler)
+    if scheme == "tls" or insecure or (scheme == "tcp" and _is_loopback(address)):
         return
     raise GateNormError(
         f"{scheduler} is not encrypted, and whoever is on the way could run code here; give tls://HOST:PORT, or "
@@ -115,8 +115,8 @@ def check_address(scheduler: str, *, insecure: bool) -> None:
     )
 
 
-def _is_loopback(place: str) -> bool:
-    if not (match := _PLACE.fullmatch(place)):
+def _is_loopback(address: str) -> bool:
+    if not (match := _HOST_AND_PORT.fullmatch(address)):
         return False
     host = match[1] or match[2]
     with suppress(ValueError):

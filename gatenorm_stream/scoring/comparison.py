@@ -44,9 +44,9 @@ def compare(a: Sequence[LayerScore], b: Sequence[LayerScore], choice: Choice) ->
 
 def ranked(values: Sequence[float]) -> list[float]:
     """Ranks from 1; equal values share the mean of their places."""
-    _, places, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    _, which, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
     means = np.cumsum(counts) - (counts - 1) / 2
-    return [float(rank) for rank in means[places]]
+    return [float(rank) for rank in means[which]]
 
 
 def correlation(a: Sequence[float], b: Sequence[float]) -> float | None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 
@@ -39,8 +39,14 @@ from gatenorm_stream.scoring.head_products import (
     well_conditioned,
 )
 
-HeadOf: TypeAlias = Callable[[int], FloatArray]
-"""Head h of a projection, shape (head_dim, hidden); the array is valid until the next call."""
+WHOLE_HEAD = slice(None)
+
+
+class HeadOf(Protocol):
+    """Those rows of head h of a projection, (head_dim, hidden); the array is valid until the next call."""
+
+    def __call__(self, head: int, rows: slice = WHOLE_HEAD, /) -> FloatArray: ...
+
 
 _VANISHES = 1e-5
 """A sum of squared dot products under this share of the product of the squared norms is computed again."""
@@ -76,24 +82,26 @@ def per_head(query: HeadsOfOneSide, key: HeadsOfOneSide, heads: Heads, key_heads
 
 
 @_QUIET
-def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY) -> float:
+def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY, rows_at_once: int = 1 << 30) -> float:
     """||Q^T K||_F with K repeated for each query head. Holds about `memory` bytes beside a few heads.
 
     Equal to ||S^T K||_F, where S, (keys * dim, hidden), is the sum of each group's query heads: for grouped-query
-    attention the product shrinks by the square of the group. Raises NotFiniteError.
+    attention the product shrinks by the square of the group. Heads are added up `rows_at_once` of their rows at a
+    time, which should fit in the cache. Raises NotFiniteError.
     """
-
-    total = _GroupSums(query, heads.group)
-    blocks = _blocks(heads.keys, key(0), memory // 2, math.isqrt(memory // _GRAMS_BYTES))
-    if len(blocks) > 1 and _one_side_fits(heads, key(0), memory):
-        sums = _one_side_after_the_other(total, key, heads)
+    total = _GroupSums(query, heads.group, rows_at_once)
+    one = _GroupSums(key, 1, rows_at_once)
+    head = key(0)
+    blocks = _blocks(heads.keys, head, memory // 2, math.isqrt(memory // _GRAMS_BYTES))
+    if len(blocks) > 1 and _one_side_fits(heads, head, memory):
+        sums = _one_side_after_the_other(total, one, heads.keys, head.shape)
     else:
         sums = np.zeros(3)
         for block in blocks:
-            q, k = _stacked(total, block), _stacked(key, block)
+            q, k = (side.stacked(block, head.shape) for side in (total, one))
             sums += inner_products(gram(q), gram(k))
             for g in range(block.stop, heads.keys):
-                sums += 2 * inner_products(gram(q, total(g)), gram(k, key(g)))
+                sums += 2 * inner_products(gram(q, total(g, head.shape)), gram(k, key(g)))
     squared, queries, keys = sums.tolist()
     if well_conditioned(squared, queries, keys):
         return math.sqrt(squared)
@@ -136,15 +144,15 @@ def _one_side_fits(heads: Heads, head: FloatArray, memory: int) -> bool:
     return max(heads.keys * head.nbytes, 2 * rows * rows * head.itemsize) <= memory
 
 
-def _one_side_after_the_other(total: HeadOf, key: HeadOf, heads: Heads) -> Float64Array:
+def _one_side_after_the_other(
+    total: _GroupSums, one: _GroupSums, keys: int, shape: tuple[int, ...]
+) -> Float64Array:
     """<S S^T, K K^T>, <S S^T, S S^T> and <K K^T, K K^T>, each query head read once: of S only its products stay."""
-    q = _stacked(total, range(heads.keys))
+    q = total.stacked(range(keys), shape)
     of_q = q @ q.T
-    del q
-    k = _stacked(key, range(heads.keys))
+    k = one.stacked(range(keys), shape, into=q)
     of_k = k @ k.T
-    del k
-    strips = (slice(start, start + heads.dim) for start in range(0, len(of_q), heads.dim))
+    strips = (slice(start, start + shape[0]) for start in range(0, len(of_q), shape[0]))
     sums = np.zeros(3)
     for strip in strips:
         sums += inner_products(of_q[strip].astype(np.float64), of_k[strip].astype(np.float64))
@@ -163,38 +171,54 @@ def _stacked(head_of: HeadOf, block: range) -> FloatArray:
     first = head_of(block.start)
     stacked = np.empty((len(block), *first.shape), first.dtype)
     stacked[0] = first
-    for place, head in enumerate(block[1:], start=1):
-        stacked[place] = head_of(head)
+    for index, head in enumerate(block[1:], start=1):
+        stacked[index] = head_of(head)
     return stacked.reshape(-1, first.shape[1])
 
 
 class _GroupSums:
-    """The sum of the query heads that use key head g, in memory that is used again.
+    """The sum of the query heads that use key head g.
 
     In the dtype of the heads; added up in float64 if they nearly cancel.
     """
 
-    def __init__(self, head_of: HeadOf, group: int) -> None:
+    def __init__(self, head_of: HeadOf, group: int, rows_at_once: int) -> None:
         self._head_of = head_of
         self._group = group
-        self._sum: FloatArray | None = None
+        self._rows_at_once = rows_at_once
 
-    def __call__(self, g: int) -> FloatArray:
+    def __call__(self, g: int, shape: tuple[int, ...]) -> FloatArray:
+        if self._group == 1:
+            return self._head_of(g)
+        return self.stacked(range(g, g + 1), shape)
+
+    def stacked(self, block: range, shape: tuple[int, ...], into: FloatArray | None = None) -> FloatArray:
+        """Those of `block`, each of this shape, one below the other; `into` this array if it is of their dtype."""
+        dim, hidden = shape
+        dtype = self._head_of(block.start * self._group, slice(0, 1)).dtype
+        out = into if into is not None and into.dtype == dtype else np.empty((len(block) * dim, hidden), dtype)
+        for place, g in enumerate(block):
+            self._fill(out[place * dim : (place + 1) * dim], g)
+        return out
+
+    def _fill(self, out: FloatArray, g: int) -> None:
         which = range(g * self._group, (g + 1) * self._group)
-        first = self._head_of(which.start)
-        if len(which) == 1:
-            return first
-        if self._sum is None:
-            self._sum = np.empty_like(first)
-        np.copyto(self._sum, first)
-        squares = squared_norm(first)
-        for h in which[1:]:
-            head = self._head_of(h)
-            squares += squared_norm(head)
-            self._sum += head
-        if not squared_norm(self._sum) >= _SUM_CANCELS * squares:
-            np.copyto(self._sum, _exact_sum_of_heads(self._head_of, which), casting="same_kind")
-        return self._sum
+        squares = of_sum = 0.0
+        for start in range(0, len(out), self._rows_at_once):
+            rows = slice(start, min(start + self._rows_at_once, len(out)))
+            part = out[rows]
+            for h in which:
+                head = self._head_of(h, rows)
+                if h == which.start:
+                    np.copyto(part, head)
+                else:
+                    part += head
+                if len(which) > 1:
+                    squares += squared_norm(head)
+            if len(which) > 1:
+                of_sum += squared_norm(part)
+        if len(which) > 1 and not of_sum >= _SUM_CANCELS * squares:
+            np.copyto(out, _exact_sum_of_heads(self._head_of, which), casting="same_kind")
 
 
 def _exact_sum_of_heads(head_of: HeadOf, which: range) -> FloatArray:

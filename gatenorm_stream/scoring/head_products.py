@@ -16,7 +16,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gatenorm_stream.floats import FloatArray
+from gatenorm_stream.floats import FROM_HALF, FloatArray
 
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 Side: TypeAlias = Literal["query", "key"]
@@ -27,8 +27,9 @@ RowBlocks: TypeAlias = Callable[[], Iterator[FloatArray]]
 
 _CANCELS = 0.05
 """An inner product of Gram matrices under this share of the product of their norms is computed again."""
-_SAFE = (1e-28, 1e28)
-"""Squares of float32 numbers within these bounds neither underflow nor overflow when they are multiplied."""
+_SAFE = (1e-28, FROM_HALF**4)
+"""A Gram matrix whose squared norm is within these bounds neither underflowed nor overflowed in float32, nor was
+anything inf or nan in what it was made from: its norm is at least the square of each number."""
 
 
 class NotFiniteError(ValueError):
@@ -50,20 +51,31 @@ class HeadsOfOneSide(Protocol):
 
 
 class RowHeads:
-    """Heads that `read` gives, `at_once` of them: (heads, head_dim, hidden), valid until its next call."""
+    """Heads that `head_of` gives, (head_dim, hidden), and `for_gram`, (heads, head_dim, hidden), `at_once` of them.
 
-    def __init__(self, read: Callable[[range], FloatArray], side: Side, at_once: int = 1) -> None:
-        self._read = read
+    Both are valid until the next call. `for_gram` may give numbers of at least FROM_HALF instead of inf and nan.
+    """
+
+    def __init__(
+        self,
+        head_of: Callable[[int], FloatArray],
+        for_gram: Callable[[range], FloatArray],
+        side: Side,
+        at_once: int = 1,
+    ) -> None:
+        self._head_of = head_of
+        self._for_gram = for_gram
         self._side: Side = side
         self._at_once = at_once
 
     def grams(self, which: range) -> Float64Array:
         starts = range(which.start, which.stop, self._at_once)
         blocks = (range(start, min(start + self._at_once, which.stop)) for start in starts)
-        return np.concatenate([gram(self._read(block)) for block in blocks])
+        grams = [gram(self._for_gram(block)) for block in blocks]
+        return grams[0] if len(grams) == 1 else np.concatenate(grams)
 
     def factor(self, head: int) -> Factor:
-        rows, scale = scaled(self._read(range(head, head + 1))[0], self._side)
+        rows, scale = scaled(self._head_of(head), self._side)
         return _triangle(rows.T), scale
 
 

@@ -9,54 +9,70 @@ from threading import Event
 import numpy as np
 
 from gatenorm_stream.families.projections import Latent, Projection
-from gatenorm_stream.families.rows import BLOCK_BYTES, Memory, Rows, new_memory, widened_row_bytes
+from gatenorm_stream.families.rows import BLOCK_BYTES, Memory, Rows, new_memory, rows_of_a_piece, widened_row_bytes
 from gatenorm_stream.floats import FloatArray
 from gatenorm_stream.scoring.head_products import RowBlocks
 
 
 class HeadReader:
-    """Called with a head's number, gives its (head_dim, hidden) array in float32 (float64 if it is stored as F64).
+    """Called with a head's number, gives its (head_dim, hidden) array in float32 (float64 if it is stored as F64),
+    or some rows of it.
 
     The array may stand in `memory`: it is valid until the next call. Heads of a latent come in an orthonormal basis
-    of the latent's rows instead of the hidden state's: norms of products are the same in both.
-    Raises CancelledError once `cancelled` is set.
+    of the latent's rows instead of the hidden state's: norms of products are the same in both. With `any_order`,
+    the columns of all heads are in another order if that is faster. Raises CancelledError once `cancelled` is set.
     """
 
-    def __init__(self, projection: Projection, cancelled: Event, memory: Memory) -> None:
+    def __init__(
+        self, projection: Projection, cancelled: Event, memory: Memory, *, any_order: bool = False
+    ) -> None:
         self._projection = projection
         self._cancelled = cancelled
-        self._rows = Rows(projection.weight, new_memory if projection.transposed else memory.take)
+        by_rows = not (projection.transposed or projection.latent)
+        take = new_memory if projection.transposed else memory.take
+        self._rows = Rows(projection.weight, take, any_order=any_order and by_rows)
+        self._for_gram = Rows(projection.weight, take, any_order=by_rows, finite=True)
         self._whole: FloatArray | None = None
         self._latent: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def at_once(self) -> int:
-        """How many heads `heads` should be asked for."""
+        """How many heads `for_gram` should be asked for."""
         p = self._projection
         return 1 if p.latent else max(1, BLOCK_BYTES // (p.dim * widened_row_bytes(p.weight)))
 
-    def heads(self, which: range) -> FloatArray:
-        """(heads, head_dim, hidden), as valid as one."""
+    def for_gram(self, which: range) -> FloatArray:
+        """Heads of which only the Gram matrix is wanted, (heads, head_dim, hidden), as valid as one.
+
+        The order of columns changes nothing there, and inf and nan show by its size (`head_products`).
+        """
         p = self._projection
         if p.transposed or p.latent:
             return np.stack([self(head) for head in which])
         _go_on(self._cancelled)
-        return self._rows(*p.rows_of(which)).reshape(len(which), p.dim, -1)
+        return self._for_gram(*p.rows_of(which)).reshape(len(which), p.dim, -1)
 
-    def __call__(self, head: int) -> FloatArray:
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows of a head fit in the cache; all, where they don't come by themselves."""
+        p = self._projection
+        return p.dim if p.transposed or p.latent else rows_of_a_piece(p.weight)
+
+    def __call__(self, head: int, rows: slice = slice(None), /) -> FloatArray:
         p = self._projection
         _go_on(self._cancelled)
         if p.transposed:
             if self._whole is None:
                 self._whole = self._rows(p.weight.tensor.range)
-            return self._whole[:, p.starts[head] : p.starts[head] + p.dim].T
-        rows = self._rows(*p.rows_of(range(head, head + 1)))
+            return self._whole[:, p.starts[head] : p.starts[head] + p.dim].T[rows]
         if p.latent is None:
-            return rows
+            first, stop, _ = rows.indices(p.dim)
+            return self._rows.between(p.starts[head] + first, p.starts[head] + stop)
         if self._latent is None:
             self._latent = _basis(p.latent)
         latent, shared = self._latent
-        return np.vstack([(rows @ latent).astype(np.float32), shared])
+        part = self._rows(*p.rows_of(range(head, head + 1)))
+        return np.vstack([(part @ latent).astype(np.float32), shared])[rows]
 
 
 def row_blocks(projection: Projection, cancelled: Event, memory: Memory) -> RowBlocks:

@@ -133,9 +133,12 @@ def _score_part(
                 for tensor, where in (*attention.query.ranges, *attention.key.ranges):
                     tensor.shard.file.read(where)  # comes at one go, and is kept
             query_of, key_of = (
-                HeadReader(p, cancelled, memory) for p, memory in zip(attention.projections, memories, strict=True)
+                HeadReader(p, cancelled, memory, any_order=reading == "joint")
+                for p, memory in zip(attention.projections, memories, strict=True)
             )
-            return (joint(query_of, key_of, heads),) if reading == "joint" else stored(query_of, key_of, heads)
+            if reading == "stored":
+                return stored(query_of, key_of, heads)
+            return (joint(query_of, key_of, heads, rows_at_once=query_of.rows_at_once),)
         expect_heads(attention.key, part)
         expect_heads(attention.query, range(part.start * heads.group, part.stop * heads.group))
         memory, _ = memories
@@ -156,4 +159,4 @@ def _heads(projection: Projection, side: Side, cancelled: Event, memory: Memory)
         blocks = row_blocks(projection, cancelled, memory)
         return ColumnHeads(blocks, projection.starts, projection.dim, side)
     reader = HeadReader(projection, cancelled, memory)
-    return RowHeads(reader.heads, side, reader.at_once)
+    return RowHeads(reader, reader.for_gram, side, reader.at_once)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Iterator
 from contextlib import closing
-from threading import Event, Lock
+from threading import Lock
 
 from gatenorm_stream.checkpoint.gguf import read_gguf_header
 from gatenorm_stream.checkpoint.safetensors import read_shard_header
@@ -17,7 +16,7 @@ from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.verifying.trust import files_off_the_record
-from gatenorm_stream.work import Progress, available_threads, workers
+from gatenorm_stream.work import Progress, Tally, available_threads, workers
 from gatenorm_stream.writing.record import MarkedDigest
 
 CHUNK = 8 << 20
@@ -29,31 +28,22 @@ def changed_files(output: Output, progress: Progress | None) -> Iterator[str]:
 
     Raises CheckpointError if a file can't be read.
     """
-    total, done, lock, stop = sum(f.size for f in output.files.values()), 0, Lock(), Event()
+    tally = Tally("verifying", sum(f.size for f in output.files.values()), progress)
+    parsing = Lock()
 
     def check(name: str) -> str | None:
-        shown = output.path.name if output.kind is Kind.GGUF else name
-
-        def advance(count: int) -> None:
-            nonlocal done
-            if stop.is_set():
-                raise CancelledError
-            with lock:
-                done += count
-                if progress:
-                    progress("verifying", done, total, shown)
-
-        fault = _fault(output, name, lock, advance)
+        fault = _fault(output, name, parsing, tally)
         return f"{output.called(name)} {fault}" if fault else None
 
-    with workers(available_threads(), stop.set) as pool:
+    with workers(available_threads(), tally.stop) as pool:
         yield from (problem for problem in pool.map(check, output.files) if problem)
     if output.kind is Kind.SAFETENSORS:
         yield from files_off_the_record(output)
 
 
-def _fault(output: Output, name: str, parsing: Lock, advance: Callable[[int], None]) -> str | None:
+def _fault(output: Output, name: str, parsing: Lock, tally: Tally) -> str | None:
     path, recorded = output.file(name), output.files[name]
+    shown = output.path.name if output.kind is Kind.GGUF else name
     if not path.is_file():
         return "is missing"
     with closing(LocalFile(path)) as file:
@@ -64,7 +54,7 @@ def _fault(output: Output, name: str, parsing: Lock, advance: Callable[[int], No
         digest = MarkedDigest(end for _, end in parts)
         for piece in pieces(file, ByteRange(0, file.size), memory_for_pieces()):
             digest.update(piece)
-            advance(len(piece))
+            tally.add(len(piece), shown)
     if digest.result().blake3 == recorded.blake3:
         return None
     marks = zip(parts, digest.marks, recorded.marks, strict=False)

@@ -11,6 +11,7 @@ from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.formats.travelling_file import RUNTIME_FILE, runtime_text
 from gatenorm_stream.names import CONFIG, RECORD
 from gatenorm_stream.planning.trust import LARGEST, is_judged, judged_json
+from gatenorm_stream.sources.walk import walk
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.version import VERSION
 
@@ -20,7 +21,7 @@ TOOLS = ((".gitattributes",), (".git",), (".gitignore",), (".cache", "huggingfac
 
 def files_off_the_record(output: Output) -> Iterator[str]:
     """A line each for what stands in the directory and is neither on record nor git's or the Hub's own."""
-    for name in _names(output.path):
+    for name in sorted(_names(output.path)):
         if name not in output.files and name != RECORD:
             yield f"{name} does not belong here: it is not on record, and engines may read it"
 
@@ -64,15 +65,11 @@ def _other_classes(config: Any) -> Iterator[str]:
 
 def _names(root: Path) -> Iterator[str]:
     """Of files and of links, which are not followed; folders alone are nothing that is read."""
-    for folder, folders, files in os.walk(root):
-        here = Path(folder).relative_to(root)
-        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
-        for name in sorted([*files, *linked]):
-            path = here / name
-            if not _left_by_tools(path):
-                yield path.as_posix()
-        folders[:] = sorted(name for name in folders if name not in linked and not _left_by_tools(here / name))
 
+    def not_left_by_tools(entry: os.DirEntry[str]) -> bool:
+        parts = Path(entry.path).relative_to(root).parts
+        return not any(parts[: len(own)] == own for own in TOOLS)
 
-def _left_by_tools(path: Path) -> bool:
-    return any(path.parts[: len(own)] == own for own in TOOLS)
+    for entry in walk(root, not_left_by_tools):
+        if (entry.is_symlink() or not entry.is_dir()) and not_left_by_tools(entry):
+            yield Path(entry.path).relative_to(root).as_posix()

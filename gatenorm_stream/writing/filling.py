@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import ParamSpec, TypeAlias
 
 from gatenorm_stream.disk import UNSUPPORTED, boot_id, sync_file
 from gatenorm_stream.errors import CheckpointError
@@ -36,6 +35,7 @@ BEHIND = 8
 """Chunks that the digest may be behind the writing."""
 
 Advance: TypeAlias = Callable[[int, str], None]
+P = ParamSpec("P")
 
 
 class DamagedSpoolError(CheckpointError):
@@ -44,11 +44,11 @@ class DamagedSpoolError(CheckpointError):
 
 @dataclass(frozen=True)
 class Filling:
-    """A file of an output; `places` are those at which its digest is marked, `start` how much of it is there."""
+    """A file of an output. At the bytes `marked_at` its digest is marked; `start` is how much of it is there."""
 
     name: str
     pieces: Pieces
-    places: Sequence[int] = ()
+    marked_at: Sequence[int] = ()
     start: int = 0
 
 
@@ -67,11 +67,11 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def then(self, act: Callable[[], None]) -> None:
+    def then(self, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Raises what an earlier act raised."""
         if len(self._pending) >= BEHIND:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(act))
+        self._pending.append(self._pool.submit(act, *args, **kwargs))
 
     def wait(self) -> None:
         while self._pending:
@@ -87,44 +87,44 @@ def fill(folder: Folder, filling: Filling, journal: Journal, readahead: Readahea
     path = folder.path / name
     digest, size, synced = Digest(filling), start, start
     opened = folder.open(name, os.O_RDWR | os.O_CREAT)
-    with open(opened, "r+b", buffering=0) as target, Follower() as follower, Follower() as syncing:
+    with open(opened, "r+b", buffering=0) as output, Follower() as follower, Follower() as syncing:
         if journal.unsynced(name):
-            sync_file(target.fileno(), path, data_only=True)
+            sync_file(output.fileno(), path, data_only=True)
         for part in ByteRange(0, start).chunks(CHUNK):
-            digest.update(_reread(target, part))
-        if target.seek(0, os.SEEK_END) > start:
-            _cut(target, start, sum(map(len, filling.pieces)))
-        target.seek(start)
+            digest.update(_reread(output, part))
+        if output.seek(0, os.SEEK_END) > start:
+            _cut(output, start, sum(map(len, filling.pieces)))
+        output.seek(start)
         advance(start, name)
         for chunk in chunks(filling.pieces, start):
             match chunk:
                 case Local(file, where, _):
-                    _copy(chunk, target)
-                    follower.then(partial(digest.read, file, where))
+                    _copy(chunk, output)
+                    follower.then(digest.read, file, where)
                 case Remote():
                     data = readahead.take(chunk)
-                    _write_all(target, data)
-                    follower.then(partial(digest.update, data))
+                    _write_all(output, data)
+                    follower.then(digest.update, data)
                 case _:
                     data = memoryview(chunk.read() if isinstance(chunk, Interleaved) else chunk)
-                    _write_all(target, data)
-                    follower.then(partial(digest.update, data))
+                    _write_all(output, data)
+                    follower.then(digest.update, data)
             size += len(chunk)
             advance(len(chunk), name)
             due = size - synced >= SYNC_BYTES
             if isinstance(chunk, Remote):
                 boot = boot_id()
                 if boot is None or due:
-                    sync_file(target.fileno(), path, data_only=True)
+                    sync_file(output.fileno(), path, data_only=True)
                     synced, boot = size, None
                 journal.add_part(name, size, boot)
             elif due:
-                syncing.then(partial(_sync_data, target.fileno(), path))
+                syncing.then(_sync_data, output.fileno(), path)
                 synced = size
         follower.wait()
         syncing.wait()
-        sync_file(target.fileno(), path)
-        found = os.fstat(target.fileno())
+        sync_file(output.fileno(), path)
+        found = os.fstat(output.fileno())
     try:
         digest.check()
     except CheckpointError:
@@ -140,7 +140,7 @@ class Digest:
     """Of what a file is filled with; also the one that the source vouches for, if the file is taken whole."""
 
     def __init__(self, filling: Filling) -> None:
-        self._own = MarkedDigest(filling.places)
+        self._own = MarkedDigest(filling.marked_at)
         self._memory = memory_for_pieces()
         self._whole = next((p for p in filling.pieces if isinstance(p, Copied) and len(p) == p.file.size), None)
         vouched = self._whole and self._whole.file.sha256
@@ -173,47 +173,47 @@ class Digest:
         raise CheckpointError(f"{damaged}; run the same command again, it fetches that file again")
 
 
-def _reread(target: FileIO, part: ByteRange) -> bytes:
-    data = os.pread(target.fileno(), len(part), part.start)
+def _reread(output: FileIO, part: ByteRange) -> bytes:
+    data = os.pread(output.fileno(), len(part), part.start)
     if len(data) < len(part):
-        raise OSError(errno.EIO, "it was cut short while it was read", target.name)
+        raise OSError(errno.EIO, "it was cut short while it was read", output.name)
     return data
 
 
-def _write_all(target: FileIO, data: memoryview) -> None:
+def _write_all(output: FileIO, data: memoryview) -> None:
     while data:
-        written = target.write(data)
+        written = output.write(data)
         if not written:
-            raise OSError(errno.EIO, "nothing of it is taken", target.name)
+            raise OSError(errno.EIO, "nothing of it is taken", output.name)
         data = data[written:]
 
 
-def _copy(chunk: Local, target: FileIO) -> None:
+def _copy(chunk: Local, output: FileIO) -> None:
     """Lets the kernel copy where it can (a reflinking file system then copies nothing).
 
     Where it can't, or copies nothing, whatever it says (CIFS gives EIO), the bytes are read and written: what is
-    wrong with the source or the target shows there, each under its own name.
+    wrong with the source or the output shows there, each under its own name.
     """
     position = chunk.range.start
     while position < chunk.range.stop:
         copied = 0
         with suppress(AttributeError, OSError):
             copied = os.copy_file_range(
-                chunk.descriptor, target.fileno(), chunk.range.stop - position, offset_src=position
+                chunk.descriptor, output.fileno(), chunk.range.stop - position, offset_src=position
             )
         if not copied:
             data = chunk.file.read(ByteRange(position, chunk.range.stop))
-            _write_all(target, data)
+            _write_all(output, data)
             copied = len(data)
         position += copied
 
 
-def _cut(target: FileIO, size: int, most: int) -> None:
+def _cut(output: FileIO, size: int, most: int) -> None:
     """What stands behind `size` will be written over, so that a file system that can't cut need not."""
     try:
-        target.truncate(size)
+        output.truncate(size)
     except OSError as error:
-        if error.errno not in UNSUPPORTED or os.fstat(target.fileno()).st_size > most:
+        if error.errno not in UNSUPPORTED or os.fstat(output.fileno()).st_size > most:
             raise
 
 

@@ -33,7 +33,7 @@ _MARKS = re.compile(rf"[0-9a-f]{{{MARK_DIGITS}}}( [0-9a-f]{{{MARK_DIGITS}}})*")
 
 @dataclass(frozen=True)
 class FileDigest:
-    """`marks` are the beginnings of the digests of the file's first bytes, up to certain places in it."""
+    """`marks` are the beginnings of the digests of the file's first bytes, each up to a certain byte of it."""
 
     size: int
     blake3: str
@@ -41,11 +41,11 @@ class FileDigest:
 
 
 class MarkedDigest:
-    """The BLAKE3 digest of what it is fed, and a mark at each of `places`, which rise and count from byte 0."""
+    """The BLAKE3 digest of what it is fed, and a mark at each of `marked_at`, which rise and count from byte 0."""
 
-    def __init__(self, places: Iterable[int] = ()) -> None:
+    def __init__(self, marked_at: Iterable[int] = ()) -> None:
         self._digest = blake3()
-        self._coming = iter(places)
+        self._coming = iter(marked_at)
         self._next = next(self._coming, None)
         self._size = 0
         self.marks: list[str] = []

@@ -22,20 +22,20 @@ NUMBERS = {"x86_64": 316, "aarch64": 276}
 """Of renameat2 among the calls of the Linux kernel."""
 
 
-def move(source: Folder, name: str, target: Folder, new: str) -> None:
+def move(source: Folder, name: str, destination: Folder, new: str) -> None:
     """Renames, and replaces nothing but an empty directory: told in the same act where kernel and file system can,
     else looked for just before. Raises FileExistsError, OSError.
     """
-    if (found := target.found(new)) and stat.S_ISDIR(found.st_mode):
+    if (found := destination.found(new)) and stat.S_ISDIR(found.st_mode):
         with suppress(OSError):
-            target.rmdir(new)
-    if not _renamed(source, name, target, new, NOREPLACE):
-        if target.found(new):
-            raise FileExistsError(errno.EEXIST, "it was made in the meantime", str(target.path / new))
+            destination.rmdir(new)
+    if not _renamed(source, name, destination, new, NOREPLACE):
+        if destination.found(new):
+            raise FileExistsError(errno.EEXIST, "it was made in the meantime", str(destination.path / new))
         try:
-            os.rename(name, new, src_dir_fd=source.handle, dst_dir_fd=target.handle)
+            os.rename(name, new, src_dir_fd=source.handle, dst_dir_fd=destination.handle)
         except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(target.path / new)) from error
+            raise type(error)(error.errno, error.strerror, str(destination.path / new)) from error
 
 
 def exchange(folder: Folder, one: str, other: str) -> bool:
@@ -45,8 +45,8 @@ def exchange(folder: Folder, one: str, other: str) -> bool:
     return _renamed(folder, one, folder, other, EXCHANGE)
 
 
-def _renamed(source: Folder, name: str, target: Folder, new: str, how: int) -> bool:
-    arguments = source.handle, os.fsencode(name), target.handle, os.fsencode(new), how
+def _renamed(source: Folder, name: str, destination: Folder, new: str, how: int) -> bool:
+    arguments = source.handle, os.fsencode(name), destination.handle, os.fsencode(new), how
     library = ctypes.CDLL(None, use_errno=True)
     if call := getattr(library, FUNCTION, None):
         failed = call(*arguments)
@@ -59,4 +59,4 @@ def _renamed(source: Folder, name: str, target: Folder, new: str, how: int) -> b
     code = ctypes.get_errno()
     if code in UNSUPPORTED:
         return False
-    raise OSError(code, os.strerror(code), str(target.path / new))
+    raise OSError(code, os.strerror(code), str(destination.path / new))

@@ -47,15 +47,15 @@ OF_GGUF = (SUFFIX, f".{RECORD}")
 
 
 @dataclass(frozen=True)
-class Target:
-    """A repository that an output may be uploaded to, as it was at `commit`, with the files `held`."""
+class Repository:
+    """One on the Hub that an output may be uploaded to, as it was at `commit`, with the files `held`."""
 
-    repository: str
+    name: str
     commit: str
     held: frozenset[str]
 
 
-def prepare(name: str, kind: Kind) -> Target:
+def prepare(name: str, kind: Kind) -> Repository:
     """Makes the private repository `name` for outputs of that kind, if it is not there.
 
     Raises HubError if `name` is no org/name, may not be written, is public, or holds what is not an output of ours.
@@ -79,7 +79,7 @@ def prepare(name: str, kind: Kind) -> Target:
         )
     if foreign := _foreign(held, kind):
         raise HubError(f"{repository} holds {foreign}; choose another name")
-    return Target(repository, str(info.sha), held)
+    return Repository(repository, str(info.sha), held)
 
 
 def _foreign(held: frozenset[str], kind: Kind) -> str | None:
@@ -104,15 +104,15 @@ def output_files(out: Path, files: Mapping[str, FileDigest]) -> dict[str, tuple[
     }
 
 
-def _taken(names: Iterable[str], target: Target) -> str | None:
+def _taken(names: Iterable[str], repository: Repository) -> str | None:
     """A GGUF file there that has the name of ours, and no record."""
-    taken = (name for name in names if name.endswith(SUFFIX) and name in target.held)
-    return next((name for name in taken if f"{name.removesuffix(SUFFIX)}.{RECORD}" not in target.held), None)
+    taken = (name for name in names if name.endswith(SUFFIX) and name in repository.held)
+    return next((name for name in taken if f"{name.removesuffix(SUFFIX)}.{RECORD}" not in repository.held), None)
 
 
-def push(out: Path, plan: Plan, files: Mapping[str, FileDigest], target: Target) -> str:
+def push(out: Path, plan: Plan, files: Mapping[str, FileDigest], repository: Repository) -> str:
     """Uploads the output's files and their record, without local paths. Those of a directory take the place of all
-    that `target` held, a GGUF file stands beside the others.
+    that `repository` held, a GGUF file stands beside the others.
 
     Each is opened once and compared with its digest on record; the storage host compares what comes with the
     SHA-256 of the same reading. Returns the address of the page. Raises HubError.
@@ -120,12 +120,12 @@ def push(out: Path, plan: Plan, files: Mapping[str, FileDigest], target: Target)
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     going, name_of_record = output_files(out, files), record_path(out, kind_at(out)).name
-    if taken := _taken(going, target):
-        raise HubError(f"{target.repository} holds a {taken} that is not ours; rename the output")
+    if taken := _taken(going, repository):
+        raise HubError(f"{repository.name} holds a {taken} that is not ours; rename the output")
     record = render_record(without_paths(plan), files).encode("utf-8")
     gguf = kind_at(out) is Kind.GGUF
-    stale = [] if gguf else sorted(target.held - {".gitattributes", name_of_record, *going})
-    with ExitStack() as held, push_errors(target.repository), guarded_library():
+    stale = [] if gguf else sorted(repository.held - {".gitattributes", name_of_record, *going})
+    with ExitStack() as held, push_errors(repository.name), guarded_library():
         opened = [
             (name, path, *_open_as_recorded(path, digest, held)) for name, (path, digest) in sorted(going.items())
         ]
@@ -136,12 +136,12 @@ def push(out: Path, plan: Plan, files: Mapping[str, FileDigest], target: Target)
                 raise _changed(path)
             additions.append(addition)
         HfApi().create_commit(
-            target.repository,
+            repository.name,
             [*(CommitOperationDelete(name) for name in stale), *additions],
             commit_message="Output of gatenorm-stream",
-            parent_commit=target.commit,
+            parent_commit=repository.commit,
         )
-    return f"{endpoint_shown()}/{target.repository}"
+    return f"{endpoint_shown()}/{repository.name}"
 
 
 def _open_as_recorded(path: Path, recorded: FileDigest, held: ExitStack) -> tuple[bytes | str | BinaryIO, bytes]:

@@ -11,11 +11,10 @@ import errno
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from threading import Event, Lock
 
 from gatenorm_stream.checkpoint.gguf import open_gguf
 from gatenorm_stream.disk import SyncError
@@ -28,7 +27,7 @@ from gatenorm_stream.planning.plan import Plan
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.sources.source import Kind, Source
-from gatenorm_stream.work import Progress, available_threads
+from gatenorm_stream.work import Progress, Tally, available_threads
 from gatenorm_stream.writing.chunks import Readahead, Remote, chunks
 from gatenorm_stream.writing.filling import DamagedSpoolError, Filling, fill
 from gatenorm_stream.writing.journal import Journal
@@ -64,7 +63,7 @@ def write_output(
     """
     files = fillings(layout, card)
     try:
-        expected = {name: (sum(map(len, f.pieces)), len(f.places)) for name, f in files.items()}
+        expected = {name: (sum(map(len, f.pieces)), len(f.marked_at)) for name, f in files.items()}
         journal = Journal(partial, _identity(plan, files, model), expected)
         _check_alone(partial, files)
         with _forgetting_unsynced(partial, journal):
@@ -122,7 +121,7 @@ def _forgetting_unsynced(partial: Folder, journal: Journal) -> Iterator[None]:
 
 def fillings(layout: Layout, card: Mapping[str, str]) -> dict[str, Filling]:
     """The files of an output but its gatenorm.json."""
-    shards = (Filling(s.name, (*((s.header,) if s.header else ()), *s.pieces), s.places) for s in layout.shards)
+    shards = (Filling(s.name, (*((s.header,) if s.header else ()), *s.pieces), s.marked_at) for s in layout.shards)
     copied = (Filling(name, (piece,)) for name, piece in layout.copied.items())
     texts = (Filling(name, (text.encode("utf-8"),)) for name, text in {**layout.texts, **card}.items())
     return {f.name: f for f in (*shards, *copied, *texts)}
@@ -137,30 +136,19 @@ def _write_files(
     progress: Progress | None,
 ) -> None:
     """Local files side by side; remote ones one after the other, their chunks side by side."""
-    total = sum(len(piece) for f in files.values() for piece in f.pieces)
-    done, lock, stop = 0, Lock(), Event()
-
-    def advance(count: int, name: str) -> None:
-        nonlocal done
-        if stop.is_set():
-            raise CancelledError
-        with lock:
-            done += count
-            if progress:
-                progress("writing", done, total, name)
-
-    advance(sum(f.size for f in journal.finished.values()), "")
+    tally = Tally("writing", sum(len(piece) for f in files.values() for piece in f.pieces), progress)
+    tally.add(sum(f.size for f in journal.finished.values()), "")
     left = [replace(f, start=journal.written(f.name)) for f in files.values() if f.name not in journal.finished]
     readahead = Readahead(source.connections)
     with ThreadPoolExecutor(1 if source.remote else threads or available_threads()) as pool:
         try:
             if source.remote:
                 readahead.expect(c for f in left for c in chunks(f.pieces, f.start) if isinstance(c, Remote))
-            tasks = [pool.submit(fill, partial, f, journal, readahead, advance) for f in left]
+            tasks = [pool.submit(fill, partial, f, journal, readahead, tally.add) for f in left]
             for task in as_completed(tasks):
                 task.result()
         except BaseException:
-            stop.set()
+            tally.stop()
             source.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -25,6 +25,11 @@ def moments(calls: int) -> list[int]:
     return sorted({*range(1, calls + 1, STEP), *range(max(1, calls - 11), calls + 1)})
 
 
+def first(*members: str, count: int = 1) -> tuple[str, ...]:
+    """All of a table's, or with CRASH_STEP=6 the first ones."""
+    return members if STEP == 1 else members[:count]
+
+
 class Mode(IntEnum):
     """As in faults.c."""
 

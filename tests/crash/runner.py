@@ -6,6 +6,7 @@ Started with faults.so preloaded. Reads one request a line and answers each with
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -17,10 +18,11 @@ from typing import Any
 import huggingface_hub.repocard  # noqa: F401
 import numpy  # noqa: F401
 import safetensors.numpy  # noqa: F401
+import typer.main
 
 import gatenorm_stream.api
 import gatenorm_stream.report.progress  # noqa: F401
-from gatenorm_stream.cli.main import main
+from gatenorm_stream.cli.main import app, main
 
 faults = ctypes.CDLL(None)
 faults.fault_name.restype = ctypes.c_char_p
@@ -90,6 +92,8 @@ def started(request: dict[str, Any], errors: int) -> int:
 
 
 if __name__ == "__main__":
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(app)
     faults.fault_prepare()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

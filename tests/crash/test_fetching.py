@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.crashing import Crashing, Mode, moments, said_so
+from tests.crash.crashing import Crashing, Mode, first, moments, said_so
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_server import Hub
 
@@ -36,7 +36,7 @@ def test_killed_at_every_change(fetching: Crashing) -> None:
         fetching.finish()
 
 
-@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("error", first("EIO", "ENOSPC"))
 def test_failing_at_every_change(fetching: Crashing, error: str) -> None:
     """Only to make a directory that is there already, and to clear away what was fetched, may fail unnoticed."""
     unnoticed = set()

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from tests.crash.crashing import Crashing, Mode, said_so
+from tests.crash.crashing import Crashing, Mode, moments, said_so
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ def test_at_every_read(crashing: Crashing, mode: Mode) -> None:
     where it is the tokenizer's: the model card does without it."""
     reads, finished = crashing.run().reads, 0
     assert reads > 30
-    for nth in range(1, reads + 1):
+    for nth in moments(reads):
         crashing.clean()
         ended = crashing.run(mode=mode, nth=nth, reads=True, error=errno.EIO)
         crashing.restore()

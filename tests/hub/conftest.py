@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.checkpoints import llama_config
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import FIXTURE, Done, Run, contents, environment
 from tests.hub.hub_server import Hub
-from tests.started import COMMAND, Started
+from tests.started import UTF8, Started
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def run(started: Started, hub: Hub, tmp_path: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def pruned_locally(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("local") / "out"
-    subprocess.run([COMMAND, str(FIXTURE), "--out", str(out), "--quiet"], check=True)
-    return contents(out)
+def pruned_locally(started: Started, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("local")
+    done = started.run([str(FIXTURE), "--out", "out", "--quiet"], folder, {**os.environ, **UTF8})
+    assert done.returncode == 0, done.stderr
+    return contents(folder / "out")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import gatenorm_stream
-from gatenorm_stream.writing.target import SPARE_BYTES
+from gatenorm_stream.writing.destination import SPARE_BYTES
 from tests.conftest import COMMAND
 from tests.hub.hub_runs import FIXTURE, Run, contents, environment
 from tests.hub.hub_server import Hub

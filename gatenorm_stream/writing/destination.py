@@ -24,16 +24,16 @@ SPARE_BYTES = 16 << 20
 ELSEWHERE = "choose another place for --out"
 
 
-def check_place(source: Source, out: Path, *, force: bool = False) -> None:
+def check_destination(source: Source, out: Path, *, force: bool = False) -> None:
     """Raises OutputError if `out` is no place for an output: taken, not writable, or in the way of the source."""
-    target = _resolved(out)
+    resolved = _resolved(out)
     if len(os.fsencode(out.name)) > LONGEST_NAME:
         raise OutputError(f"the name of {out} is too long; choose one of at most {LONGEST_NAME} bytes for --out")
     if source.kind is Kind.GGUF:
         _check_file(source, out, force)
     else:
-        _check_directory(source, out, target, force)
-    parent = _existing_parent(target)
+        _check_directory(source, out, resolved, force)
+    parent = _existing_parent(resolved)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{parent} is not writable; choose another place for --out")
 
@@ -42,12 +42,12 @@ def _resolved(out: Path) -> Path:
     """Where `out` leads. Raises OutputError for a circle of links, which Python leaves as it is from 3.13 on."""
     circle = OutputError(f"{out} leads through links in a circle; choose another place for --out")
     try:
-        target = out.resolve()
+        resolved = out.resolve()
     except RuntimeError as error:
         raise circle from error
-    if any(os.path.islink(path) for path in (target, *target.parents)):
+    if any(os.path.islink(path) for path in (resolved, *resolved.parents)):
         raise circle
-    return target
+    return resolved
 
 
 def _check_file(source: Source, out: Path, force: bool) -> None:
@@ -71,19 +71,19 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
             check_only_ours(earlier_file(home, out, digests=False), out)
 
 
-def _check_directory(source: Source, out: Path, target: Path, force: bool) -> None:
+def _check_directory(source: Source, out: Path, resolved: Path, force: bool) -> None:
     if out.suffix == SUFFIX:
         raise OutputError(
             f"{source.title} is a safetensors checkpoint and becomes a directory, not {out}; convert that by "
             "llama.cpp's convert_hf_to_gguf.py"
         )
-    if around := next((p for p in target.parents if (p / RECORD).is_file()), None):
+    if around := next((p for p in resolved.parents if (p / RECORD).is_file()), None):
         raise OutputError(f"{out} is inside {around}, an output of gatenorm-stream; choose a directory outside it")
     if source.directory:
         home = source.directory.resolve()
-        if target == home or target.is_relative_to(home):
+        if resolved == home or resolved.is_relative_to(home):
             raise OutputError(f"{out} is inside the source {home}; choose a directory outside it")
-        if home.is_relative_to(target):
+        if home.is_relative_to(resolved):
             raise OutputError(f"{out} contains the source {home}; choose another directory")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out} exists and is not a directory; choose another name")

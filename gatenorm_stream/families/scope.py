@@ -9,7 +9,7 @@ from gatenorm_stream.families.family import Config
 
 
 @dataclass(frozen=True)
-class Place:
+class Scope:
     """`where` is the config.json, `prefix` stands before the names of tensors."""
 
     checkpoint: Checkpoint
