@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def publish_directory(partial: Folder, journal: Journal, out: Path, force: bool,
     with open_folder(out.parent) as home:
         earlier = _earlier_directory(home, out) if force else None
         _check_here(home, partial)
-        with _aside(partial, journal, home, out, replaces=earlier and earlier.inode) as aside:
+        with _aside(partial, journal, home, out, replaces=earlier.inode if earlier else None) as aside:
             if earlier and exchange(home, partial.path.name, out.name):
                 move(home, partial.path.name, aside, out.name)
             else:
@@ -195,7 +195,7 @@ def _settle(home: Folder, out: Path, partial: Folder | None, aside: Folder) -> N
 def _inodes(aside: Folder) -> tuple[int | None, int | None]:
     """By the journal, of the directory that was to get the output's name, and of the one that had it."""
     lines = read_lines(aside.read(JOURNAL, MOST_BYTES).splitlines())
-    said = next((line for line in reversed(lines) if "publishes" in line), {})
+    said: Mapping[str, int] = next((line for line in reversed(lines) if "publishes" in line), {})
     return said.get("publishes"), said.get("replaces")
 
 
