@@ -156,7 +156,18 @@ def families(session: nox.Session) -> None:
 @here
 def engines(session: nox.Session) -> None:
     """Outputs run in transformers, llama.cpp and mlx-lm."""
-    test(session, engines_python(session), "tests/engines", *SIDE_BY_SIDE, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    python = engines_python(session)
+    llama_cpp_from_debian(session, python.parents[1])
+    test(session, python, "tests/engines", *SIDE_BY_SIDE, HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+
+
+def llama_cpp_from_debian(session: nox.Session, home: Path) -> bool:
+    """Whether llama.cpp's own programs are in that environment, ready-made; else what needs them is skipped."""
+    script = ("sh", "tests/deploy/llama_cpp_from_debian.sh", str(home))
+    there = home / "bin" / "llama-perplexity"
+    if not there.exists():
+        session.run(*script, external=True, success_codes=range(256))
+    return there.exists()
 
 
 @here
@@ -223,12 +234,13 @@ def sglang(session: nox.Session) -> None:
 
 def llama_cpp_tools(session: nox.Session, python: Path) -> None:
     own_gguf(session, python)
-    run(session, "sh", "tests/deploy/llama_cpp_tools.sh", python.parents[1])
+    if not llama_cpp_from_debian(session, python.parents[1]):
+        run(session, "sh", "tests/deploy/llama_cpp_tools.sh", python.parents[1])
 
 
 @here
 def deploy(session: nox.Session) -> None:
-    """GGUF, ONNX, OpenVINO and CTranslate2 made of outputs; builds llama.cpp's programs."""
+    """GGUF, ONNX, OpenVINO and CTranslate2 made of outputs; llama.cpp's programs from Debian, or built."""
     test(session, python_of(session, "deploy", *group("deploy"), then=llama_cpp_tools), "tests/deploy")
 
 

@@ -55,7 +55,7 @@ def run() -> dict[str, Any]:
         printed = {}
         for typed in COMMANDS:
             words = [COMMAND, *typed.split()[1:]]
-            environment = {**os.environ, "COLUMNS": "100"}
+            environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
             done = subprocess.run(words, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True)
             printed[typed] = done.stdout
         models = {file: LlamaCpp(folder / file, exact=False) for file in (MODEL, OUT)}

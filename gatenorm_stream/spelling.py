@@ -25,11 +25,11 @@ def did_you_mean(path: str | os.PathLike[str]) -> str:
 
 
 def similar_path(path: str | os.PathLike[str]) -> str | None:
-    """An entry of the same directory with a name much like that of `path`, which is not there."""
+    """An entry of the same directory with a name much like that of `path`, or the same but for .gguf."""
     folder, name = os.path.split(os.fspath(path).rstrip("/"))
     try:
         names = sorted(n for n in os.listdir(folder or ".") if not n.startswith("."))
     except OSError:
         return None
-    found = similar(name, names)
+    found = f"{name}.gguf" if f"{name}.gguf" in names else similar(name, names)
     return str(Path(folder, found)) if found else None

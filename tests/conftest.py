@@ -57,7 +57,8 @@ def run(started: Started, tmp_path: Path) -> Run:
     """Runs the command, from an empty directory, with no terminal."""
 
     def run(*args: object, **environment: str) -> Done:
-        variables = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHONUTF8": "1", **environment}
+        outside = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        variables = {**outside, "NO_COLOR": "1", "PYTHONUTF8": "1", **environment}
         return started.run([*map(str, args)], tmp_path, variables)
 
     return run

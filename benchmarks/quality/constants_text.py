@@ -1,6 +1,7 @@
 """Block D in docs/evidence.md: answers first, then the public model, then the decoders. All from stored results."""
 
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,11 @@ SHOWN = 60
 """Characters of how a model goes on: six columns of them fit 1,280 pixels."""
 
 
+def _plain(text: str) -> str:
+    """Text that means nothing in Markdown, in a cell of a table."""
+    return re.sub(r"([\\`*_<>\[\]])", r"\\\1", text.replace("|", "/"))
+
+
 def samples() -> str:
     """How the model goes on in llama.cpp, word for word."""
     told = json.loads(REAL.read_text())
@@ -149,5 +155,5 @@ def samples() -> str:
     rows = []
     for beginning in beginnings:
         said = [run["llama.cpp"]["goes_on"][beginning] for run in at_default]
-        rows.append((f"`{beginning}`", *(" ".join(text.split())[:SHOWN].replace("|", "/") for text in said)))
+        rows.append((f"`{beginning}`", *(_plain(" ".join(text.split())[:SHOWN]) for text in said)))
     return table(("beginning", *(run["way"] for run in at_default)), rows)

@@ -137,7 +137,7 @@ def check_text(models: list[Model]) -> str:
         f"{worst:.1e}."
     )
     told = Counter((c["format"], c["error"].partition(" (model has")[0][:200]) for c in failed)
-    text += "".join(f"\n\nFailed, {n} times ({form}): `{error}`." for (form, error), n in told.items())
+    text += "".join(f"\n\nFailed, {n} times ({form}): ``{error}``." for (form, error), n in told.items())
     return f"{text} {MENDED}" if failed else text
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.fold import folded, has_unicode, table_width
+from gatenorm_stream.cli.fold import folded, has_unicode, table_width, with_command
 from gatenorm_stream.cli.options import (
     ConnectionsOption,
     DebugOption,
@@ -101,7 +101,7 @@ def compare(
         say(comparison_table(comparison, names, width=table_width(120), unicode=has_unicode()))
         say()
         for line in verdict(comparison):
-            say(line)
+            say(folded(line))
 
 
 @contextmanager
@@ -153,4 +153,5 @@ def _show(pair: BeforeAfter, source: str, as_json: bool, quiet: bool) -> None:
     for line in gone_lines(pair):
         say(folded(line))
     if not pair.measured:
-        say(f"loss not measured: {next_command('measure', pair.after.title, '--against', source)}")
+        measure = next_command("measure", pair.after.title, "--against", source)
+        say(with_command("loss not measured:", measure))

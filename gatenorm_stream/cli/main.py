@@ -41,7 +41,7 @@ class _PruneByDefault(TyperGroup):
             ctx.exit(2)
         if args and args[0] not in self.commands and args[0] not in options_of(self, ctx):
             if not args[0].startswith("-"):
-                check_command(args[0], [*self.commands, "--help", "--version"], _is_there(args[0]))
+                check_command(args, [*self.commands, "--help", "--version"], _is_there)
             args = ["prune", *args]
         return super().parse_args(ctx, args)
 

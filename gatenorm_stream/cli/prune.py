@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.fold import folded
+from gatenorm_stream.cli.fold import folded, table_width, with_command
 from gatenorm_stream.cli.options import (
     MEASURE,
     TOKENS,
@@ -282,16 +281,16 @@ def _show_plan(prepared: Prepared, as_json: bool, quiet: bool) -> None:
         say(folded(line))
     for line in (*model.checkpoint.remarks, *file_lines(layout)):
         say(folded(line))
-    say(f"\n{size_table(model, plan, layout, shutil.get_terminal_size().columns)}\n")
+    say(f"\n{size_table(model, plan, layout, table_width())}\n")
 
 
 def _show_end(model: str, out: Path, seconds: float, measured: Measured | None) -> None:
     """What was done, what to type next, and last what the output costs, as far as that is known."""
     say(f"wrote {out} in {seconds:.1f} s")
     both = str(out), "--against", model
-    say(f"next: {next_command('verify', *both)}")
+    say(with_command("next:", next_command("verify", *both)))
     if measured:
         cost = f"{measured.rise:+.3f} nats a token (standard error {measured.error:.3f})"
         say(folded(f"measured loss: {measured.loss:.3f} before, {measured.pruned:.3f} after, {cost}"))
     else:
-        say(f"not measured: {next_command('measure', *both)}")
+        say(with_command("not measured:", next_command("measure", *both)))

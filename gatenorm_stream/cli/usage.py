@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import typer
@@ -37,6 +37,9 @@ REWORDED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 )
 """What typer says, and what is said here."""
 
+
+VERSION = {"-v": "--version", "-V": "--version"}
+"""What other programs call it."""
 
 _GLUED = re.compile(r"(--[\w-]+=|-[a-zA-Z])(~.*)", re.DOTALL)
 
@@ -77,7 +80,7 @@ def _meant(option: str, ctx: typer.Context) -> str:
     others: dict[str, Any] = getattr(group.command, "commands", {})
     if having := [name for name, command in others.items() if option in options_of(command, ctx)]:
         return f" here; {' and '.join(having)} {'has' if len(having) == 1 else 'have'} it"
-    known = similar(option, options_of(ctx.command, ctx) + options_of(group.command, group))
+    known = VERSION.get(option) or similar(option, options_of(ctx.command, ctx) + options_of(group.command, group))
     return f"; did you mean {known}?" if known else ""
 
 
@@ -85,7 +88,14 @@ def options_of(command: Any, ctx: typer.Context) -> list[str]:
     return [opt for param in command.get_params(ctx) if param.param_type_name == "option" for opt in param.opts]
 
 
-def check_command(word: str, commands: Iterable[str], exists: bool) -> None:
-    """A first word that is neither a command nor a model, but much like a command: raises UsageProblem."""
-    if not exists and "/" not in word and (meant := similar(word, commands)):
-        raise UsageProblem(f"{word} is neither a command nor a model; did you mean {meant}?")
+def check_command(words: Sequence[str], commands: Iterable[str], is_there: Callable[[str], bool]) -> None:
+    """A first word that is neither a command nor a model, but much like a command or before a model: raises
+    UsageProblem.
+    """
+    first = words[0]
+    if is_there(first) or "/" in first:
+        return
+    if meant := similar(first, commands):
+        raise UsageProblem(f"{first} is neither a command nor a model; did you mean {meant}?")
+    if len(words) > 1 and is_there(words[1]):
+        raise UsageProblem(f"{first} is neither a command nor a model; gatenorm-stream --help lists the commands")

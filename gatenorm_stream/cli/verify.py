@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatenorm_stream.cli.boundary import reported
-from gatenorm_stream.cli.fold import folded
+from gatenorm_stream.cli.fold import folded, with_command
 from gatenorm_stream.cli.options import ConnectionsOption, DebugOption, Output, QuietAlone, RevisionOption
 from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.started_as import next_command
@@ -55,7 +55,7 @@ def verify(
         counted = f"{files}, {si(verified.bytes, 'B')}, {verified.tensors} tensors"
         say(folded(f"verified {out}: {counted}{compared}"))
         measure = next_command("measure", str(out), "--against", against or _source(verified.plan))
-        say(folded(f"its bytes are checked, its quality is not: {measure}"))
+        say(with_command("its bytes are checked, its quality is not:", measure))
 
 
 def _source(plan: Plan) -> str:

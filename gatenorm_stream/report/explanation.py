@@ -31,8 +31,8 @@ CAUTION = (
 )
 
 
-def what(plan: Plan, files: Mapping[str, FileDigest], out: Path, command: str) -> Iterator[tuple[str, str]]:
-    """(name, value) pairs. `command` is what starts gatenorm-stream here."""
+def what(plan: Plan, files: Mapping[str, FileDigest]) -> Iterator[tuple[str, str]]:
+    """(name, value) pairs."""
     verb = "removed from" if FORMATS[plan.format].removes else "zeroed in"
     heads = max(len(s.heads) for s in plan.scores)
     yield "source", f"{plan.source} at {plan.revision}" if plan.revision else f"{plan.source} (local)"
@@ -43,8 +43,7 @@ def what(plan: Plan, files: Mapping[str, FileDigest], out: Path, command: str) -
     yield "attention", f"{verb} {len(plan.dropped)} of them: {layer_list(plan.dropped)} (counted from 0)"
     yield "format", plan.format + (f", to run in {', '.join(plan.engines)}" if plan.engines else "")
     size = si(sum(f.size for f in files.values()), "B")
-    counted, them = ("1 file", "it") if len(files) == 1 else (f"{len(files)} files", "them")
-    yield "files", f"{counted}, {size}; {command} verify {shlex.quote(str(out))} checks {them}"
+    yield "files", f"{'1 file' if len(files) == 1 else f'{len(files)} files'}, {size}"
     yield "made by", f"gatenorm-stream {plan.tool_version}"
 
 
@@ -70,13 +69,14 @@ def why(plan: Plan) -> Iterator[str]:
     yield f"{_sentence(measured_line(plan.measured, plan.choice))}." if plan.measured else CAUTION
 
 
-def repeat(plan: Plan, out: Path, command: str) -> Iterator[tuple[str, str]]:
+def commands(plan: Plan, out: Path, command: str) -> Iterator[tuple[str, str]]:
     """(what it does, the line to type) pairs. `command` is what starts gatenorm-stream here."""
+    yield "check every byte", f"{command} verify {shlex.quote(str(out))}"
     begin = [plan.model, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
     same = shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
-    yield "the same layers", f"{command} {same}"
+    yield "remove the same layers again", f"{command} {same}"
     if plan.choice:
-        yield "chosen anew", f"{command} {shlex.join([*begin, *_options(plan, plan.choice)])}"
+        yield "choose anew, in the same way", f"{command} {shlex.join([*begin, *_options(plan, plan.choice)])}"
 
 
 def _measured_on(measured: Measured) -> Iterator[str]:

@@ -1,10 +1,14 @@
 """Directories as docs/deploy.md describes them, and the torch models to compare with.
 
-The packages are a dependency group of pyproject.toml; where they are not installed, nothing here is collected.
+The packages are a dependency group of pyproject.toml. Where they are not installed, nothing here is collected but
+what needs llama.cpp's programs alone (llama_cpp_from_debian.sh, llama_cpp_tools.sh), if those are there.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +16,10 @@ import pytest
 
 from tests.deploy import places
 
-collect_ignore_glob = [] if find_spec("ctranslate2") else ["test_*.py"]
+PROGRAMS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+OF_LLAMA_CPP = ["test_gguf.py", "test_gguf_in.py"] if shutil.which("llama-quantize", path=PROGRAMS) else []
+ALL = [path.name for path in Path(__file__).parent.glob("test_*.py")]
+collect_ignore = [] if find_spec("ctranslate2") else [name for name in ALL if name not in OF_LLAMA_CPP]
 
 
 @pytest.fixture(scope="session")

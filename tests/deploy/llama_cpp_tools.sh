@@ -3,7 +3,7 @@
 #
 #     sh tests/deploy/llama_cpp_tools.sh .venv-deploy
 #
-# No package holds them ready-made for Linux; the sources of llama-cpp-python hold llama.cpp's. Needs a C++ compiler.
+# For where llama_cpp_from_debian.sh finds none. The sources of llama-cpp-python hold llama.cpp's. Needs a C++ compiler.
 set -eu
 
 VERSION=0.3.36  # of llama-cpp-python, which holds llama.cpp 0.5.0

@@ -67,6 +67,12 @@ def test_prune_and_verify(folder: Path, columns: int) -> None:
     check(f"score-output-{columns}", screen(folder, "score", "out", columns=columns))
 
 
+@pytest.mark.parametrize("columns", [80, 60, 40])
+def test_two_readings(folder: Path, columns: int) -> None:
+    told = screen(folder, "compare", "sotu-5m", "--other-reading", "stored", columns=columns)
+    check(f"compare-readings-{columns}", told)
+
+
 @pytest.mark.parametrize("how", ["a path", "a module"])
 def test_what_comes_next_runs_as_printed(folder: Path, how: str) -> None:
     """Where the command is not on the PATH."""
@@ -100,6 +106,8 @@ gatenorm-stream score sotu5m
 gatenorm-stream score ./stu-5m
 gatenorm-stream verify sotu-m5
 gatenorm-stream sotu-5m --dry-run --drop 12
+gatenorm-stream quantize sotu-5m
+gatenorm-stream -v
 """
 
 
