@@ -21,7 +21,7 @@ from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
-from gatenorm_stream.writing.destination import check_destination, check_space, check_space_to_run
+from gatenorm_stream.writing.destination import check_destination, check_files, check_space, check_space_to_run
 from gatenorm_stream.writing.partial import SPOOL, open_partial
 from gatenorm_stream.writing.publication import recover
 from gatenorm_stream.writing.write import write_output
@@ -73,6 +73,7 @@ def prepare(
         decision = decide(model)
         layout = lay_out(decision.plan, model)
         if out:
+            check_files(layout)
             check_space(layout, out)
         yield Prepared(model, decision, layout, partial)
 

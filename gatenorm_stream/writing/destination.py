@@ -16,7 +16,7 @@ from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.writing.partial import SPOOL, partial_path
 from gatenorm_stream.writing.publication import LONGEST_NAME
-from gatenorm_stream.writing.record import beside
+from gatenorm_stream.writing.record import MOST_FILES, beside
 from gatenorm_stream.writing.replaced import check_only_ours, earlier_directory, earlier_file
 
 SPARE_BYTES = 16 << 20
@@ -101,6 +101,15 @@ def _open_to_list(folder: Path) -> Iterator[Folder]:
             yield opened
     except OSError as error:
         raise OutputError(f"{folder} can't be read: {error.strerror}; choose another --out") from error
+
+
+def check_files(layout: Layout) -> None:
+    """Raises OutputError if it has more files than a record may list, the model card and its picture among them."""
+    count = len(layout.shards) + len(layout.copied) + len(layout.texts) + 2
+    if count > MOST_FILES:
+        raise OutputError(
+            f"the output would have {count} files, and at most {MOST_FILES} are written; merge its shards"
+        )
 
 
 def check_space(layout: Layout, out: Path) -> None:

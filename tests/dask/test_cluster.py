@@ -23,47 +23,10 @@ from gatenorm_stream.scoring.cluster import score_on_cluster
 from gatenorm_stream.scoring.readings import READINGS, Reading
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.dask.clusters import LAYERS, Cluster
 from tests.signals.ending import ENDS, ends
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
-LAYERS = 24
-PRELOAD = Path(__file__).with_name("recorded_reads.py")
-
-
-class Cluster:
-    """A scheduler and two workers of one thread; `reads` is what the workers have read, in order."""
-
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "reads.jsonl"
-        self._log.touch()
-        self._environment = {**os.environ, "READS": str(self._log), "OPENBLAS_NUM_THREADS": "1"}
-        place = folder / "scheduler.json"
-        self._processes = [self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", place)]
-        while not place.exists() or not place.read_text():
-            time.sleep(0.05)
-        self.address = str(json.loads(place.read_text())["address"])
-        for _ in range(2):
-            options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--preload", PRELOAD)
-            self._processes.append(self._start("worker", self.address, *options))
-
-    def _start(self, *arguments: object) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", *map(str, arguments), "--host", "127.0.0.1"]
-        return subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
-
-    @property
-    def reads(self) -> list[tuple[int, str, int, int]]:
-        return [tuple(json.loads(line)) for line in self._log.read_text().splitlines()]
-
-    def wait_for_workers(self) -> None:
-        from distributed import Client
-
-        with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-
-    def stop(self) -> None:
-        for process in reversed(self._processes):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
@@ -74,12 +37,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.stop()
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    config = llama_config(num_hidden_layers=LAYERS)
-    return write_checkpoint(tmp_path / "model", random_tensors(llama_shapes(LAYERS)), config, shards=3)
 
 
 @pytest.mark.parametrize("reading", READINGS)
