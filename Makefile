@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := fixtures/sotu-5m
 PIP := -m pip install --quiet --disable-pip-version-check
+# nothing is installed but the very files that locks/ lists, and nothing of theirs is built here
+LOCKED := $(PIP) --require-hashes --only-binary :all:
 # what needs an environment of its own (noxfile.py)
 SEPARATE := engines families gpu oldest vllm sglang deploy dask smollm2
 FUZZ ?= --seconds 600
@@ -71,14 +73,13 @@ docs: $(VENV)/.docs
 clean:
 	rm -rf $(VENV) .venv-* .nox demo-pruned demo-pruned.partial .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(VENV)/.run: pyproject.toml constraints.txt
+$(VENV)/.run: pyproject.toml locks/run.txt
 	@echo 'setting up $(VENV) ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python $(PIP) -c constraints.txt -e .
+	@$(BIN)/python $(LOCKED) -r locks/run.txt
+	@$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-# groups of pyproject.toml are known to pip from 25.1 on
-$(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/.run
-	@$(BIN)/python $(PIP) -c constraints.txt pip
-	@$(BIN)/python $(PIP) -c constraints.txt --group $*
+$(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/.run locks/%.txt
+	@$(BIN)/python $(LOCKED) -r locks/$*.txt
 	@touch $@

@@ -22,6 +22,12 @@ OLDER = ("4.54.1", "5.0.0", "5.17.0")
 """Of transformers: the oldest that runs our outputs, and some between it and the one of the group `torch`."""
 SEPARATE = ("engines", "families", "gpu", "oldest", "vllm", "sglang", "deploy", "dask", "smollm2")
 """The tests that need an environment of their own, as in the Makefile."""
+LOCKS = (
+    ("dev", "--group", "dev"),
+    ("docs", "--group", "docs", "--constraints", "locks/dev.txt"),
+    ("run", "--constraints", "locks/dev.txt"),
+)
+"""All three go into one environment."""
 FAST = (*sorted(map(str, Path("tests").glob("test_*.py"))), "-n", "auto", "-m", "not slow")
 SIDE_BY_SIDE = () if os.environ.get("GATENORM_RESULTS") else ("-n", "2")
 """Two at once, unless they add their results to one file."""
@@ -97,13 +103,27 @@ def package(session: nox.Session) -> None:
     run(session, "tests/package.sh", sys.executable)
 
 
+@nox.session(reuse_venv=True)
+def locks(session: nox.Session) -> None:
+    """Versions and hashes of what `make` installs, anew; -- --upgrade for newer ones, -- --upgrade-package NAME."""
+    session.install("uv==0.13.9")
+    asked = ("--universal", "--python-version", "3.11", "--generate-hashes", "--annotation-style", "line")
+    without = ("--no-header", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-build-options")
+    index = os.environ.get("PIP_INDEX_URL")
+    environment = {"UV_DEFAULT_INDEX": index} if index else {}
+    for name, *more in LOCKS:
+        words = ("uv", "pip", "compile", "--quiet", "pyproject.toml", *asked, *without, *more, "--group", "build")
+        session.run(*words, *session.posargs, "--output-file", f"locks/{name}.txt", env=environment)
+
+
 # In environments of their own
 
 
 @nox.session(python=["3.12", "3.13", "3.14"], reuse_venv=True)
 def newer(session: nox.Session) -> None:
     """The fast tests in newer versions of Python, where they are installed."""
-    session.install("-c", "constraints.txt", *group("test"), "-e", ".")
+    session.install("--require-hashes", "--only-binary", ":all:", "-r", "locks/dev.txt")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
     test(session, "python", *FAST)
 
 

@@ -19,7 +19,7 @@ from benchmarks.shapes import SHAPES, Shape
 from gatenorm_stream.checkpoint.gguf_header import build_header
 from gatenorm_stream.checkpoint.gguf_metadata import ARRAY, STRING, Value, string
 from gatenorm_stream.checkpoint.gguf_types import NUMBERS, TYPES
-from gatenorm_stream.checkpoint.tensors import TensorInfo, place
+from gatenorm_stream.checkpoint.tensors import TensorInfo, with_offsets
 from gatenorm_stream.sources.ranges import ByteRange
 
 RESULT = Path(__file__).parent / "results" / "gguf_large.json"
@@ -78,7 +78,11 @@ def tensors(of: Shape, dtype: str) -> list[TensorInfo]:
 
 def write(path: Path, shape: Shape = SHAPE, dtype: str = "Q4_K") -> int:
     """Gives the bytes of q and k."""
-    values, placed, block_bytes = metadata(shape), place(tensors(shape, dtype), 32), TYPES[NUMBERS[dtype]].bytes
+    values, placed, block_bytes = (
+        metadata(shape),
+        with_offsets(tensors(shape, dtype), 32),
+        TYPES[NUMBERS[dtype]].bytes,
+    )
     header, rng, scored = build_header(values, placed), np.random.default_rng(0), 0
     with open(path, "wb") as file:
         file.write(header)

@@ -5,21 +5,17 @@ A path says where a thing was when it was looked up; a descriptor is the thing.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gatenorm_stream.disk import UNSUPPORTED, sync_file, sync_names
+from gatenorm_stream.disk import sync_file, sync_names
 from gatenorm_stream.errors import OutputError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NOREPLACE = 1
-"""Of renameat2(2)."""
 DEEPEST = 32
 """Folders in folders; a name in an output has a few."""
 
@@ -190,35 +186,6 @@ def not_plain(found: os.stat_result, folder: os.stat_result) -> str:
     if found.st_uid not in (os.geteuid(), folder.st_uid):
         return "another user's file"
     return ""
-
-
-def move(source: Folder, name: str, destination: Folder, new: str) -> None:
-    """Renames, and replaces nothing but an empty directory: told in the same act where kernel and file system can,
-    else looked for just before. Raises FileExistsError, OSError.
-    """
-    if (found := destination.found(new)) and stat.S_ISDIR(found.st_mode):
-        with suppress(OSError):
-            destination.rmdir(new)
-    if not _renamed(source, name, destination, new):
-        if destination.found(new):
-            raise FileExistsError(errno.EEXIST, "it was made in the meantime", str(destination.path / new))
-        try:
-            os.rename(name, new, src_dir_fd=source.handle, dst_dir_fd=destination.handle)
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, str(destination.path / new)) from error
-
-
-def _renamed(source: Folder, name: str, destination: Folder, new: str) -> bool:
-    """By renameat2; False where there is none."""
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        return False
-    if not call(source.handle, os.fsencode(name), destination.handle, os.fsencode(new), _NOREPLACE):
-        return True
-    code = ctypes.get_errno()
-    if code in UNSUPPORTED:
-        return False
-    raise OSError(code, os.strerror(code), str(destination.path / new))
 
 
 def _mount(handle: int) -> tuple[int, str]:

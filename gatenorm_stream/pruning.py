@@ -14,7 +14,6 @@ from typing import TypeAlias
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.folder import Folder
-from gatenorm_stream.measuring.kept import kept
 from gatenorm_stream.planning.decide import Decision
 from gatenorm_stream.planning.lay_out import lay_out
 from gatenorm_stream.planning.layout import Layout
@@ -22,7 +21,7 @@ from gatenorm_stream.report.model_card import model_card
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
-from gatenorm_stream.writing.destination import check_destination, check_space, check_space_to_run
+from gatenorm_stream.writing.destination import check_destination, check_files, check_space, check_space_to_run
 from gatenorm_stream.writing.partial import SPOOL, open_partial
 from gatenorm_stream.writing.publication import recover
 from gatenorm_stream.writing.write import write_output
@@ -55,8 +54,8 @@ def prepare(
     """Opens the model in `source`, decides, and checks that `out`, if there is one, can be written.
 
     What is fetched from a remote source in order to decide is kept in the `.partial` of `out`, where `carry_out`
-    finds it again: all of the weights if deciding `runs` the model. With `dry_run`, no `.partial` is made. Raises
-    OutputError, and the errors of reading, deciding and laying out.
+    finds it again; if deciding `runs` the model, all of it is in the Hub cache instead. With `dry_run`, no
+    `.partial` is made. Raises OutputError, and the errors of reading, deciding and laying out.
     """
     with ExitStack() as stack:
         model = stack.enter_context(open_model(source))
@@ -71,11 +70,10 @@ def prepare(
             source.keep_in(partial.folder(SPOOL, make=True))
             if runs:
                 check_space_to_run(model.checkpoint, destination)
-        elif runs:
-            stack.enter_context(kept(model.checkpoint))
         decision = decide(model)
         layout = lay_out(decision.plan, model)
         if out:
+            check_files(layout)
             check_space(layout, out)
         yield Prepared(model, decision, layout, partial)
 

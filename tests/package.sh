@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}
 "$python" -m venv "$work/build"
-"$work/build/bin/pip" install --quiet hatchling
+"$work/build/bin/pip" install --quiet --require-hashes --only-binary :all: -r "$root/locks/run.txt"
 for copy in one two; do
     mkdir "$work/$copy"
     git -C "$root" archive HEAD | tar --extract --touch --directory "$work/$copy"

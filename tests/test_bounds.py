@@ -35,9 +35,11 @@ from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.walk import DEEPEST
 from gatenorm_stream.verifying import holes
+from gatenorm_stream.writing import destination, record
 from tests.bytes_read import bytes_read, counted
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import FIXTURE, Run
+from tests.records import files_of
 
 WIDE = {"num_attention_heads": 1 << 12, "num_key_value_heads": 1 << 12, "head_dim": 1024, "hidden_size": 1 << 12}
 FEWER = {"num_attention_heads": 1 << 10, "num_key_value_heads": 1 << 10, "dtype": "F64"}
@@ -188,6 +190,23 @@ def test_a_plan_beyond_the_budget_is_refused(layers: list[Any]) -> None:
     plan = gatenorm_stream.plan(FIXTURE, layers=[3]).to_json()
     with pytest.raises(PlanError, match="layers must be"):
         plan_from_json({**plan, "layers": layers}, "plan")
+
+
+def test_more_files_than_a_record_may_list_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first byte is written, and by whoever reads a record."""
+    source = write_checkpoint(tmp_path / "source", random_tensors(llama_shapes()), llama_config())
+    plan = gatenorm_stream.plan(source, layers=[1])
+    gatenorm_stream.prune(plan, tmp_path / "out")
+    count = len(files_of(tmp_path / "out"))
+    monkeypatch.setattr(destination, "MOST_FILES", count)
+    gatenorm_stream.prune(plan, tmp_path / "as many")
+    monkeypatch.setattr(destination, "MOST_FILES", count - 1)
+    with pytest.raises(GateNormError, match=f"would have {count} files, and at most {count - 1} are written"):
+        gatenorm_stream.prune(plan, tmp_path / "more")
+    assert not list(tmp_path.glob("more*"))
+    monkeypatch.setattr(record, "MOST_FILES", count - 1)
+    with pytest.raises(VerificationError, match=f"lists {count} files"):
+        gatenorm_stream.verify(tmp_path / "out")
 
 
 def test_deep_folders_are_refused(tmp_path: Path) -> None:

@@ -7,33 +7,32 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import typer
 
+from gatenorm_stream.cli.ending import CODES, LastLine, Terminated, ended_by_signals
 from gatenorm_stream.cli.fold import folded
 from gatenorm_stream.cli.say import say
 from gatenorm_stream.cli.streams import flush_output, give_up_output, hush_libraries
 from gatenorm_stream.errors import GateNormError, VerificationError
+from gatenorm_stream.printable import printable
 
 SHOWN_PROBLEMS = 20
 
 F = TypeVar("F", bound=Callable[..., None])
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as an exception, so that what is open is closed."""
-
-
 def reported(command: F) -> F:
     """Ends known errors with exit code 1, interrupts with 130, SIGTERM with 143, a closed pipe with 141."""
 
-    def terminate(*_: object) -> NoReturn:
-        raise _Terminated
-
     @functools.wraps(command)
     def run(*args: Any, debug: bool = False, **kwargs: Any) -> None:
-        signal.signal(signal.SIGTERM, terminate)
+        last = LastLine(lambda number: _last_line(number, kwargs))
+        with ended_by_signals(last):
+            run_reported(last, args, kwargs, debug=debug)
+
+    def run_reported(last: LastLine, args: Any, kwargs: Any, *, debug: bool) -> None:
         if not debug:
             hush_libraries()
         try:
@@ -52,12 +51,11 @@ def reported(command: F) -> F:
                 for problem in error.problems[:SHOWN_PROBLEMS]:
                     _say(f"  {problem}")
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            _say(f"interrupted{_how_to_go_on(kwargs)}")
-            raise typer.Exit(130) from None
-        except _Terminated:
-            _say(f"terminated{_how_to_go_on(kwargs)}")
-            raise typer.Exit(143) from None
+        except KeyboardInterrupt as ended:
+            number = signal.SIGTERM if isinstance(ended, Terminated) else signal.SIGINT
+            if line := last.of(number):
+                say(line, err=True)
+            raise typer.Exit(CODES[number]) from None
 
     return run  # type: ignore[return-value]
 
@@ -75,10 +73,13 @@ def _line(error: Exception) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
 
 
-def _how_to_go_on(kwargs: dict[str, Any]) -> str:
+def _last_line(number: int, kwargs: dict[str, Any]) -> str:
     out = kwargs.get("out")
     partial = out and out.with_name(out.name + ".partial")
-    return f"; {out} is untouched, the same command resumes from {partial}" if partial and partial.exists() else ""
+    resumes = partial and partial.exists()
+    ended = "terminated" if number == signal.SIGTERM else "interrupted"
+    line = f"{ended}; {out} is untouched, the same command resumes from {partial}" if resumes else ended
+    return printable(folded(line, sys.stderr), keep="\n")
 
 
 def _say(line: str) -> None:

@@ -15,7 +15,7 @@ from gatenorm_stream.checkpoint.tensors import Checkpoint, shown
 from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
 from gatenorm_stream.measuring.merge_by_score import merge_by_score
 from gatenorm_stream.measuring.pre_tokenizers import PRE_TOKENIZERS
-from gatenorm_stream.measuring.tokenizer import Encode, refusing
+from gatenorm_stream.measuring.tokenizer import Encode, encoded, refusing
 
 KEYS = "tokenizer.ggml."
 USER_DEFINED = 4
@@ -79,7 +79,7 @@ def _byte_level(title: str, metadata: Mapping[str, Value]) -> Encode:
 
     def encode(text: str, _: bool) -> list[int]:
         with refusing(where):
-            return tokenizer.encode(text, add_special_tokens=False).ids
+            return list(encoded(tokenizer, text).ids)
 
     return _encode(vocabulary, encode)
 

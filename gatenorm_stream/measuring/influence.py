@@ -7,7 +7,7 @@ from os import PathLike
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.forward import Sublayer
-from gatenorm_stream.measuring.kept import kept
+from gatenorm_stream.measuring.kept import keep, keep_small_files
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import Sample, read_sample
 from gatenorm_stream.measuring.steps import steps_of_passes
@@ -45,8 +45,9 @@ def measure_influence(
 
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
-    with kept(model.checkpoint):
-        sample = read_sample(model, text, tokens)
-        with open_decoder(model, threads=threads) as decoder:
-            steps = steps_of_passes(progress, model.checkpoint)
-            return Influences(sample, Passes(decoder, sample.texts, model.hidden, steps).sublayers)
+    keep_small_files(model.checkpoint)
+    sample = read_sample(model, text, tokens)
+    with open_decoder(model, threads=threads) as decoder:
+        keep(model.checkpoint, progress)
+        steps = steps_of_passes(progress, model.checkpoint)
+        return Influences(sample, Passes(decoder, sample.texts, model.hidden, steps).sublayers)

@@ -1,28 +1,28 @@
-"""What passes over a remote model read is kept on disk, so that no byte is fetched twice."""
+"""What passes over a remote model read is on this machine, so that no byte is fetched twice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 
 from gatenorm_stream.checkpoint.tensors import Checkpoint
 from gatenorm_stream.disk import check_free
-from gatenorm_stream.folder import open_folder
+from gatenorm_stream.work import Progress
 
 
-@contextmanager
-def kept(checkpoint: Checkpoint) -> Iterator[None]:
-    """Unless it is already, in a temporary directory: after this the source must not be read any more.
+def keep_small_files(checkpoint: Checkpoint) -> None:
+    """Those that a model is used with, before its tokenizer is read. Raises as `keep` does."""
+    checkpoint.source.fetch_whole(())
 
-    Raises OutputError if that has no room for all the weights.
+
+def keep(checkpoint: Checkpoint, progress: Progress | None = None) -> None:
+    """In the Hub cache; from a mirror whose files that can't hold, in the source's spool or temporary files.
+
+    Raises OutputError if there is no room for all the weights, HubError.
     """
-    if checkpoint.source.keeps:
-        yield
+    source = checkpoint.source
+    if source.fetch_whole([shard.name for shard in checkpoint.shards], progress) or source.keeps:
         return
-    with TemporaryDirectory(prefix="gatenorm-") as folder:
-        what = f"to run {checkpoint.source.title}, whose weights are kept there meanwhile, takes"
-        check_free(Path(folder).parent, checkpoint.unfetched_bytes, what, "set TMPDIR to another place")
-        checkpoint.source.keep_in(open_folder(Path(folder)))
-        yield
+    what = f"to run {source.title}, whose weights are kept there meanwhile, takes"
+    check_free(Path(gettempdir()), checkpoint.unfetched_bytes, what, "set TMPDIR to another place")
+    source.keep_in(None)

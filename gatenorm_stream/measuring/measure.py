@@ -7,7 +7,7 @@ from os import PathLike
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.unread import UnreadError
-from gatenorm_stream.measuring.kept import kept
+from gatenorm_stream.measuring.kept import keep, keep_small_files
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
 from gatenorm_stream.measuring.open import open_decoder
 from gatenorm_stream.measuring.sample import read_sample
@@ -45,13 +45,14 @@ def measure_model(
     check_reading(reading)
     if model.unread:
         raise UnreadError(model.unread)
-    with kept(model.checkpoint):
-        sample = read_sample(model, text, tokens)
-        with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
-            scores = scored(model, reading, threads=threads, progress=progress)
-            passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
-            work = model.checkpoint.parameters * tokens
-            found = study(passes, scores, draws=draws, work=work, by=by)
+    keep_small_files(model.checkpoint)
+    sample = read_sample(model, text, tokens)
+    with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
+        keep(model.checkpoint, progress)
+        scores = scored(model, reading, threads=threads, progress=progress)
+        passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
+        work = model.checkpoint.parameters * tokens
+        found = study(passes, scores, draws=draws, work=work, by=by)
     by_layer = {s.layer: s for s in found.sublayers}
     layers = (
         MeasuredLayer(s.layer, s.score, by_layer[s.layer].influence, by_layer[s.layer].constant) for s in scores

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from typing import NamedTuple, TypeAlias, TypeVar
 
@@ -138,9 +138,7 @@ class Products:
     """Opened by `with`; at the end no thread of it is left. As many threads as a remote source has connections."""
 
     def __init__(self, source: Source, threads: int | None = None) -> None:
-        self._source = source
-        self._threads = source.connections if source.remote else threads or available_threads()
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._source, self._wanted = source, threads
         self._memory, self._stretch = Memory(), Room()
 
     def __enter__(self) -> Products:
@@ -150,6 +148,15 @@ class Products:
         if kind:
             self._source.cancel()
         self._pool.shutdown(cancel_futures=True)
+
+    @cached_property
+    def _threads(self) -> int:
+        """Asked for when work begins: by then a remote source may have come whole."""
+        return self._source.connections if self._source.remote else self._wanted or available_threads()
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads)
 
     def share_out(self, act: Callable[[T], object], parts: Sequence[T]) -> None:
         """Waits until act(part) was called with each. Raises what any of them raised."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from gatenorm_stream.errors import CheckpointError
 
 Encode: TypeAlias = Callable[[str], list[int]]
 LONGEST_REASON = 200
+
+
+def encoded(tokenizer: Any, text: str, *, special: bool = False) -> Any:
+    """By a batch of one: only that leaves the interpreter to other threads, of which one ends the run at Ctrl-C."""
+    return tokenizer.encode_batch([text], add_special_tokens=special)[0]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 from gatenorm_stream.checkpoint.safetensors import json_object
 from gatenorm_stream.errors import CheckpointError, HubError, UnsupportedModelError
-from gatenorm_stream.measuring.tokenizer import Encode, refusing
+from gatenorm_stream.measuring.tokenizer import Encode, encoded, refusing
 from gatenorm_stream.sources.source import Source, read_whole
 
 FAST, CONFIG, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
@@ -33,7 +33,7 @@ def read_tokenizer_json(source: Source) -> Encode:
 
     def encode(text: str, special: bool = False) -> Any:
         with refusing(where):
-            return tokenizer.encode(text, add_special_tokens=special)
+            return encoded(tokenizer, text, special=special)
 
     told = _told_bos(source, names)
     front = _front(encode("a", special=True)) if told is None else _bos(tokenizer, source, told)

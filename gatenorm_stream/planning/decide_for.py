@@ -36,10 +36,7 @@ def decide_for(
             return decide_by_scores(model, unscored(a.layer for a in model.attention), wanted, scored=False)
         found = scores or scored(model, wanted.reading, threads=threads, progress=progress)
         return decide_by_scores(model, tuple(found), wanted)
-    from gatenorm_stream.measuring.kept import kept
-
-    with kept(model.checkpoint):
-        return _decide_by_measuring(model, wanted, scores, compensate, threads, progress)
+    return _decide_by_measuring(model, wanted, scores, compensate, threads, progress)
 
 
 def _decide_by_measuring(
@@ -50,6 +47,7 @@ def _decide_by_measuring(
     threads: int | None,
     progress: Progress | None,
 ) -> Decision:
+    from gatenorm_stream.measuring.kept import keep, keep_small_files
     from gatenorm_stream.measuring.open import open_decoder
     from gatenorm_stream.measuring.sample import read_sample
     from gatenorm_stream.measuring.steps import steps_of_passes
@@ -58,8 +56,10 @@ def _decide_by_measuring(
 
     if model.unread:
         raise UnreadError(model.unread)
+    keep_small_files(model.checkpoint)
     sample = read_sample(model, wanted.text, wanted.tokens)
     with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
+        keep(model.checkpoint, progress)
         if wanted.by == "influence":
             scores = None
         elif scores is None:

@@ -33,6 +33,7 @@ from gatenorm_stream.sources.source import Source
 from gatenorm_stream.version import install
 from gatenorm_stream.work import Progress
 
+ADDRESS, CERTIFICATES = "is that the scheduler's address", "distributed.comm.tls"
 PATIENCE = "30s"
 SLACK = 5.0
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+))(?::\d+)?/?", re.ASCII)
@@ -98,9 +99,9 @@ def _connected(distributed: Any, scheduler: str) -> Any:
         seconds = SLACK + float(PATIENCE.removesuffix("s"))  # dask's own limit ends where a socket is accepted
         return within(seconds, lambda: distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False))
     except Exception as error:
-        raise GateNormError(
-            f"{scheduler} can't be reached ({type(error).__name__}); is that the scheduler's address?"
-        ) from error
+        tls = scheduler.startswith("tls://")
+        ask = f"does dask's configuration name certificates that it knows ({CERTIFICATES})" if tls else ADDRESS
+        raise GateNormError(f"{scheduler} can't be reached ({type(error).__name__}); {ask}?") from error
 
 
 def check_address(scheduler: str, *, insecure: bool) -> None:

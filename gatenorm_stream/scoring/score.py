@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future, as_completed
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event
 
 from gatenorm_stream.errors import CheckpointError
@@ -19,7 +17,6 @@ from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.projections import Projection
 from gatenorm_stream.families.rows import Memory
 from gatenorm_stream.families.sublayers import Attention
-from gatenorm_stream.folder import open_folder
 from gatenorm_stream.scoring.gate_norm import joint, per_head, stored
 from gatenorm_stream.scoring.head_products import ColumnHeads, HeadsOfOneSide, NotFiniteError, RowHeads, Side
 from gatenorm_stream.scoring.head_reader import HeadReader, expect_heads, row_blocks
@@ -55,14 +52,12 @@ def score_sublayers(
 ) -> tuple[LayerScore, ...]:
     """Scores `sublayers` of the model in `source`, in order. Reads their queries and keys, nothing else.
 
-    Of a remote model, what is read more than once stays in a temporary directory. Raises CheckpointError, naming
+    Of a remote model, what is read more than once stays in temporary files. Raises CheckpointError, naming
     the tensor, if a projection holds inf or nan.
     """
-    if reading not in WHOLE or source.keeps:
-        return _score_sublayers(source, sublayers, reading, threads, progress)
-    with TemporaryDirectory(prefix="gatenorm-") as folder:
-        source.keep_in(open_folder(Path(folder)))
-        return _score_sublayers(source, sublayers, reading, threads, progress)
+    if reading in WHOLE and not source.keeps:
+        source.keep_in(None)
+    return _score_sublayers(source, sublayers, reading, threads, progress)
 
 
 def _score_sublayers(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from gatenorm_stream.sources.links import homes, why_not_followed
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.sources.walk import walk
+from gatenorm_stream.work import Progress
 
 
 class LocalFile:
@@ -237,8 +238,12 @@ class LocalSource:
         for file in self._open.values():
             file.check_unchanged()
 
-    def keep_in(self, folder: Folder) -> None:
-        folder.close()
+    def keep_in(self, folder: Folder | None) -> None:
+        if folder:
+            folder.close()
+
+    def fetch_whole(self, names: Iterable[str], progress: Progress | None = None) -> bool:
+        return True
 
     def cancel(self) -> None:
         pass

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.sources.ranges import ByteRange
+from gatenorm_stream.work import Progress
 
 
 class Kind(Enum):
@@ -100,10 +101,18 @@ class Source(Hashable, Protocol):
     def keeps(self) -> bool:
         """Whether what was read once can be read again without fetching it anew."""
 
-    def keep_in(self, folder: Folder) -> None:
-        """From now on, what a remote source reads is kept in `folder`, and read there by a later run.
+    def keep_in(self, folder: Folder | None) -> None:
+        """From now on, what a remote source reads is kept in `folder`, and read there by a later run; without one,
+        in temporary files that are gone with the process.
 
         `folder` is closed with the source.
+        """
+
+    def fetch_whole(self, names: Iterable[str], progress: Progress | None = None) -> bool:
+        """Has these files of a remote source come to this machine for good, and the small ones that a model is used
+        with. Whether they are here.
+
+        Raises HubError, and OutputError where there is no room for them.
         """
 
     def names(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.sources.source import Kind, Source
 from gatenorm_stream.writing.partial import SPOOL, partial_path
 from gatenorm_stream.writing.publication import LONGEST_NAME
-from gatenorm_stream.writing.record import beside
+from gatenorm_stream.writing.record import MOST_FILES, beside
 from gatenorm_stream.writing.replaced import check_only_ours, earlier_directory, earlier_file
 
 SPARE_BYTES = 16 << 20
@@ -103,6 +103,15 @@ def _open_to_list(folder: Path) -> Iterator[Folder]:
         raise OutputError(f"{folder} can't be read: {error.strerror}; choose another --out") from error
 
 
+def check_files(layout: Layout) -> None:
+    """Raises OutputError if it has more files than a record may list, the model card and its picture among them."""
+    count = len(layout.shards) + len(layout.copied) + len(layout.texts) + 2
+    if count > MOST_FILES:
+        raise OutputError(
+            f"the output would have {count} files, and at most {MOST_FILES} are written; merge its shards"
+        )
+
+
 def check_space(layout: Layout, out: Path) -> None:
     """Raises OutputError if the disk has no room for what of the output is not there yet.
 
@@ -114,10 +123,21 @@ def check_space(layout: Layout, out: Path) -> None:
 
 
 def check_space_to_run(checkpoint: Checkpoint, out: Path) -> None:
-    """The same before a remote model is run, whose weights are all kept until the output is written beside them."""
-    needed = checkpoint.unfetched_bytes + checkpoint.weight_bytes + SPARE_BYTES - _begun(out)
-    what = "running the model, whose weights are kept beside the output, needs"
-    check_free(_existing_parent(out.resolve()), needed, what, ELSEWHERE)
+    """The same before all weights of a remote model are fetched. (Whether the Hub cache has room for those is asked
+    there; here they count if it is on the same disk.)
+    """
+    parent = _existing_parent(out.resolve())
+    fetched = checkpoint.unfetched_bytes if _on_disk_of_cache(parent) else 0
+    needed = fetched + checkpoint.weight_bytes + SPARE_BYTES - _begun(out)
+    check_free(parent, needed, "the model's weights in the Hub cache and the output need", ELSEWHERE)
+
+
+def _on_disk_of_cache(folder: Path) -> bool:
+    from huggingface_hub import constants
+
+    with suppress(OSError):
+        return os.stat(folder).st_dev == os.stat(_existing_parent(Path(constants.HF_HUB_CACHE, "-"))).st_dev
+    return True
 
 
 def _begun(out: Path) -> int:

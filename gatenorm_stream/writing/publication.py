@@ -1,7 +1,9 @@
 """The last act: what is complete and synced gets its name.
 
-While that is done, `OUT.replaced-*` beside it holds the journal, and what is being replaced. A run that is killed
-there leaves it; the next one undoes what was begun, or, if the output has its name, finishes.
+A directory that is replaced changes its name with the new one in one step, where kernel and file system can. Files,
+which are three of one output, and directories elsewhere are moved away first. While that is done, `OUT.replaced-*`
+beside it holds the journal, and what is being replaced. A run that is killed there leaves it; the next one undoes
+what was begun, or, if the output has its name, finishes.
 """
 
 from __future__ import annotations
@@ -9,19 +11,20 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gatenorm_stream.disk import sync_names
 from gatenorm_stream.errors import OutputError
-from gatenorm_stream.folder import Folder, move, open_folder
+from gatenorm_stream.folder import Folder, open_folder
 from gatenorm_stream.names import RECORD, SUFFIX
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.writing.journal import MOST_BYTES, Journal, read_lines
 from gatenorm_stream.writing.lock import locked
 from gatenorm_stream.writing.partial import JOURNAL, partial_path, publish_mode
 from gatenorm_stream.writing.record import beside
+from gatenorm_stream.writing.renames import exchange, move
 from gatenorm_stream.writing.replaced import (
     Earlier,
     check_only_ours,
@@ -41,10 +44,13 @@ def publish_directory(partial: Folder, journal: Journal, out: Path, force: bool,
     with open_folder(out.parent) as home:
         earlier = _earlier_directory(home, out) if force else None
         _check_here(home, partial)
-        with _aside(partial, journal, home, out) as aside:
-            if earlier:
-                move(home, out.name, aside, out.name)
-            _take_name(partial, home, partial.path.name, home, out)
+        with _aside(partial, journal, home, out, replaces=earlier.inode if earlier else None) as aside:
+            if earlier and exchange(home, partial.path.name, out.name):
+                move(home, partial.path.name, aside, out.name)
+            else:
+                if earlier:
+                    move(home, out.name, aside, out.name)
+                _take_name(partial, home, partial.path.name, home, out)
             publish_mode(partial)
             sync_names(home.handle, home.path)
             if earlier:
@@ -108,10 +114,12 @@ def name_leftovers(home: Folder, out: Path, note: Note) -> None:
 
 
 @contextmanager
-def _aside(partial: Folder, journal: Journal, home: Folder, out: Path) -> Iterator[Folder]:
+def _aside(
+    partial: Folder, journal: Journal, home: Folder, out: Path, *, replaces: int | None = None
+) -> Iterator[Folder]:
     """The folder that holds the journal until the output has its name; while it does, this run is not over."""
     name = f"{out.name}.replaced-{secrets.token_hex(4)}"
-    journal.add_publication()
+    journal.add_publication(replaces)
     os.mkdir(name, 0o700, dir_fd=home.handle)
     with home.folder(name) as aside:
         with locked(aside.handle, aside.path):
@@ -165,7 +173,10 @@ def _again(earlier: Earlier, aside: Folder) -> Earlier:
 
 def _settle(home: Folder, out: Path, partial: Folder | None, aside: Folder) -> None:
     is_file = out.suffix == SUFFIX
-    if home.found(out.name) and not _unpublished(is_file, partial, aside):
+    published, replaced = _inodes(aside)
+    if home.found(out.name) and not _unpublished(is_file, partial, published):
+        if partial and os.fstat(partial.handle).st_ino == replaced and not partial.found(JOURNAL):
+            move(home, partial.path.name, aside, out.name)  # of two that were exchanged, the earlier one
         _finish(home, out, is_file, aside)
         aside.unlink(JOURNAL)
         return
@@ -181,15 +192,18 @@ def _settle(home: Folder, out: Path, partial: Folder | None, aside: Folder) -> N
         aside.unlink(JOURNAL)
 
 
-def _unpublished(is_file: bool, partial: Folder | None, aside: Folder) -> bool:
+def _inodes(aside: Folder) -> tuple[int | None, int | None]:
+    """By the journal, of the directory that was to get the output's name, and of the one that had it."""
+    lines = read_lines(aside.read(JOURNAL, MOST_BYTES).splitlines())
+    said: Mapping[str, int] = next((line for line in reversed(lines) if "publishes" in line), {})
+    return said.get("publishes"), said.get("replaces")
+
+
+def _unpublished(is_file: bool, partial: Folder | None, published: int | None) -> bool:
     """Whether what was to get the name is still in the `.partial`, or is it."""
     if partial is None:
         return False
-    if is_file:
-        return partial.found(RECORD) is not None
-    lines = read_lines(aside.read(JOURNAL, MOST_BYTES).splitlines())
-    published = [line["publishes"] for line in lines if "publishes" in line]
-    return published[-1:] == [os.fstat(partial.handle).st_ino]
+    return partial.found(RECORD) is not None if is_file else os.fstat(partial.handle).st_ino == published
 
 
 def _finish(home: Folder, out: Path, is_file: bool, aside: Folder) -> None:

@@ -23,7 +23,10 @@ from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.spelling import did_you_mean
 
 MARK_DIGITS = 12
+MOST_FILES = 10_000
+"""Of an output: bounds the time to read its record."""
 
+_SEAL, _END = ',\n "blake3": "', "\n}\n"
 _BLAKE3 = re.compile(r"[0-9a-f]{64}")
 _MARKS = re.compile(rf"[0-9a-f]{{{MARK_DIGITS}}}( [0-9a-f]{{{MARK_DIGITS}}})*")
 
@@ -90,7 +93,7 @@ def render_record(plan: Plan, files: Mapping[str, FileDigest]) -> str:
         **plan.to_json(),
         "files": {name: _entry(f) for name, f in sorted(files.items())},
     }
-    return _text({**content, "blake3": _digest(content)})
+    return _sealed(_text(content))
 
 
 def output_of(path: Path) -> Path:
@@ -130,16 +133,26 @@ def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:
 
 
 def parse_record(text: str, where: str) -> tuple[Plan, dict[str, FileDigest]]:
-    """Raises PlanError or VerificationError if `text` is not exactly what `render_record` wrote."""
+    """Raises PlanError or VerificationError if `text` is not exactly what `render_record` wrote.
+
+    The digest is compared before anything is parsed.
+    """
     damaged = VerificationError(where, [f"{RECORD} was changed after it was written"])
+    if _sealed(text.rpartition(_SEAL)[0] + _END) != text:
+        raise damaged
     try:
         content = parse_json(text.encode("utf-8"))
     except ValueError:
         raise damaged from None
-    if not isinstance(content, dict) or content.pop("blake3", None) != _digest(content):
+    if not isinstance(content, dict):
         raise damaged
+    content.pop("blake3", None)
     plan = plan_from_json(content, f"{where}/{RECORD}")
     listed = content.get("files")
+    if isinstance(listed, dict) and len(listed) > MOST_FILES:
+        raise VerificationError(
+            where, [f"{RECORD} lists {len(listed)} files, and an output has at most {MOST_FILES}"]
+        )
     if not isinstance(listed, dict) or not all(_is_entry(entry) for entry in listed.values()):
         raise damaged
     for name in listed:
@@ -168,9 +181,11 @@ def _is_entry(entry: Any) -> bool:
     return False
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return blake3(_text(content).encode("utf-8")).hexdigest()
-
-
 def _text(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _sealed(text: str) -> str:
+    """The text of a JSON object with its own digest as the last entry."""
+    digest = blake3(text.encode("utf-8")).hexdigest()
+    return f'{text.removesuffix(_END)}{_SEAL}{digest}"{_END}'

@@ -32,6 +32,8 @@ class Earlier:
     others: Mapping[str, str]
     folders: tuple[str, ...] = ()
     """In which the listed files lie."""
+    inode: int | None = None
+    """Of the directory."""
 
 
 def earlier_directory(folder: Folder, *, digests: bool) -> Earlier:
@@ -53,7 +55,7 @@ def earlier_directory(folder: Folder, *, digests: bool) -> Earlier:
             others[name] = "which was changed since it was written"
         else:
             ours[name] = seen(found)
-    return Earlier(ours, others, tuple(folders))
+    return Earlier(ours, others, tuple(folders), os.fstat(folder.handle).st_ino)
 
 
 def earlier_file(home: Folder, out: Path, *, digests: bool) -> Earlier:

@@ -12,25 +12,33 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from blake3 import blake3
 
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.names import CARD, RECORD, SUFFIX
 from gatenorm_stream.planning.plan import Plan
+from gatenorm_stream.printable import printable
 from gatenorm_stream.sources.hub.address import hub_address
 from gatenorm_stream.sources.hub.guard import LISTING_BYTES, endpoint_shown, guarded_client
-from gatenorm_stream.sources.hub.retry import TransientError
+from gatenorm_stream.sources.hub.retry import LIMITED_STATUS, LONGEST_TOLD, TransientError, wait_told
 from gatenorm_stream.sources.source import Kind
 from gatenorm_stream.writing.record import FileDigest, card_path, kind_at, record_path, render_record
 from gatenorm_stream.writing.shared_record import without_paths
+
+if TYPE_CHECKING:
+    import httpx2
 
 CHUNK = 4 << 20
 SMALL = 1 << 20
 UPLOAD_SECONDS = 300.0
 """Of silence: the Hub may take long to answer a commit."""
+
+LONGEST_SAID = 300
+"""Characters of a message of the library, which may quote an answer."""
 
 EMPTY = frozenset({".gitattributes", CARD})
 """What a repository may hold that is not an output of ours."""
@@ -61,15 +69,17 @@ def prepare(name: str, kind: Kind) -> Repository:
     with push_errors(repository), guarded_library():
         api.create_repo(repository, private=True, exist_ok=True)
         info = api.model_info(repository)
-    if not info.private:
+        held = frozenset(file.rfilename for file in info.siblings or ())
+        if not all(isinstance(said, str) for said in (info.sha, *held)):
+            raise TypeError("a name that is no text")
+    if info.private is not True:
         raise HubError(
             f"{repository} is public, and nothing is published from here; make it private in its settings on the "
             "Hub, or choose another name"
         )
-    held = frozenset(file.rfilename for file in info.siblings or ())
     if foreign := _foreign(held, kind):
         raise HubError(f"{repository} holds {foreign}; choose another name")
-    return Repository(repository, info.sha or "", held)
+    return Repository(repository, str(info.sha), held)
 
 
 def _foreign(held: frozenset[str], kind: Kind) -> str | None:
@@ -166,11 +176,28 @@ def guarded_library() -> Iterator[None]:
     from huggingface_hub.utils import _http
 
     before = _http._GLOBAL_CLIENT_FACTORY
-    set_client_factory(lambda: guarded_client(LISTING_BYTES, UPLOAD_SECONDS))
+    set_client_factory(partial(_client, []))
     try:
         yield
     finally:
         set_client_factory(before)
+
+
+def _client(waits: list[float]) -> httpx2.Client:
+    """Which does not let the library wait for as long as a server asks; `waits` are those so far."""
+
+    def check_wait(response: httpx2.Response) -> None:
+        if response.status_code in LIMITED_STATUS:
+            waits.append(wait_told(response.status_code, response.headers) or 0.0)
+            if sum(waits) > LONGEST_TOLD:
+                raise HubError(
+                    f"{endpoint_shown()} asks to wait {waits[-1]:.0f} s, {sum(waits):.0f} s in all; run again then"
+                )
+
+    client = guarded_client(LISTING_BYTES, UPLOAD_SECONDS)
+    hooks = client.event_hooks
+    client.event_hooks = {**hooks, "response": [*hooks["response"], check_wait]}
+    return client
 
 
 @contextmanager
@@ -198,7 +225,7 @@ def push_errors(repository: str) -> Iterator[None]:
         raise HubError(f"{endpoint_shown()} is not reached ({type(error).__name__}); run again") from error
     except TransientError as error:
         raise HubError(f"{endpoint_shown()}: {error}; run again") from error
-    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, httpx2.InvalidURL) as error:
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, NameError, httpx2.InvalidURL) as error:
         raise HubError(
             f"{endpoint_shown()} answers as no Hub does ({type(error).__name__}); check HF_ENDPOINT, and whether "
             "the network wants a login first"
@@ -206,7 +233,8 @@ def push_errors(repository: str) -> Iterator[None]:
     except RuntimeError as error:  # of a file, whose own error is the cause
         raise HubError(f"the upload to {repository} was cut off ({_last(error)}); run again") from error
     except ValueError as error:
-        raise HubError(f"{repository} can't be written: {str(error).splitlines()[0]}") from error
+        said = printable((str(error).splitlines() or [""])[0][:LONGEST_SAID])
+        raise HubError(f"{repository} can't be written: {said}") from error
 
 
 def _last(error: BaseException) -> str:

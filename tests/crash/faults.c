@@ -203,8 +203,9 @@ int renameat2(int from, const char *name, int folder, const char *new, unsigned 
     static __typeof__(&renameat2) real;
     if (!real) real = REAL(renameat2);
     char buffer[PATH_MAX];
-    if (lacks("renameat2", -1) || lacks("rename", -1)) return LACKING;
-    if (armed && fault(0, path_in(folder, new, buffer), "rename")) return -1;
+    const char *what = flags & 2 ? "exchange" : "rename"; /* RENAME_EXCHANGE */
+    if (lacks("renameat2", -1) || lacks(what, -1)) return LACKING;
+    if (armed && fault(0, path_in(folder, new, buffer), what)) return -1;
     return real(from, name, folder, new, flags);
 }
 

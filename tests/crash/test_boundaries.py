@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,9 @@ from tests.crash.crashing import STEP, Crashing, Mode, first, moments, said_so
 
 KINDS = {"open", "write", "copy_file_range", "fsync", "rename", "unlinkat", "mkdir"}
 RANDOM_KILLS = int(os.environ.get("GATENORM_RANDOM_KILLS", 300 // STEP))
+
+CAN_NOT_EXCHANGE = [{"lack": ["exchange", errno.EINVAL]}, {"lack": ["renameat2", errno.ENOSYS]}]
+"""File systems that can't exchange two names, and kernels that know no renameat2 at all."""
 
 pytestmark = pytest.mark.slow
 
@@ -57,21 +62,62 @@ def test_failing_at_every_change(crashing: Crashing, error: str) -> None:
     assert unnoticed <= {"rmdir", "copy_file_range"}
 
 
-def test_replacing_an_earlier_output(crashing: Crashing) -> None:
-    """With --force: the earlier output, the new one, or none; never a part of either."""
-    earlier = crashing.folder / "earlier"
-    gatenorm_stream.prune(gatenorm_stream.plan(crashing.source, layers=[3]), earlier)
+@pytest.fixture
+def earlier(crashing: Crashing) -> Path:
+    gatenorm_stream.prune(gatenorm_stream.plan(crashing.source, layers=[3]), crashing.folder / "earlier")
+    return crashing.folder / "earlier"
+
+
+def publishing(changes: list[str]) -> range:
+    """At which calls: from the making of DIR.replaced-* on, and a few before."""
+    return range(len(changes) - changes[::-1].index("mkdir") - 5, len(changes) + 1)
+
+
+@pytest.mark.parametrize("lack", [{}, *CAN_NOT_EXCHANGE], ids=["exchanged", "EINVAL", "ENOSYS"])
+def test_replacing_an_earlier_output(crashing: Crashing, earlier: Path, lack: dict[str, Any]) -> None:
+    """With --force: at every moment the earlier output or the new one, and never a part of either. Where names
+    can't be exchanged, there is none at a moment. What was left is found by a run that is refused, too.
+    """
     shutil.copytree(earlier, crashing.out)
-    changes = len(crashing.run("--force").changes)
-    for nth in (n for n in moments(changes) if n >= changes - 60):  # from the last file's last bytes on
+    whole = crashing.run("--force", **lack)
+    assert whole.code == 0, whole.stderr
+    assert ("exchange" in whole.changes) == (not lack)
+    none, dropped = 0, set()
+    for nth in publishing(whole.changes):
         crashing.clean()
         shutil.copytree(earlier, crashing.out)
-        assert crashing.run("--force", mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
-        crashing.check()
-        again = crashing.run("--force")
+        assert crashing.run("--force", mode=Mode.KILL, nth=nth, **lack).code == -signal.SIGKILL
+        crashing.check(complete=None if lack else True)
+        none += not crashing.out.exists()
+        if crashing.out.exists() and nth % 2:
+            dropped.add(tuple(gatenorm_stream.verify(crashing.out).plan.dropped))
+            crashing.tidy()
+        again = crashing.run("--force", **lack)
         assert again.code == 0, (nth, again.stderr)
         crashing.check(complete=True)
         assert [p.name for p in crashing.target.iterdir()] == ["out"]
+    assert dropped == {(3,), (1, 2)}
+    assert bool(none) == bool(lack)
+
+
+def test_failing_while_it_replaces(crashing: Crashing, earlier: Path) -> None:
+    """A file of the earlier output that can't be deleted stays, and is named."""
+    shutil.copytree(earlier, crashing.out)
+    failures = 0
+    for nth in publishing(crashing.run("--force").changes):
+        crashing.clean()
+        shutil.copytree(earlier, crashing.out)
+        failed = crashing.run("--force", mode=Mode.FAIL, nth=nth, error=errno.EIO)
+        if failed.code:
+            said_so(failed)
+            failures += 1
+        crashing.check(complete=True)
+        again = crashing.run("--force")
+        assert again.code == 0, (nth, again.stderr)
+        crashing.check(complete=True)
+        left = [p.name for p in crashing.target.iterdir() if p.name != "out"]
+        assert all(f"{name} holds what was left" in failed.stderr and not failed.code for name in left), left
+    assert failures > 5
 
 
 def test_killed_at_random_moments(crashing: Crashing) -> None:

@@ -6,6 +6,7 @@ import errno
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,8 @@ def test_failing_at_every_change(gguf: Crashing, error: str) -> None:
     assert unnoticed <= {"copy_file_range", "unlinkat", "rmdir"}
 
 
-def test_replacing_an_earlier_output(gguf: Crashing) -> None:
+@pytest.mark.parametrize("lack", [{}, {"lack": ["renameat2", errno.ENOSYS]}], ids=["renameat2", "without it"])
+def test_replacing_an_earlier_output(gguf: Crashing, lack: dict[str, Any]) -> None:
     """File, record and card are together what verifies, or there is no file."""
     earlier = gguf.folder / "earlier.gguf"
     gatenorm_stream.prune(gatenorm_stream.plan(gguf.against, layers=[3]), earlier)
@@ -78,12 +80,13 @@ def test_replacing_an_earlier_output(gguf: Crashing) -> None:
             gguf.out.with_suffix(ending).write_bytes(earlier.with_suffix(ending).read_bytes())
 
     put_earlier()
-    changes = len(gguf.run("--force").changes)
-    for nth in moments(changes):
+    changes = gguf.run("--force", **lack).changes
+    begun = len(changes) - changes[::-1].index("mkdir")
+    for nth in sorted({*([] if lack else moments(len(changes))), *range(begun, len(changes) + 1)}):
         put_earlier()
-        assert gguf.run("--force", mode=Mode.KILL, nth=nth).code == -signal.SIGKILL
+        assert gguf.run("--force", mode=Mode.KILL, nth=nth, **lack).code == -signal.SIGKILL
         gguf.check()
-        again = gguf.run("--force")
+        again = gguf.run("--force", **lack)
         assert again.code == 0, (nth, again.stderr)
         gguf.check(complete=True)
         assert beside(gguf) == WHOLE

@@ -23,46 +23,10 @@ from gatenorm_stream.scoring.cluster import score_on_cluster
 from gatenorm_stream.scoring.readings import READINGS, Reading
 from gatenorm_stream.sources.local import LocalSource
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.dask.clusters import LAYERS, Cluster
+from tests.signals.ending import ENDS, ends
 
 COMMAND = str(Path(sys.executable).with_name("gatenorm-stream"))
-LAYERS = 24
-PRELOAD = Path(__file__).with_name("recorded_reads.py")
-
-
-class Cluster:
-    """A scheduler and two workers of one thread; `reads` is what the workers have read, in order."""
-
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "reads.jsonl"
-        self._log.touch()
-        self._environment = {**os.environ, "READS": str(self._log), "OPENBLAS_NUM_THREADS": "1"}
-        place = folder / "scheduler.json"
-        self._processes = [self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", place)]
-        while not place.exists() or not place.read_text():
-            time.sleep(0.05)
-        self.address = str(json.loads(place.read_text())["address"])
-        for _ in range(2):
-            options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--preload", PRELOAD)
-            self._processes.append(self._start("worker", self.address, *options))
-
-    def _start(self, *arguments: object) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", *map(str, arguments), "--host", "127.0.0.1"]
-        return subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
-
-    @property
-    def reads(self) -> list[tuple[int, str, int, int]]:
-        return [tuple(json.loads(line)) for line in self._log.read_text().splitlines()]
-
-    def wait_for_workers(self) -> None:
-        from distributed import Client
-
-        with Client(self.address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-
-    def stop(self) -> None:
-        for process in reversed(self._processes):
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
@@ -73,12 +37,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.stop()
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    config = llama_config(num_hidden_layers=LAYERS)
-    return write_checkpoint(tmp_path / "model", random_tensors(llama_shapes(LAYERS)), config, shards=3)
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -169,6 +127,23 @@ def test_a_silent_scheduler_times_out(model: Path, monkeypatch: pytest.MonkeyPat
         with open_checkpoint(LocalSource(model)) as checkpoint, says:
             score_on_cluster(address, read_model(checkpoint))
         assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+def test_a_signal_ends_the_wait_for_workers(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Of a scheduler that has none."""
+    place = tmp_path / "scheduler.json"
+    options = ("--port", "0", "--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(place))
+    scheduler = subprocess.Popen([sys.executable, "-m", "dask", "scheduler", *options], stderr=subprocess.DEVNULL)
+    try:
+        while not place.exists() or not place.read_text():
+            time.sleep(0.05)
+        ready = time.monotonic() + 5
+        words = ["score", model, "--dask", json.loads(place.read_text())["address"]]
+        ends(words, lambda _: time.monotonic() > ready, number, tmp_path, os.environ)
+    finally:
+        scheduler.kill()
+        scheduler.wait()
 
 
 def test_a_scheduler_that_stops_midway_times_out(

@@ -9,10 +9,11 @@ import io
 import os
 import random
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from unittest.mock import patch
 
+import typer.main
 from huggingface_hub import constants
 
 import gatenorm_stream
@@ -121,6 +122,8 @@ class Commands:
         gatenorm_stream.prune(gatenorm_stream.plan(self._source, layers=[1]), self._out)
         gatenorm_stream.prune(gatenorm_stream.plan(self._gguf, layers=[1]), root / "ggufs" / "out.gguf")
         (self._mine / "thesis").write_bytes(b"mine")
+        # typer builds all subcommands anew at each start, which takes most of a case
+        patch.object(typer.main, "get_command", cache(typer.main.get_command)).start()
         self._pristine = {each: tree(each) for each in (self._source, self._out, root / "ggufs")}
         self._models = [
             *map(str, (self._source, self._out, self._gguf, root / "ggufs" / "out.gguf", root / "ggufs")),

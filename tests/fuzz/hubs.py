@@ -5,7 +5,6 @@ No token may go to another origin, nothing over http, and an output that came to
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
 import io
@@ -13,8 +12,6 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -42,67 +39,10 @@ from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_
 from tests.fuzz.mutate import mutate
 from tests.fuzz.target import Target, number, remove
 from tests.fuzz.watch import FindingError, Watch
+from tests.fuzz.wires import BODIES, HUB, STORAGE, TOKEN, Wire, response, spoilt
 
-HUB, STORAGE, TOKEN = "https://hub.test", "https://storage.test", "hf_secret"
 COMMIT = "c" * 40
 ADDRESS = HubAddress("org/name")
-STATUS = (200, 201, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 408, 416, 418, 429, 500, 503, 599)
-LOCATIONS = (
-    *(
-        "http://hub.test/x",
-        "//evil.test/x",
-        "javascript:alert(1)",
-        "http://[::1",
-        "/",
-        "",
-        "file:///etc/passwd",
-        "\xff",
-    ),
-    *(
-        "https://evil.test/x",
-        f"{STORAGE}/config.json",
-        f"{HUB}/api/models/org/name",
-        "https://hub.test:444/",
-        "x" * 9000,
-    ),
-)
-HEADERS = (
-    *((("Content-Encoding", "gzip")), ("Content-Length", "-1"), ("Content-Length", "9" * 30), ("ETag", '"other"')),
-    *(
-        ("Content-Range", "bytes 0-1/2"),
-        ("Content-Range", "bytes */5"),
-        ("Content-Range", "bytes 0-" + "9" * 20 + "/1"),
-    ),
-    *(
-        ("Retry-After", "900"),
-        ("Retry-After", "9" * 12),
-        ("Retry-After", "Fri, 31 Dec 9999 23:59:59 GMT"),
-        ("X", "\xff"),
-    ),
-    *(
-        ("X-Repo-Commit", "d" * 40),
-        ("X-Error-Code", "GatedRepo"),
-        ("X-Error-Code", "RepoNotFound"),
-        ("Link", "<x>"),
-    ),
-    *(
-        ("X-Error-Message", "\x1b[2J\n<b>"),
-        ("RateLimit", '"api";r=0;t=400'),
-        ("Set-Cookie", "a=b"),
-        ("Location", "/x"),
-    ),
-    *(("Transfer-Encoding", "chunked"), ("X-Linked-Etag", '"x"'), ("X-Linked-Size", "-5"), ("Date", "")),
-)
-BODIES = (
-    b"",
-    b"{}",
-    b"[]",
-    b"<!doctype html>",
-    b"null",
-    b"[" * 5000,
-    b'{"error": "\x1b[2J"}',
-    gzip.compress(b"x" * 10_000),
-)
 NAMES = (
     "./config.json",
     "config.json/",
@@ -122,15 +62,6 @@ class _Hurried(Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         return self.is_set()
-
-
-@dataclass(frozen=True)
-class Wire:
-    """An answer as it is sent."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
 
 
 class Hubs:
@@ -222,7 +153,7 @@ class Hubs:
     def _raw_answers(self, rng: random.Random) -> bytes:
         whole = self._answer_storage("model-00001-of-00002.safetensors", ByteRange(0, 400))
         if rng.randrange(2):
-            wire = self._spoilt(self._stored("model-00001-of-00002.safetensors", ByteRange(0, 400)), rng)
+            wire = spoilt(self._stored("model-00001-of-00002.safetensors", ByteRange(0, 400)), rng)
             whole = _raw(wire)
         return mutate(rng, whole, [whole, *BODIES])
 
@@ -238,9 +169,8 @@ class Hubs:
         self._check(url, {k.lower() for k in request.headers})
         wire = self._told(request)
         if self._rng.random() < self._spoils:
-            wire = self._spoilt(wire, self._rng)
-        headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in wire.headers]
-        return httpx2.Response(wire.status, headers=headers, stream=_Stream(wire.body))
+            wire = spoilt(wire, self._rng)
+        return response(wire)
 
     def _check(self, url: str, names: set[str]) -> None:
         if urlsplit(url).scheme != "https":
@@ -279,28 +209,9 @@ class Hubs:
     def _answer_storage(self, name: str, where: ByteRange) -> bytes:
         wire = self._stored(name, where)
         if self._rng.random() < self._spoils:
-            wire = self._spoilt(wire, self._rng)
+            wire = spoilt(wire, self._rng)
         raw = _raw(wire)
         return mutate(self._rng, raw, [raw, *BODIES]) if self._rng.random() < self._spoils / 2 else raw
-
-    def _spoilt(self, wire: Wire, rng: random.Random) -> Wire:
-        match rng.randrange(7):
-            case 0:
-                return replace(wire, status=rng.choice(STATUS))
-            case 1:
-                return replace(wire, status=302, headers=(("Location", rng.choice(LOCATIONS)),), body=b"")
-            case 2:
-                added = rng.choice(HEADERS)
-                return replace(wire, headers=(*(h for h in wire.headers if h[0] != added[0]), added))
-            case 3:
-                gone = rng.randrange(len(wire.headers) or 1)
-                return replace(wire, headers=wire.headers[:gone] + wire.headers[gone + 1 :])
-            case 4:
-                return replace(wire, body=rng.choice(BODIES), status=rng.choice((wire.status, rng.choice(STATUS))))
-            case 5:
-                return replace(wire, body=wire.body[: rng.randrange(len(wire.body) + 1)])
-            case _:
-                return replace(wire, body=mutate(rng, wire.body, [wire.body, *BODIES]))
 
     def _connection(self, parts: Any) -> http.client.HTTPConnection:
         return _Connection(parts.netloc, self)
@@ -319,15 +230,6 @@ class Hubs:
     def _clear(self) -> None:
         for path in self._made.iterdir():
             remove(path)
-
-
-class _Stream(httpx2.SyncByteStream):
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._body), 4096):
-            yield self._body[start : start + 4096]
 
 
 class _Connection(http.client.HTTPConnection):

@@ -51,6 +51,7 @@ from tests.fuzz.costs import Costs
 from tests.fuzz.hubs import Hubs
 from tests.fuzz.mutate import mutate
 from tests.fuzz.prunes import Prunes
+from tests.fuzz.pushes import Pushes
 from tests.fuzz.target import Target, number
 from tests.fuzz.texts import Texts
 from tests.fuzz.watch import FindingError, Watch
@@ -96,7 +97,7 @@ class Fuzzing:
         self._explain()
         _show_scores(random.Random(0))
         self._decide()  # imports what is imported late
-        others = (Texts, Costs, Prunes, Hubs, Commands)
+        others = (Texts, Costs, Prunes, Hubs, Pushes, Commands)
         self._others = [each(folder, watch) for each in others]
         self._pristine = {
             root: {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}

@@ -92,7 +92,9 @@ def test_a_run_cut_off_while_it_measures_goes_on(hub: Hub, tmp_path: Path) -> No
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, "")
-    assert err == "interrupted; out is untouched, the same command resumes from out.partial\n"
+    told, said = err.splitlines()
+    assert told.startswith("to run org/sotu, 11 MB are fetched first, and stay in ")
+    assert said == "interrupted; out is untouched, the same command resumes from out.partial"
     assert not (tmp_path / "out").exists()
     hub.rate = None
     begun = fetched(hub)
@@ -106,9 +108,9 @@ def test_a_run_cut_off_while_it_measures_goes_on(hub: Hub, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("room", "words", "says"),
     [
-        (1.9, ["org/sotu", "--out", "out", "--compensate"], "weights are kept beside the output, needs 39 MB"),
+        (1.9, ["org/sotu", "--out", "out", "--compensate"], "weights in the Hub cache and the output need 39 MB"),
         (2.1, ["org/sotu", "--out", "out", "--compensate"], ""),
-        (0.9, ["measure", "org/sotu"], "to run org/sotu, whose weights are kept there meanwhile, takes"),
+        (0.9, ["measure", "org/sotu"], "free, and what is to come of org/sotu takes"),
         (1.1, ["measure", "org/sotu", "--random", "0"], ""),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Event, Lock
 
@@ -11,71 +11,19 @@ from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.cache import Cache, beside_weights, repository_in_cache
 from gatenorm_stream.sources.hub.fetch import RangeFetcher
+from gatenorm_stream.sources.hub.file import HubFile
 from gatenorm_stream.sources.hub.listing import Entry, list_repository
 from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
 from gatenorm_stream.sources.links import snapshot_in
 from gatenorm_stream.sources.local import LocalFile, LocalSource
-from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind, Source
+from gatenorm_stream.work import Progress, available_threads
 
 DEFAULT_CONNECTIONS = 8
-
-
-class HubFile:
-    """Bytes of a file that is fetched by ranges; what is read is kept in `spool`, if there is one."""
-
-    path = None
-
-    def __init__(
-        self, entry: Entry, address: HubAddress, commit: str, fetcher: RangeFetcher, spool: SpoolFile | None
-    ) -> None:
-        self.size = fetcher.size
-        self.sha256 = entry.sha256
-        self.title = f"{address.repository}/{entry.name}"
-        self.identity = self.state = f"{fetcher.size} {entry.etag or commit}"
-        self._fetcher = fetcher
-        self.spool = spool
-
-    def read(self, where: ByteRange) -> memoryview:
-        if where.stop > self.size:
-            raise CheckpointError(f"{self.title} ends before byte {where.stop}; run again")
-        if self.spool is None:
-            return self.fetch(where)
-        for part, present in self.spool.segments(where):
-            if not present:
-                position = part.start
-                for block in self._fetcher.fetch(part):
-                    self.spool.write(position, block)
-                    position += len(block)
-                self.spool.add(part)
-        return self.spool.local.read(where)
-
-    def read_into(self, where: ByteRange, buffer: memoryview) -> None:
-        buffer[:] = self.read(where)
-
-    def expect(self, where: ByteRange) -> None:
-        """Nothing is asked for ahead: the threads that read are as many as the connections."""
-
-    def fetch(self, where: ByteRange) -> memoryview:
-        content = bytearray(len(where))
-        position = 0
-        for block in self._fetcher.fetch(where):
-            content[position : position + len(block)] = block
-            position += len(block)
-        return memoryview(content)
-
-    def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, int | None]]:
-        if self.spool is None:
-            yield where, None
-            return
-        for part, present in self.spool.segments(where):
-            yield part, self.spool.descriptor if present else None
-
-    def check_unchanged(self) -> None:
-        """A commit does not change; every response was checked as it came."""
 
 
 class HubSource:
@@ -99,14 +47,19 @@ class HubSource:
         self.gguf = gguf
         self.kind = Kind.GGUF if gguf else Kind.SAFETENSORS
         self.revision = commit
-        self.connections = connections
+        self._connections = connections
         self._address = address
         self._entries = entries
         self._note = note
         self._cancelled = Event()
         self._lock = Lock()
-        self._open: dict[str, File] = {}
+        self._open: dict[str, LocalFile | HubFile] = {}
         self._spool: Folder | None = None
+        self._keeps = self._whole = False
+
+    @property
+    def connections(self) -> int:
+        return available_threads() if self._whole else self._connections
 
     def names(self) -> tuple[str, ...]:
         """Hidden ones left out."""
@@ -123,14 +76,25 @@ class HubSource:
 
     @property
     def keeps(self) -> bool:
-        return self._spool is not None
+        return self._keeps
 
-    def keep_in(self, folder: Folder) -> None:
-        """From now on, what is read is kept in `folder`, and read there by a later run."""
-        self._spool = folder
-        for name, file in self._open.items():
+    def keep_in(self, folder: Folder | None) -> None:
+        self._keeps, self._spool = True, folder
+        for file in self._open.values():
             if isinstance(file, HubFile):
-                file.spool = self._spooled(self._entries[name], file.size)
+                file.spool = self._spooled(file.entry, file.size)
+
+    def fetch_whole(self, names: Iterable[str], progress: Progress | None = None) -> bool:
+        cache, names = Cache(self._address, self.revision, self._note), list(names)
+        holdable = {name: entry for name, entry in self._entries.items() if cache.can_hold(entry)}
+        if not holdable.keys() >= set(names):
+            return False
+        files = map(self.open, dict.fromkeys([*names, *beside_weights(holdable.values())]))
+        missing = [file for file in files if isinstance(file, HubFile) and not file.local]
+        cache.fetch(missing, self._connections, self._cancelled, progress, tell=bool(names))
+        if names:
+            self._keeps = self._whole = True
+        return True
 
     def check_unchanged(self) -> None:
         for file in self._open.values():
@@ -141,16 +105,13 @@ class HubSource:
 
     def close(self) -> None:
         for file in self._open.values():
-            if isinstance(file, LocalFile):
-                file.close()
-            elif isinstance(file, HubFile) and file.spool:
-                file.spool.close()
+            file.close()
         self._open.clear()
         if self._spool:
             self._spool.close()
             self._spool = None
 
-    def _open_anew(self, name: str) -> File:
+    def _open_anew(self, name: str) -> LocalFile | HubFile:
         from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
         if name not in self._entries:
@@ -165,7 +126,7 @@ class HubSource:
         return HubFile(entry, self._address, commit, fetcher, self._spooled(entry, fetcher.size))
 
     def _spooled(self, entry: Entry, size: int) -> SpoolFile | None:
-        if self._spool is None:
+        if not self._keeps:
             return None
         told = f"{self.title} {entry.name} {entry.etag or self.revision}"
         return SpoolFile(self._spool, hashlib.sha256(told.encode()).hexdigest()[:32], size)
@@ -207,10 +168,10 @@ def open_repository(address: HubAddress, connections: int, note: Note, gguf: tup
 
 
 def _cached_snapshot(address: HubAddress, gguf: tuple[str, ...]) -> Source | None:
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     if address.quantisation:
-        folder = Path(constants.HF_HUB_CACHE, f"models--{address.repository.replace('/', '--')}")
+        folder = repository_in_cache(address.repository)
         if not (folder / "snapshots").is_dir():
             return None
         held = LocalSource(snapshot_in(folder, address.revision))

@@ -12,6 +12,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 from threading import Lock
 
 from gatenorm_stream.disk import boot_id, set_size, sync_file
@@ -25,32 +27,30 @@ MOST_LINES = 64 << 20
 """Bytes of a list that are read."""
 
 
-@contextmanager
-def _writing(folder: Folder) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{folder.path} can't be written: {error.strerror}; free some space and run the same command again, it "
-            "resumes"
-        ) from error
+def _nameless() -> int:
+    with TemporaryFile(prefix="gatenorm-") as file:
+        return os.dup(file.fileno())
 
 
 class SpoolFile:
-    """Bytes of one remote file at their own offsets; `name` in `folder` belongs to this very version of it."""
+    """Bytes of one remote file at their own offsets; `name` in `folder` belongs to this very version of it.
 
-    def __init__(self, folder: Folder, name: str, size: int) -> None:
+    Without a folder it is a temporary file that has no name, and goes with the process however that ends.
+    """
+
+    def __init__(self, folder: Folder | None, name: str, size: int) -> None:
         self._lock = Lock()
         self._present: list[ByteRange] = []
         self._folder, self._list = folder, f"{name}.ranges"
-        with _writing(folder):
-            self._fd = folder.open(name, os.O_RDWR | os.O_CREAT)
-            if os.fstat(self._fd).st_size != size:
+        self._path = folder.path / name if folder else Path(gettempdir())
+        with self._writing():
+            self._fd = folder.open(name, os.O_RDWR | os.O_CREAT) if folder else _nameless()
+            if folder and os.fstat(self._fd).st_size != size:
                 folder.unlink(self._list)
             set_size(self._fd, size)
             for line in self._read_ranges(size):
                 self._insert(line)
-        self.local = LocalFile(folder.path / name, os.dup(self._fd))
+        self.local = LocalFile(self._path, os.dup(self._fd))
 
     @property
     def descriptor(self) -> int:
@@ -58,7 +58,7 @@ class SpoolFile:
 
     def write(self, position: int, block: bytes) -> None:
         """Raises OutputError if the disk doesn't take it."""
-        with _writing(self._folder):
+        with self._writing():
             while block:
                 written = os.pwrite(self._fd, block, position)
                 if not written:
@@ -67,11 +67,12 @@ class SpoolFile:
 
     def add(self, where: ByteRange) -> None:
         """Says that all of `where` has been written."""
-        with self._lock, _writing(self._folder):
-            if boot_id() is None:
-                sync_file(self._fd, self.local.path, data_only=True)
-            with open(self._folder.open(self._list, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as lines:
-                lines.write(f"{where.start} {where.stop} {boot_id()}\n")
+        with self._lock, self._writing():
+            if self._folder:
+                if boot_id() is None:
+                    sync_file(self._fd, self._path, data_only=True)
+                with open(self._folder.open(self._list, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as lines:
+                    lines.write(f"{where.start} {where.stop} {boot_id()}\n")
             self._insert(where)
 
     def segments(self, where: ByteRange) -> Iterator[tuple[ByteRange, bool]]:
@@ -96,6 +97,17 @@ class SpoolFile:
         os.close(self._fd)
         self.local.close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = self._folder.path if self._folder else self._path
+            raise OutputError(
+                f"{where} can't be written: {error.strerror}; free some space and run the same command again, it "
+                "resumes"
+            ) from error
+
     def _insert(self, where: ByteRange) -> None:
         """Keeps the list sorted and without overlaps."""
         merged: list[ByteRange] = []
@@ -107,6 +119,8 @@ class SpoolFile:
         self._present = merged
 
     def _read_ranges(self, size: int) -> Iterator[ByteRange]:
+        if not self._folder:
+            return
         try:
             text = self._folder.read(self._list, MOST_LINES).decode("ascii")
         except (FileNotFoundError, UnicodeDecodeError):
