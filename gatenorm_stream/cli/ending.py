@@ -8,6 +8,7 @@ a slow disk would hold it. So a thread, which the system wakes at once, ends the
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -57,8 +58,9 @@ def ended_by_signals(last: LastLine) -> Iterator[None]:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     waking, woken = os.pipe()
-    os.set_blocking(woken, False)
-    Thread(target=_watch, args=(waking, last), daemon=True).start()
+    fcntl.fcntl(woken, fcntl.F_SETFL, os.O_NONBLOCK)
+    watch = Thread(target=_watch, args=(waking, last), daemon=True)
+    watch.start()
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     for number in handled:
         signal.signal(number, end)
@@ -70,6 +72,7 @@ def ended_by_signals(last: LastLine) -> Iterator[None]:
                 signal.signal(number, handler)
             signal.set_wakeup_fd(-1)
             os.close(woken)
+            watch.join()
 
 
 def _watch(waking: int, last: LastLine) -> None:

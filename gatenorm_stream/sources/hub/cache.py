@@ -1,7 +1,7 @@
 """Whole files of a repository come into the Hub cache, in the places that huggingface_hub gives them there.
 
-By our own requests: huggingface_hub begins a file anew after every interruption, compares no digest, and leaves most
-repositories to a library (Xet) whose requests nothing here bounds.
+By our own requests: huggingface_hub begins a file anew after every interruption, compares no digest, and leaves
+most repositories to a library (Xet) whose requests nothing here bounds.
 """
 
 from __future__ import annotations
