@@ -117,6 +117,22 @@ def test_blocks_of_heads_give_what_one_head_at_a_time_gives() -> None:
         assert math.hypot(*(n for part in found for n in part)) == pytest.approx(expected["per-head"], rel=1e-5)
 
 
+@pytest.mark.parametrize("memory", [1 << 10, 1 << 20])
+@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (6, 3)])
+def test_joint_where_the_sides_have_other_columns(queries: int, keys: int, memory: int) -> None:
+    """As where the key alone is a latent's: its heads stand in an orthonormal basis of fewer columns."""
+    heads, rng = Heads(queries, keys, 4), np.random.default_rng(0)
+    q, k = rng.standard_normal((queries * 4, 16)), rng.standard_normal((keys * 4, 6))
+    basis = np.linalg.qr(rng.standard_normal((16, 6)))[0].T
+
+    def of(x: np.ndarray) -> gate_norm.HeadOf:
+        return lambda head, rows=slice(None): x[head * 4 : head * 4 + 4][rows]
+
+    for narrow in (of(k), of(k.astype(np.float32))):
+        found = gate_norm.joint(of(q), narrow, heads, memory, rows_at_once=3)
+        assert found == pytest.approx(brute_force(q, k @ basis, heads)["joint"], rel=1e-5)
+
+
 def test_joint_reads_a_query_head_once_where_one_side_fits() -> None:
     """Memory for all key heads, which is too little for both sides at once."""
     heads, rng, read = Heads(10, 5, 8), np.random.default_rng(3), list[int]()

@@ -94,14 +94,14 @@ def joint(query: HeadOf, key: HeadOf, heads: Heads, memory: int = MEMORY, rows_a
     head = key(0)
     blocks = _blocks(heads.keys, head, memory // 2, math.isqrt(memory // _GRAMS_BYTES))
     if len(blocks) > 1 and _one_side_fits(heads, head, memory):
-        sums = _one_side_after_the_other(total, one, heads.keys, head.shape)
+        sums = _one_side_after_the_other(total, one, heads)
     else:
         sums = np.zeros(3)
         for block in blocks:
-            q, k = (side.stacked(block, head.shape) for side in (total, one))
+            q, k = (side.stacked(block, heads.dim) for side in (total, one))
             sums += inner_products(gram(q), gram(k))
             for g in range(block.stop, heads.keys):
-                sums += 2 * inner_products(gram(q, total(g, head.shape)), gram(k, key(g)))
+                sums += 2 * inner_products(gram(q, total(g, heads.dim)), gram(k, key(g)))
     squared, queries, keys = sums.tolist()
     if well_conditioned(squared, queries, keys):
         return math.sqrt(squared)
@@ -144,15 +144,13 @@ def _one_side_fits(heads: Heads, head: FloatArray, memory: int) -> bool:
     return max(heads.keys * head.nbytes, 2 * rows * rows * head.itemsize) <= memory
 
 
-def _one_side_after_the_other(
-    total: _GroupSums, one: _GroupSums, keys: int, shape: tuple[int, ...]
-) -> Float64Array:
+def _one_side_after_the_other(total: _GroupSums, one: _GroupSums, heads: Heads) -> Float64Array:
     """<S S^T, K K^T>, <S S^T, S S^T> and <K K^T, K K^T>, each query head read once: of S only its products stay."""
-    q = total.stacked(range(keys), shape)
+    q = total.stacked(range(heads.keys), heads.dim)
     of_q = q @ q.T
-    k = one.stacked(range(keys), shape, into=q)
+    k = one.stacked(range(heads.keys), heads.dim, into=q)
     of_k = k @ k.T
-    strips = (slice(start, start + shape[0]) for start in range(0, len(of_q), shape[0]))
+    strips = (slice(start, start + heads.dim) for start in range(0, len(of_q), heads.dim))
     sums = np.zeros(3)
     for strip in strips:
         sums += inner_products(of_q[strip].astype(np.float64), of_k[strip].astype(np.float64))
@@ -187,16 +185,17 @@ class _GroupSums:
         self._group = group
         self._rows_at_once = rows_at_once
 
-    def __call__(self, g: int, shape: tuple[int, ...]) -> FloatArray:
+    def __call__(self, g: int, dim: int) -> FloatArray:
         if self._group == 1:
             return self._head_of(g)
-        return self.stacked(range(g, g + 1), shape)
+        return self.stacked(range(g, g + 1), dim)
 
-    def stacked(self, block: range, shape: tuple[int, ...], into: FloatArray | None = None) -> FloatArray:
-        """Those of `block`, each of this shape, one below the other; `into` this array if it is of their dtype."""
-        dim, hidden = shape
-        dtype = self._head_of(block.start * self._group, slice(0, 1)).dtype
-        out = into if into is not None and into.dtype == dtype else np.empty((len(block) * dim, hidden), dtype)
+    def stacked(self, block: range, dim: int, into: FloatArray | None = None) -> FloatArray:
+        """Those of `block`, each of `dim` rows, one below the other; `into` this array if they fit exactly."""
+        row = self._head_of(block.start * self._group, slice(0, 1))
+        shape = len(block) * dim, row.shape[1]
+        fits = into is not None and (into.shape, into.dtype) == (shape, row.dtype)
+        out = into if into is not None and fits else np.empty(shape, row.dtype)
         for place, g in enumerate(block):
             self._fill(out[place * dim : (place + 1) * dim], g)
         return out
