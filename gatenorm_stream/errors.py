@@ -84,7 +84,7 @@ class TextError(GateNormError):
 class VerificationError(GateNormError):
     """Carries one line for each thing that is wrong in `problems`."""
 
-    def __init__(self, where: str, problems: Sequence[str]) -> None:
+    def __init__(self, where: str, problems: Sequence[str], verdict: str = "failed verification") -> None:
         self.problems = tuple(problems)
         found = problems[0] if len(problems) == 1 else f"{len(problems)} problems, first: {problems[0]}"
-        super().__init__(f"{where} failed verification: {found}")
+        super().__init__(f"{where} {verdict}: {found}")

@@ -138,7 +138,7 @@ def test_a_record_that_was_changed(run: Run, model: str, tmp_path: Path) -> None
 def test_what_is_no_output(run: Run, model: str) -> None:
     done = run("explain", model)
     assert done.returncode == 1
-    assert "there is no gatenorm.json; it is not an output of gatenorm-stream" in done.stderr
+    assert "is not an output of gatenorm-stream: there is no gatenorm.json" in done.stderr
 
 
 def test_the_record_in_place_of_the_output(run: Run, model: str) -> None:

@@ -122,7 +122,9 @@ def read_record(out: Path) -> tuple[Plan, dict[str, FileDigest]]:
     path = record_path(out, kind_at(out))
     if not path.is_file():
         raise VerificationError(
-            str(out), [f"there is no {path.name}; it is not an output of gatenorm-stream{did_you_mean(out)}"]
+            str(out),
+            [f"there is no {path.name}{did_you_mean(out)}"],
+            verdict="is not an output of gatenorm-stream",
         )
     try:
         with open(path, "rb") as file:
