@@ -20,11 +20,14 @@ import gatenorm_stream
 from gatenorm_stream.disk import boot_id
 from gatenorm_stream.errors import CheckpointError, GateNormError, OutputError, PictureError, VerificationError
 from gatenorm_stream.folder import open_folder
+from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.report.plot import check_plot
 from gatenorm_stream.sources.links import homes, why_not_followed
 from gatenorm_stream.sources.local import LocalFile, LocalSource
+from gatenorm_stream.writing import write
 from gatenorm_stream.writing.journal import Journal, line_of, read_lines
 from gatenorm_stream.writing.partial import open_partial
+from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import Run
 from tests.gguf_files import shapes, tensors, write_gguf
 from tests.test_interruption import cut_off
@@ -481,3 +484,18 @@ def test_what_is_mounted_is_not_deleted(tmp_path: Path, mine: Path) -> None:
         assert (mine / "thesis").read_text() == "mine"
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_a_shard_that_becomes_a_pipe_before_it_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check reads it by its name, by a library that would wait for somebody to write."""
+    source = write_checkpoint(tmp_path / "source", random_tensors(llama_shapes()), llama_config())
+    check = write._check_shards
+
+    def checked(layout: Layout, partial: Path) -> None:
+        os.mkfifo(replaced(partial / layout.shards[0].name))
+        check(layout, partial)
+
+    monkeypatch.setattr(write, "_check_shards", checked)
+    with pytest.raises(gatenorm_stream.VerificationError, match="no regular file any more"):
+        gatenorm_stream.prune(gatenorm_stream.plan(source, layers=[1]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -161,8 +162,11 @@ def _check_shards(layout: Layout, partial: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     for shard in layout.shards:
+        path = partial / shard.name
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise VerificationError(str(partial), [f"{shard.name} is no regular file any more"])
         try:
-            with safe_open(partial / shard.name, framework="numpy") as opened:
+            with safe_open(path, framework="numpy") as opened:
                 held = set(opened.keys())
         except SafetensorError as error:
             raise VerificationError(str(partial), [f"{shard.name} came out damaged: {error}"]) from error
