@@ -7,11 +7,9 @@ from os import PathLike
 
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.measuring.forward import Sublayer
-from gatenorm_stream.measuring.kept import keep, keep_small_files
-from gatenorm_stream.measuring.open import open_decoder
-from gatenorm_stream.measuring.sample import Sample, read_sample
-from gatenorm_stream.measuring.steps import steps_of_passes
-from gatenorm_stream.measuring.study import Passes, by_influence
+from gatenorm_stream.measuring.on_text import passes_on_text
+from gatenorm_stream.measuring.sample import Sample
+from gatenorm_stream.measuring.study import by_influence
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.work import Progress
 
@@ -45,9 +43,5 @@ def measure_influence(
 
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
-    keep_small_files(model.checkpoint)
-    sample = read_sample(model, text, tokens)
-    with open_decoder(model, threads=threads) as decoder:
-        keep(model.checkpoint, progress)
-        steps = steps_of_passes(progress, model.checkpoint)
-        return Influences(sample, Passes(decoder, sample.texts, model.hidden, steps).sublayers)
+    with passes_on_text(model, text, tokens, threads=threads, progress=progress) as (sample, passes):
+        return Influences(sample, passes.sublayers)

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from os import PathLike
 
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.unread import UnreadError
-from gatenorm_stream.measuring.kept import keep, keep_small_files
 from gatenorm_stream.measuring.measurement import MeasuredLayer, Measurement
-from gatenorm_stream.measuring.open import open_decoder
-from gatenorm_stream.measuring.sample import read_sample
-from gatenorm_stream.measuring.steps import steps_of_passes
-from gatenorm_stream.measuring.study import Criterion, Passes, study
+from gatenorm_stream.measuring.on_text import passes_on_text
+from gatenorm_stream.measuring.study import Criterion, study
 from gatenorm_stream.scoring.readings import Reading, check_reading
 from gatenorm_stream.scoring.score import scored
 from gatenorm_stream.work import Progress
@@ -43,14 +39,8 @@ def measure_model(
     Raises UnsupportedModelError, with what to install, if it can't be run here; TextError; CheckpointError.
     """
     check_reading(reading)
-    if model.unread:
-        raise UnreadError(model.unread)
-    keep_small_files(model.checkpoint)
-    sample = read_sample(model, text, tokens)
-    with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
-        keep(model.checkpoint, progress)
+    with passes_on_text(model, text, tokens, threads=threads, progress=progress) as (sample, passes):
         scores = scored(model, reading, threads=threads, progress=progress)
-        passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
         work = model.checkpoint.parameters * tokens
         found = study(passes, scores, draws=draws, work=work, by=by)
     by_layer = {s.layer: s for s in found.sublayers}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gatenorm_stream.families.model import Model
-from gatenorm_stream.families.unread import UnreadError
 from gatenorm_stream.planning.decide import COMPENSATE, Decision, Wanted, check_by, decide_by_scores
 from gatenorm_stream.planning.plan import unscored
 from gatenorm_stream.scoring.readings import check_reading
@@ -47,24 +46,15 @@ def _decide_by_measuring(
     threads: int | None,
     progress: Progress | None,
 ) -> Decision:
-    from gatenorm_stream.measuring.kept import keep, keep_small_files
-    from gatenorm_stream.measuring.open import open_decoder
-    from gatenorm_stream.measuring.sample import read_sample
-    from gatenorm_stream.measuring.steps import steps_of_passes
-    from gatenorm_stream.measuring.study import Passes
+    from gatenorm_stream.measuring.on_text import passes_on_text
     from gatenorm_stream.planning.decide_by_measuring import decide_by_measuring
 
-    if model.unread:
-        raise UnreadError(model.unread)
-    keep_small_files(model.checkpoint)
-    sample = read_sample(model, wanted.text, wanted.tokens)
-    with open_decoder(model, threads=threads) as decoder:  # first: it says if the model can't be run
-        keep(model.checkpoint, progress)
+    run = passes_on_text(model, wanted.text, wanted.tokens, threads=threads, progress=progress)
+    with run as (sample, passes):
         if wanted.by == "influence":
             scores = None
         elif scores is None:
             scores = scored(model, wanted.reading, threads=threads, progress=progress)
-        passes = Passes(decoder, sample.texts, model.hidden, steps_of_passes(progress, model.checkpoint))
         return decide_by_measuring(model, passes, sample, scores, wanted, compensate=compensate)
 
 
