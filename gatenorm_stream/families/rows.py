@@ -38,6 +38,8 @@ HUGE_BYTES = 4 << 20
 """An array of this size or more is put on huge pages by numpy where the system allows it."""
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
+Widen: TypeAlias = Callable[[FloatArray, npt.NDArray[Any], str], None]
+"""widen(out, stored numbers, their dtype)."""
 
 
 class Room:
@@ -69,45 +71,42 @@ def new_memory(count: int) -> Bytes:
 
 
 class Rows:
-    """Rows of a stored matrix, in memory that `take` gives: float32, or float64 for F64.
+    """Rows of a stored matrix, in memory that `take` gives: float32, or float64 for F64."""
 
-    With `any_order`, the columns may come in another order, the same for all rows of the matrix, which is faster.
-    With `finite` too, inf and nan may come as numbers of at least FROM_HALF.
-    """
-
-    def __init__(
-        self, weight: Weight, take: Callable[[int], Bytes], *, any_order: bool = False, finite: bool = False
-    ) -> None:
+    def __init__(self, weight: Weight, take: Callable[[int], Bytes]) -> None:
         self._weight = weight
         self._take = take
         self._scale = scale_of(weight)
-        in_two = any_order and not self._scale and in_pairs(weight.tensor.dtype, weight.tensor.shape[1])
-        self._widen_into = partial(widen_pairs, finite=finite) if in_two else widen_into
+        self._in_pairs = not self._scale and in_pairs(weight.tensor.dtype, weight.tensor.shape[1])
 
-    def __call__(self, *ranges: ByteRange) -> FloatArray:
-        """The rows that stand in `ranges`, one below the other."""
-        return self._read(ranges, self._take)
+    def __call__(self, *ranges: ByteRange, any_order: bool = False, finite: bool = False) -> FloatArray:
+        """The rows that stand in `ranges`, one below the other.
 
-    def between(self, start: int, stop: int) -> FloatArray:
+        With `any_order`, the columns may come in another order, the same for all rows of the matrix, which is
+        faster. With `finite` too, inf and nan may come as numbers of at least FROM_HALF.
+        """
+        weight, columns = self._weight, self._weight.tensor.shape[1]
+        dtype = np.dtype(widened(weight.tensor.dtype))
+        count = sum(map(len, ranges)) // weight.row_bytes
+        numbers, at_once = count * (columns + APART) * dtype.itemsize, _at_once(weight, count)
+        memory = self._take(numbers + at_once * weight.row_bytes)
+        rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
+        pairs = any_order and self._in_pairs
+        self._fill(rows, ranges, memory[numbers:], partial(widen_pairs, finite=finite) if pairs else widen_into)
+        return rows
+
+    def between(self, start: int, stop: int, *, any_order: bool = False) -> FloatArray:
         """Rows `start` to `stop` - 1 of the matrix."""
-        return self._read((self._weight.rows(start, stop),), self._take)
+        return self(self._weight.rows(start, stop), any_order=any_order)
 
     def fill(self, out: FloatArray, start: int, stop: int) -> None:
         """Rows `start` to `stop` - 1 of the matrix in `out`, (stop - start, columns): float32 will do."""
         where = self._weight.rows(start, stop)
         self._fill(out, (where,), self._take(_at_once(self._weight, stop - start) * self._weight.row_bytes))
 
-    def _read(self, ranges: Sequence[ByteRange], take: Callable[[int], Bytes]) -> FloatArray:
-        weight, columns = self._weight, self._weight.tensor.shape[1]
-        dtype = np.dtype(widened(weight.tensor.dtype))
-        count = sum(map(len, ranges)) // weight.row_bytes
-        numbers, at_once = count * (columns + APART) * dtype.itemsize, _at_once(weight, count)
-        memory = take(numbers + at_once * weight.row_bytes)
-        rows = memory[:numbers].view(dtype).reshape(-1, columns + APART)[:, :columns]
-        self._fill(rows, ranges, memory[numbers:])
-        return rows
-
-    def _fill(self, out: FloatArray, ranges: Sequence[ByteRange], memory: Bytes) -> None:
+    def _fill(
+        self, out: FloatArray, ranges: Sequence[ByteRange], memory: Bytes, widen_rows: Widen = widen_into
+    ) -> None:
         """`memory` is for what is stored, as much as is held at once."""
         weight, done = self._weight, 0
         bits = STORED.get(weight.tensor.dtype, np.uint8)
@@ -115,15 +114,15 @@ class Rows:
             for where in (part for run in ranges for part in run.chunks(len(memory))):
                 raw = self._stored(where, memory).view(bits).reshape(len(where) // weight.row_bytes, -1)
                 first = (where.start - weight.tensor.range.start) // weight.row_bytes
-                self._widen(out[done : done + len(raw)], raw, first)
+                self._widen(out[done : done + len(raw)], raw, first, widen_rows)
                 done += len(raw)
 
-    def _widen(self, out: FloatArray, raw: npt.NDArray[Any], first: int) -> None:
+    def _widen(self, out: FloatArray, raw: npt.NDArray[Any], first: int, widen_rows: Widen) -> None:
         """Fills `out` with the numbers of `raw`, which are rows of the matrix from `first` on, piece by piece."""
         step = rows_of_a_piece(self._weight)
         for start in range(0, len(raw), step):
             part = out[start : start + step]
-            self._widen_into(part, raw[start : start + step], self._weight.tensor.dtype)
+            widen_rows(part, raw[start : start + step], self._weight.tensor.dtype)
             if self._scale:
                 np.multiply(part, self._scale(first + start, first + start + len(part)), out=part)
 

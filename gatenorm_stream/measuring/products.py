@@ -217,10 +217,11 @@ class Products:
         self, x: Float32Array, out: Float32Array, *linears: Linear, then: Sequence[Block] = ()
     ) -> Float32Array:
         """x W^T + b of each, side by side in `out`; x is (tokens, in), what comes out (tokens, out of all)."""
-        biases = [
-            vector(linear.bias) if linear.bias else np.zeros(linear.outputs, np.float32) for linear in linears
-        ]
-        bias = np.concatenate(biases) if any(linear.bias for linear in linears) else None
+        bias = None
+        if any(linear.bias for linear in linears):
+            bias = np.concatenate(
+                [vector(linear.bias) if linear.bias else np.zeros(linear.outputs, np.float32) for linear in linears]
+            )
 
         def act(block: Block, matrix: Float32Array, tile: slice) -> None:
             part = out[tile, block.rows]

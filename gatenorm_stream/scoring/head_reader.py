@@ -28,10 +28,8 @@ class HeadReader:
     ) -> None:
         self._projection = projection
         self._cancelled = cancelled
-        by_rows = not (projection.transposed or projection.latent)
-        take = new_memory if projection.transposed else memory.take
-        self._rows = Rows(projection.weight, take, any_order=any_order and by_rows)
-        self._for_gram = Rows(projection.weight, take, any_order=by_rows, finite=True)
+        self._any_order = any_order
+        self._rows = Rows(projection.weight, new_memory if projection.transposed else memory.take)
         self._whole: FloatArray | None = None
         self._latent: tuple[FloatArray, FloatArray] | None = None
 
@@ -50,7 +48,8 @@ class HeadReader:
         if p.transposed or p.latent:
             return np.stack([self(head) for head in which])
         _go_on(self._cancelled)
-        return self._for_gram(*p.rows_of(which)).reshape(len(which), p.dim, -1)
+        rows = self._rows(*p.rows_of(which), any_order=True, finite=True)
+        return rows.reshape(len(which), p.dim, -1)
 
     @property
     def rows_at_once(self) -> int:
@@ -67,7 +66,7 @@ class HeadReader:
             return self._whole[:, p.starts[head] : p.starts[head] + p.dim].T[rows]
         if p.latent is None:
             first, stop, _ = rows.indices(p.dim)
-            return self._rows.between(p.starts[head] + first, p.starts[head] + stop)
+            return self._rows.between(p.starts[head] + first, p.starts[head] + stop, any_order=self._any_order)
         if self._latent is None:
             self._latent = _basis(p.latent)
         latent, shared = self._latent

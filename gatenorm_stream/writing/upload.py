@@ -21,7 +21,6 @@ from blake3 import blake3
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.names import CARD, RECORD, SUFFIX
 from gatenorm_stream.planning.plan import Plan
-from gatenorm_stream.printable import printable
 from gatenorm_stream.sources.hub.address import hub_address
 from gatenorm_stream.sources.hub.guard import LISTING_BYTES, endpoint_shown, guarded_client
 from gatenorm_stream.sources.hub.retry import LIMITED_STATUS, LONGEST_TOLD, TransientError, wait_told
@@ -233,7 +232,7 @@ def push_errors(repository: str) -> Iterator[None]:
     except RuntimeError as error:  # of a file, whose own error is the cause
         raise HubError(f"the upload to {repository} was cut off ({_last(error)}); run again") from error
     except ValueError as error:
-        said = printable((str(error).splitlines() or [""])[0][:LONGEST_SAID])
+        said = (str(error).splitlines() or [""])[0][:LONGEST_SAID]
         raise HubError(f"{repository} can't be written: {said}") from error
 
 
