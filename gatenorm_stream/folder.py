@@ -13,11 +13,11 @@ from pathlib import Path
 
 from gatenorm_stream.disk import sync_file, sync_names
 from gatenorm_stream.errors import OutputError
+from gatenorm_stream.names import DEEPEST
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ON_THE_WAY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-DEEPEST = 32
-"""Folders in folders; a name in an output has a few."""
 
 
 class Folder:
@@ -52,11 +52,17 @@ class Folder:
         found = self.found(name)
         return found is not None and stat.S_ISREG(found.st_mode)
 
-    def folder(self, name: str, *, make: bool = False, mode: int = 0o777) -> Folder:
+    def make(self, name: str, mode: int = 0o777) -> bool:
+        """A folder; whether there was nothing of that name before."""
+        with self._named(name), suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=self.handle)
+            return True
+        return False
+
+    def folder(self, name: str, *, make: bool = False) -> Folder:
         found = self.found(name)
         if found is None and make:
-            with self._named(name), suppress(FileExistsError):
-                os.mkdir(name, mode, dir_fd=self.handle)
+            self.make(name)
         elif found is not None and not stat.S_ISDIR(found.st_mode):
             raise OutputError(f"{self.path / name} is not a directory; delete it, or choose another --out")
         with self._named(name):
@@ -173,6 +179,19 @@ def open_folder(path: Path) -> Folder:
         return Folder(os.open(path, _DIRECTORY), path)
     except PermissionError:  # it may be written to and not read
         return Folder(os.open(path, getattr(os, "O_PATH", 0) | os.O_DIRECTORY | os.O_CLOEXEC), path)
+
+
+def open_through_no_link(path: Path) -> int:
+    """To be read: the file at an absolute `path`, in which no name is a link by now. Raises OSError."""
+    handle = os.open(path.anchor, _ON_THE_WAY)
+    try:
+        for name in path.parts[1:-1]:
+            inner = os.open(name, _ON_THE_WAY, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        return os.open(path.name, os.O_RDONLY | _PLAIN, dir_fd=handle)
+    finally:
+        os.close(handle)
 
 
 def not_plain(found: os.stat_result, folder: os.stat_result) -> str:

@@ -18,6 +18,12 @@ PICTURE = "gatenorm.svg"
 RECORD = "gatenorm.json"
 OWN_PREFIX = ".gatenorm-"
 """Names that begin so are those of an unfinished output's own books."""
+LONGEST_PART = 255
+"""Bytes, between slashes."""
+LONGEST_NAME = 1024
+"""Characters, with the folders in it."""
+DEEPEST = 32
+"""Folders in folders; a name in an output has a few."""
 SUFFIX = ".gguf"
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
@@ -34,14 +40,17 @@ _SECRET = re.compile(
 def is_safe(name: str) -> bool:
     """Whether a file of this name, taken from a stranger's list, stays in the directory that it is written to,
     leaves our own files there alone, and can be printed. Of a/b, ./a/b and a//b, which are one, the first is safe.
+    File systems have room for it.
     """
     path = PurePosixPath(name)
     try:
-        name.encode("utf-8")
+        longest = max((len(part.encode("utf-8")) for part in path.parts), default=0)
     except UnicodeEncodeError:
         return False
     return (
-        bool(path.parts)
+        0 < longest <= LONGEST_PART
+        and len(name) <= LONGEST_NAME
+        and len(path.parts) <= DEEPEST
         and str(path) == name
         and not path.is_absolute()
         and ".." not in path.parts

@@ -19,14 +19,15 @@ import pytest
 import gatenorm_stream
 from gatenorm_stream.disk import boot_id
 from gatenorm_stream.errors import CheckpointError, GateNormError, OutputError, PictureError, VerificationError
-from gatenorm_stream.folder import open_folder
+from gatenorm_stream.folder import open_folder, open_through_no_link
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.report.plot import check_plot
-from gatenorm_stream.sources.links import homes, why_not_followed
+from gatenorm_stream.sources import local
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.writing import write
 from gatenorm_stream.writing.journal import Journal, line_of, read_lines
 from gatenorm_stream.writing.partial import open_partial
+from gatenorm_stream.writing.renames import move
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import Run
 from tests.gguf_files import shapes, tensors, write_gguf
@@ -288,16 +289,65 @@ def test_after_a_failed_sync_only_what_was_synced_is_believed(tmp_path: Path) ->
         assert (again.written("synced"), again.written("not")) == (0, 0)
 
 
-def test_a_link_that_is_put_there_after_the_check_is_found(tmp_path: Path, mine: Path) -> None:
-    root = tmp_path / "model"
-    root.mkdir()
-    (mine / ".ssh").mkdir()
-    (mine / ".ssh" / "id.json").write_text("secret")
-    (root / "a.json").symlink_to(mine / ".ssh" / "id.json")
-    file = LocalFile(root / "a.json")
-    replaced(root / "a.json").write_text("plain")
-    assert why_not_followed(root / "a.json", homes(root), file.opened())
-    file.close()
+@pytest.mark.parametrize("what", ["a.json", "sub"])
+def test_a_link_that_is_put_there_after_the_check_is_found(
+    tmp_path: Path, mine: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    root, name = tmp_path / "model", "sub/a.json" if what == "sub" else what
+    (root / name).parent.mkdir(parents=True)
+    (root / name).write_text("plain")
+    (mine / "a.json").write_text("mine")
+
+    def swap(target: Path) -> int:
+        os.rename(root / what, root / "before")
+        (root / what).symlink_to(mine if what == "sub" else mine / what)
+        return open_through_no_link(target)
+
+    monkeypatch.setattr(local, "open_through_no_link", swap)
+    source = LocalSource(root)
+    with pytest.raises(CheckpointError, match="changed while it was opened"):
+        source.open(name)
+
+
+def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path, mine: Path) -> None:
+    """It came after the files were listed, where links to folders are left out."""
+    (tmp_path / "model").mkdir()
+    (mine / "a.json").write_text("mine")
+    (tmp_path / "model" / "sub").symlink_to(mine)
+    source = LocalSource(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="in a folder that is a link"):
+        source.open("sub/a.json")
+
+
+def test_a_folder_that_is_swapped_for_a_link_again_and_again(tmp_path: Path, mine: Path) -> None:
+    root, stop = tmp_path / "model", threading.Event()
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "a.txt").write_text("plain!")
+    (mine / "a.txt").write_text("secret")
+    (tmp_path / "other").symlink_to(mine)
+
+    def swap() -> None:
+        with open_folder(tmp_path) as here, open_folder(root) as there:
+            while not stop.is_set():
+                move(there, "sub", here, "aside")
+                move(here, "other", there, "sub")
+                move(there, "sub", here, "other")
+                move(here, "aside", there, "sub")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    read = [b"plain!"]
+    try:
+        for _ in range(800):
+            source = LocalSource(root)
+            with suppress(CheckpointError):
+                file = source.open("sub/a.txt")
+                read.append(bytes(file.read(slice_of(file))))
+            source.close()
+    finally:
+        stop.set()
+        swapping.join()
+    assert set(read) == {b"plain!"}
 
 
 def test_a_file_that_is_swapped_for_a_link_to_a_secret_again_and_again(tmp_path: Path, mine: Path) -> None:

@@ -35,6 +35,7 @@ NOT_FOLLOWED = {
     "settings": ("tokenizer.json", "app/.env", "may be a secret"),
     "another kind": ("tokenizer.json", "mail/inbox.mbox", "a file of another kind"),
     "no kind": ("tokenizer.json", "inbox", "a file of another kind"),
+    "another name where no kind is told": ("NOTICE", "etc/gshadow", "a file of another kind"),
     "a pem": ("cert.pem", "x/server.pem", "may be a secret"),
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 ELSEWHERE = "--"
@@ -36,8 +37,12 @@ def without_foreign_code(value: Any) -> Cleaned:
 
 
 def names_foreign(reference: Any) -> bool:
-    """Whether a class of `auto_map` is in another repository."""
-    return any(ELSEWHERE in text for text in _texts(reference))
+    """Whether a class of `auto_map` is in another repository, or in a file that an absolute path names."""
+    return any(ELSEWHERE in text or _is_absolute(text) for text in _texts(reference))
+
+
+def _is_absolute(text: str) -> bool:
+    return PurePosixPath(text).is_absolute() or bool(PureWindowsPath(text).anchor)
 
 
 def _cleaned(value: Any, taken_out: list[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import signal
 import sys
@@ -19,6 +20,8 @@ from gatenorm_stream.errors import GateNormError, VerificationError
 from gatenorm_stream.printable import printable
 
 SHOWN_PROBLEMS = 20
+LONGEST_SHOWN = 300
+"""Characters of a path that the system names in an error."""
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -62,7 +65,11 @@ def reported(command: F) -> F:
 
 def _line(error: Exception) -> str:
     match error:
-        case GateNormError() | OSError():
+        case GateNormError():
+            text = str(error)
+        case OSError(filename=str(path), strerror=str(why)):
+            text = f"{path[:LONGEST_SHOWN]} can't be used: {why}; fix that, or give another path"
+        case OSError():
             text = str(error)
         case RecursionError():
             text = "folders stand too deep within each other; move the model or the output out of them"
@@ -75,8 +82,8 @@ def _line(error: Exception) -> str:
 
 def _last_line(number: int, kwargs: dict[str, Any]) -> str:
     out = kwargs.get("out")
-    partial = out and out.with_name(out.name + ".partial")
-    resumes = partial and partial.exists()
+    partial = out and os.fspath(out).rstrip("/") + ".partial"
+    resumes = partial and os.path.exists(partial)
     ended = "terminated" if number == signal.SIGTERM else "interrupted"
     line = f"{ended}; {out} is untouched, the same command resumes from {partial}" if resumes else ended
     return printable(folded(line, sys.stderr), keep="\n")

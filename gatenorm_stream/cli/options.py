@@ -168,10 +168,10 @@ def check_plan_alone(**beside: object) -> None:
 def _layers(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
-    layers: list[int] = []
+    layers = dict[int, None]()
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise UsageProblem(f"--layers takes numbers and ranges as 3,7-9, not {text!r}")
-        layers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        layers |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
     return tuple(layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,4 +60,4 @@ def verify(
 
 def _source(plan: Plan) -> str:
     """The source as the record names it, if it can be read from here."""
-    return plan.model if plan.revision or Path(plan.source).exists() else "MODEL"
+    return plan.model if plan.revision or os.path.exists(plan.source) else "MODEL"

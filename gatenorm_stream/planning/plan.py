@@ -30,6 +30,8 @@ from gatenorm_stream.spelling import did_you_mean
 from gatenorm_stream.version import VERSION
 
 SCHEMA = 1
+LONGEST_TEXT = 8192
+"""Characters of a name or path in a plan; twice the longest path that Linux knows."""
 INFLUENCE, NAMED = "influence", "named"
 """What a plan is `by`, if not by Gate-Norm: the second where layers were named and nothing could be scored."""
 _GGUF_FAMILY = re.compile(r"gguf/[\w.-]{1,64}", re.ASCII)
@@ -126,6 +128,10 @@ def plan_from_json(data: Any, where: str) -> Plan:
     if data.get("schema") != SCHEMA:
         bad("schema", f"{SCHEMA}, the version that this release reads")
 
+    for name, value in [*data.items(), *_entries(data.get("measured"))]:
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            bad(name, f"a text of at most {LONGEST_TEXT} characters")
+
     def text(field: str, allowed: tuple[str, ...] | None = None) -> str:
         value = data.get(field)
         if not isinstance(value, str) or (allowed is not None and value not in allowed):
@@ -202,6 +208,10 @@ def check_plan_fits(plan: Plan, model: Model) -> None:
                 f"the plan has constants of {len(vector) // FLOAT_BYTES} numbers, but the hidden size of "
                 f"{model.checkpoint.source.title} is {model.hidden}; measure it anew"
             )
+
+
+def _entries(value: Any) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else ()
 
 
 def _is_gguf(family: Any) -> bool:

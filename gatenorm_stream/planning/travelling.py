@@ -94,7 +94,12 @@ def travelling(names: Iterable[str], needs: Needs, also: Iterable[str], written:
             left_out[name] = why
         elif name not in also and not needed(name, needs):
             left_out[name] = ""
-        elif other := taken.get(folded(name)):
+        elif (other := taken.get(folded(name))) and name in also:
+            raise CheckpointError(
+                f"--also {name}: the output has {other}, which is the same file where case does not matter; leave "
+                "one out"
+            )
+        elif other:
             left_out[name] = f"one file with {other} where case does not matter"
         else:
             taken[folded(name)] = name
@@ -152,10 +157,10 @@ def missing(names: Iterable[str], needs: Needs, config: Mapping[str, object]) ->
 
 
 def _check_wanted(name: str, names: list[str]) -> None:
+    if why := never(name):
+        raise CheckpointError(f"--also {name}: such a file never travels ({why}); leave it out")
     if name not in names:
         meant = similar(name, names)
         raise CheckpointError(
             f"--also {name}: the source has no such file" + (f"; did you mean {meant}?" if meant else "")
         )
-    if why := never(name):
-        raise CheckpointError(f"--also {name}: such a file never travels ({why}); leave it out")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from blake3 import blake3
@@ -55,7 +56,8 @@ def judge(source: Source, names: Iterable[str]) -> Judged:
 
 def is_judged(name: str) -> bool:
     """Whether a file of this name may tell an engine which code to run."""
-    return name.lower().endswith(".json") and not (VOCABULARY.fullmatch(name) or name in UNJUDGED)
+    base = PurePosixPath(name).name
+    return base.lower().endswith(".json") and not (VOCABULARY.fullmatch(base) or base in UNJUDGED)
 
 
 def as_text(value: Any) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
 from importlib.util import find_spec
 from pathlib import Path
 
 from gatenorm_stream.errors import PictureError
+from gatenorm_stream.folder import Folder, open_folder
+from gatenorm_stream.names import OWN_PREFIX
 from gatenorm_stream.report.picture import Picture
 from gatenorm_stream.version import install
+from gatenorm_stream.writing.renames import move
 
 KINDS = (".svg", ".html", ".png")
 
@@ -33,7 +37,7 @@ def check_plot(path: Path, *, force: bool = False) -> None:
 
 
 def plot(picture: Picture, path: Path, *, force: bool = False) -> None:
-    """A new file; with `force`, in the place of one that is there, which other names of it keep.
+    """A new file, whole or none; with `force`, in the place of one that is there, which other names of it keep.
 
     Raises PictureError if `path` can't be written, or if someone made one in the meantime.
     """
@@ -41,14 +45,24 @@ def plot(picture: Picture, path: Path, *, force: bool = False) -> None:
     if force:
         check_plot(path, force=True)
     try:
-        if force:
-            path.unlink(missing_ok=True)
-        with open(path, "xb") as file:
-            file.write(drawn)
+        with open_folder(path.absolute().parent) as home:
+            _write(drawn, home, path.name, force)
     except FileExistsError:
         raise PictureError(f"{path} was made by someone else in the meantime; choose another name") from None
     except OSError as error:
         raise PictureError(f"{path} can't be written: {error.strerror}; choose another name") from error
+
+
+def _write(drawn: bytes, home: Folder, name: str, force: bool) -> None:
+    growing = f"{OWN_PREFIX}{secrets.token_hex(4)}"
+    try:
+        home.write(growing, drawn)
+        if force:
+            os.replace(growing, name, src_dir_fd=home.handle, dst_dir_fd=home.handle)
+        else:
+            move(home, growing, home, name)
+    finally:
+        home.unlink(growing)
 
 
 def _drawn(picture: Picture, kind: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from gatenorm_stream.errors import CheckpointError
@@ -23,28 +24,27 @@ def homes(root: Path) -> tuple[Path, ...]:
     return (home, snapshot.parent.parent / "blobs") if snapshot else (home,)
 
 
-def why_not_followed(path: Path, within: tuple[Path, ...], opened: os.stat_result | None = None) -> str:
-    """Empty if a link may be followed to the plain file that it leads to.
+def why_not_followed(path: Path, target: Path, found: os.stat_result, within: tuple[Path, ...]) -> str:
+    """Empty if `path`, which resolves to `target`, may be followed to the plain file `found` there.
 
     People link tokenizers and shards into their folders, and so did `hf download --local-dir`. But a folder may
     come from a stranger, whose links lead to what the user keeps elsewhere. So the file must belong to whoever owns
     the link, must not lie in a hidden folder or have the name of a secret, and must be of the kind that the link
-    is; one that is named by its digest is somebody's store of such files. `opened` is the file that was
-    opened by `path`: if another is there by now, that is said.
+    is; where its name tells of no kind, it must have the name of the link. One that is named by its digest is
+    somebody's store of such files.
     """
-    target = path.resolve()
-    found = target.lstat()
-    if opened and not os.path.samestat(found, opened):
-        return "another file than the one that was opened"
     if any(target.is_relative_to(home) for home in within):
         return ""
-    if found.st_uid != path.lstat().st_uid:
+    link = path.lstat()
+    if not stat.S_ISLNK(link.st_mode):
+        return "in a folder that is a link"
+    if found.st_uid != link.st_uid:
         return "a link to a file of another user"
     if _DIGEST.fullmatch(target.name) or (target.parent.name == "blobs" and _is_cached(target.parent.parent)):
         return ""
     if any(part.startswith(".") for part in target.parts) or looks_secret(target.name):
         return "a link to what may be a secret"
-    if target.suffix.lower() != path.suffix.lower():
+    if target.suffix.lower() != path.suffix.lower() or (not path.suffix and target.name != path.name):
         return "a link to a file of another kind"
     return ""
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from gatenorm_stream.disk import UNSUPPORTED
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.folder import Folder
+from gatenorm_stream.folder import Folder, open_through_no_link
 from gatenorm_stream.names import is_safe, utf8
 from gatenorm_stream.sources.links import homes, why_not_followed
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import Kind
-from gatenorm_stream.sources.walk import walk
+from gatenorm_stream.sources.walk import can_be_listed, walk
 from gatenorm_stream.work import Progress
 
 
@@ -34,8 +34,7 @@ class LocalFile:
         try:
             self._fd = open_regular(path) if descriptor is None else descriptor
         except OSError as error:
-            more = "; allow more of them (ulimit -n)" if error.errno == errno.EMFILE else ""
-            raise CheckpointError(f"{path} can't be read: {error.strerror}{more}") from error
+            raise _unreadable(path, error) from error
         found = os.fstat(self._fd)
         self.size = found.st_size
         self._identity = f"{found.st_size} {found.st_mtime_ns}"
@@ -124,16 +123,24 @@ def _read_into(descriptor: int, buffer: memoryview, position: int) -> int:
     return len(part)
 
 
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    more = "; allow more of them (ulimit -n)" if error.errno == errno.EMFILE else ""
+    return CheckpointError(f"{path} can't be read: {error.strerror}{more}")
+
+
 def open_regular(path: Path) -> int:
     """A descriptor; a pipe or device is refused without waiting for it. Raises OSError, CheckpointError."""
-    irregular = CheckpointError(f"{path} is not a regular file; a checkpoint's files must be")
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise irregular
+        raise _irregular(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise irregular
+        raise _irregular(path)
     return descriptor
+
+
+def _irregular(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is not a regular file; a checkpoint's files must be")
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
@@ -197,13 +204,19 @@ class LocalSource:
                 yield relative, self._why_not(path, relative)
             elif entry.is_symlink():
                 yield relative, "a link to a folder"
+            elif not can_be_listed(entry):
+                yield relative, "a folder that can't be read"
 
     def _why_not(self, path: Path, name: str) -> str:
         if not is_safe(name):
             return "no name for a file of an output"
         if not path.is_file():
             return "a link to nothing" if path.is_symlink() and not path.exists() else "not a regular file"
-        return why_not_followed(path, self._homes)
+        try:
+            target = path.resolve()
+            return why_not_followed(path, target, target.lstat(), self._homes)
+        except OSError:
+            return "not there any more"
 
     def open(self, name: str) -> LocalFile:
         """Raises CheckpointError if `name` is not a readable regular file of this directory."""
@@ -211,27 +224,34 @@ class LocalSource:
             path = self.directory / name
             if not path.exists():
                 raise CheckpointError(f"{path} is not there; download the missing file")
-            self._check(path)
-            file = LocalFile(path)
-            try:
-                self._check(path, file.opened())
-            except BaseException:
-                file.close()
-                raise
-            self._open[name] = file
+            self._open[name] = LocalFile(path, self._opened(path))
         return self._open[name]
 
-    def _check(self, path: Path, opened: os.stat_result | None = None) -> None:
-        """Where it leads is asked before it is opened, since opening may do something, and of what was opened,
-        since someone may put a link there in between.
+    def _opened(self, path: Path) -> int:
+        """What is judged is where `path` leads to, and then the very file that was opened there, since someone may
+        put a link there in between; before it is opened too, since opening may do something.
         """
         try:
-            why = why_not_followed(path, self._homes, opened)
+            target = path.resolve()
+            self._check(path, target, target.lstat())
+            descriptor = open_through_no_link(target)
         except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.EINVAL):
+                raise _unreadable(path, error) from error
             raise CheckpointError(
                 f"{path} changed while it was opened; run again once nothing writes to it"
             ) from error
-        if why:
+        try:
+            self._check(path, target, os.fstat(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _check(self, path: Path, target: Path, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise _irregular(path)
+        if why := why_not_followed(path, target, found, self._homes):
             raise CheckpointError(f"{path} leads out of {self.directory}, and is {why}: refused")
 
     def check_unchanged(self) -> None:

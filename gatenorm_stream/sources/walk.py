@@ -15,8 +15,8 @@ MOST_ENTRIES = 50_000
 def walk(root: Path, enters: Callable[[os.DirEntry[str]], bool]) -> Iterator[os.DirEntry[str]]:
     """Everything below `root`, and what stands in the folders among it that `enters` takes (links never).
 
-    Raises CheckpointError for more than MOST_ENTRIES, or folders more than DEEPEST within each other. A folder that
-    can't be read is taken for empty, as by os.walk.
+    Raises CheckpointError for more than MOST_ENTRIES, folders more than DEEPEST within each other, and if `root`
+    can't be listed. Another folder that can't be is taken for empty, as by os.walk.
     """
     waiting, count = [(os.fspath(root), 0)], 0
     while waiting:
@@ -24,7 +24,11 @@ def walk(root: Path, enters: Callable[[os.DirEntry[str]], bool]) -> Iterator[os.
         try:
             with os.scandir(folder) as entries:
                 found = list(entries)
-        except OSError:
+        except OSError as error:
+            if depth == 0:
+                raise CheckpointError(
+                    f"{root} can't be listed: {error.strerror}; allow yourself to read it"
+                ) from error
             continue
         count += len(found)
         if count > MOST_ENTRIES or depth > DEEPEST:
@@ -34,3 +38,7 @@ def walk(root: Path, enters: Callable[[os.DirEntry[str]], bool]) -> Iterator[os.
             yield entry
             if not entry.is_symlink() and entry.is_dir() and enters(entry):
                 waiting.append((entry.path, depth + 1))
+
+
+def can_be_listed(entry: os.DirEntry[str]) -> bool:
+    return os.access(entry.path, os.R_OK | os.X_OK)

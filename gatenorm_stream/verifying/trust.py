@@ -11,7 +11,7 @@ from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.formats.travelling_file import RUNTIME_FILE, runtime_text
 from gatenorm_stream.names import CONFIG, RECORD
 from gatenorm_stream.planning.trust import LARGEST, is_judged, judged_json
-from gatenorm_stream.sources.walk import walk
+from gatenorm_stream.sources.walk import can_be_listed, walk
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.version import VERSION
 
@@ -28,7 +28,7 @@ def files_off_the_record(output: Output) -> Iterator[str]:
 
 def foreign_code(output: Output) -> Iterator[str]:
     """Of files whose digests are right: anyone can write those anew."""
-    if RUNTIME_FILE in output.files and output.file(RUNTIME_FILE).read_bytes() != runtime_text().encode("utf-8"):
+    if RUNTIME_FILE in output.files and not _is_runtime(output.file(RUNTIME_FILE)):
         made, hint = output.plan.tool_version, ""
         if made != VERSION:
             hint = f"; the output names release {made} of gatenorm-stream: verify it with that one, or prune anew"
@@ -36,6 +36,12 @@ def foreign_code(output: Output) -> Iterator[str]:
     for name in sorted(output.files):
         if is_judged(name):
             yield from _named_in(output, name)
+
+
+def _is_runtime(path: Path) -> bool:
+    text = runtime_text().encode("utf-8")
+    with open(path, "rb") as file:
+        return file.read(len(text) + 1) == text
 
 
 def _named_in(output: Output, name: str) -> Iterator[str]:
@@ -64,12 +70,14 @@ def _other_classes(config: Any) -> Iterator[str]:
 
 
 def _names(root: Path) -> Iterator[str]:
-    """Of files and of links, which are not followed; folders alone are nothing that is read."""
+    """Of files, of links, which are not followed, and of folders that can't be looked into; other folders alone are
+    nothing that is read.
+    """
 
     def not_left_by_tools(entry: os.DirEntry[str]) -> bool:
         parts = Path(entry.path).relative_to(root).parts
         return not any(parts[: len(own)] == own for own in TOOLS)
 
     for entry in walk(root, not_left_by_tools):
-        if (entry.is_symlink() or not entry.is_dir()) and not_left_by_tools(entry):
+        if (entry.is_symlink() or not entry.is_dir() or not can_be_listed(entry)) and not_left_by_tools(entry):
             yield Path(entry.path).relative_to(root).as_posix()

@@ -26,6 +26,7 @@ ELSEWHERE = "choose another place for --out"
 
 def check_destination(source: Source, out: Path, *, force: bool = False) -> None:
     """Raises OutputError if `out` is no place for an output: taken, not writable, or in the way of the source."""
+    partial_path(out)
     resolved = _resolved(out)
     if len(os.fsencode(out.name)) > LONGEST_NAME:
         raise OutputError(f"the name of {out} is too long; choose one of at most {LONGEST_NAME} bytes for --out")
@@ -55,7 +56,7 @@ def _check_file(source: Source, out: Path, force: bool) -> None:
         raise OutputError(f"{source.title} becomes one file; give it a name that ends in {SUFFIX}, not {out}")
     if out.is_symlink() or (out.exists() and not out.is_file()):
         raise OutputError(f"{out} exists and is not a file; choose another name")
-    if source.directory and any(out.resolve() == (source.directory / name).resolve() for name in source.gguf):
+    if source.directory and any(_same(out, source.directory / name) for name in source.gguf):
         raise OutputError(f"{out} is the source; choose another name")
     if out.exists() and not force:
         raise OutputError(f"{out} exists; choose another name, or --force to replace it")
@@ -81,17 +82,31 @@ def _check_directory(source: Source, out: Path, resolved: Path, force: bool) -> 
         raise OutputError(f"{out} is inside {around}, an output of gatenorm-stream; choose a directory outside it")
     if source.directory:
         home = source.directory.resolve()
-        if resolved == home or resolved.is_relative_to(home):
+        if any(_same(path, home) for path in (resolved, *resolved.parents)):
             raise OutputError(f"{out} is inside the source {home}; choose a directory outside it")
         if home.is_relative_to(resolved):
             raise OutputError(f"{out} contains the source {home}; choose another directory")
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
+    if out.is_symlink():
+        raise OutputError(f"{out} is a link, which no output replaces; give the directory itself, or another name")
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise OutputError(f"{out} exists and is not a directory; choose another name")
-    if out.exists() and any(out.iterdir()):
+    with _open_to_list(out.parent) as above, _open_to_list(out) as folder:
+        if above.ends_at(folder):
+            raise OutputError(f"{out} is another file system, and is not replaced; choose a directory below it")
+        if not folder.names():
+            return
         if not force:
             raise OutputError(f"{out} exists; choose another directory, or --force to replace it")
-        with _open_to_list(out) as folder:
-            check_only_ours(earlier_directory(folder, digests=False), out)
+        check_only_ours(earlier_directory(folder, digests=False), out)
+
+
+def _same(path: Path, other: Path) -> bool:
+    """By what is there: a file system may know a name in other letters too, and be mounted twice."""
+    with suppress(OSError):
+        return os.path.samefile(path, other)
+    return False
 
 
 @contextmanager

@@ -33,8 +33,8 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Folder]:
         if not partial.parent.is_dir():
             partial.parent.mkdir(parents=True, exist_ok=True)
         with open_folder(partial.parent) as home:
-            made = home.found(partial.name) is None
-            folder = home.folder(partial.name, make=True, mode=_PRIVATE)
+            made = home.make(partial.name, _PRIVATE)
+            folder = home.folder(partial.name)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise OutputError(f"{partial} is not a directory; delete it, or choose another --out") from error
@@ -50,6 +50,9 @@ def open_partial(out: Path, *, restart: bool = False) -> Iterator[Folder]:
 
 
 def partial_path(out: Path) -> Path:
+    """Raises OutputError for what has no name that it could get."""
+    if out.name in ("", ".."):
+        raise OutputError(f"{out} is no name for an output; give one for --out, such as {out / 'pruned'}")
     return out.with_name(out.name + ".partial")
 
 

@@ -92,7 +92,7 @@ def recover(out: Path) -> None:
             stack.enter_context(locked(partial.handle, partial.path))
         for name in asides:
             with suppress(OSError, OutputError), home.folder(name) as aside, locked(aside.handle, aside.path):
-                if aside.has_file(JOURNAL):
+                if aside.has_file(JOURNAL) and os.fstat(aside.handle).st_uid == os.geteuid():
                     _settle(home, out, partial, aside)
             with suppress(OSError):
                 home.rmdir(name)
@@ -152,8 +152,6 @@ def _earlier_directory(home: Folder, out: Path) -> Earlier | None:
     with home.folder(out.name) as folder:
         if not folder.names():
             return None
-        if home.ends_at(folder):
-            raise OutputError(f"{out} is another file system, and is not replaced; choose a directory below it")
         return check_only_ours(earlier_directory(folder, digests=True), out)
 
 
