@@ -99,6 +99,26 @@ def test_one_of_two_names_that_are_one_file_stays(names: tuple[str, ...]) -> Non
     assert all("case does not matter" in why for why in found.left_out.values())
 
 
+@pytest.mark.parametrize(
+    ("names", "also"),
+    [
+        (["notes.txt", "NOTES.txt"], ["notes.txt", "NOTES.txt"]),
+        (["Config.json"], ["Config.json"]),
+        (["é.txt", "e\u0301.txt"], ["é.txt", "e\u0301.txt"]),
+    ],
+    ids=["two", "one that is written", "Unicode"],
+)
+def test_what_was_asked_for_does_not_stay_in_silence(names: list[str], also: list[str]) -> None:
+    with pytest.raises(CheckpointError, match="the same file where case does not matter"):
+        travelling(names, Needs(), also, ("README.md", "config.json"))
+
+
+def test_why_a_file_that_was_asked_for_never_travels() -> None:
+    """A source does not list hidden files: that there is none would be wrong."""
+    with pytest.raises(CheckpointError, match=r"never travels \(hidden\)"):
+        travelling(["config.json"], Needs(), [".env"], ())
+
+
 @given(st.lists(st.sampled_from([*TRAVEL, *STAY, *NEVER]), unique=True), st.sets(st.sampled_from(STAY), max_size=3))
 def test_every_name_is_decided_once(names: list[str], also: set[str]) -> None:
     found = travelling(names, Needs(), also & set(names), ())

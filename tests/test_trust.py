@@ -32,6 +32,7 @@ TAKEN_OUT: dict[str, tuple[Any, Any]] = {
     "deeper": ({"image_processor": {"auto_map": {"AutoImageProcessor": EVIL}}}, {"image_processor": {}}),
     "in a list": ([{"auto_map": {"A": EVIL}}], [{}]),
     "a pipeline": ({PIPES: {"x": {"impl": EVIL}, "y": OWN_PIPE}}, {PIPES: {"y": OWN_PIPE}}),
+    "by an absolute path": ({"auto_map": {"A": ["/tmp/x/tok.Evil", None], "B": "C:\\x\\tok.Evil"}}, {}),
     "generate": ({"custom_generate": "other/repo", "top_k": 1}, {"top_k": 1}),
     "trust itself": ({"model_args": {"trust_remote_code": True}}, {"model_args": {}}),
     "kernels": ({"attn_implementation": "org/kernel"}, {}),
@@ -97,6 +98,22 @@ def write_config(root: Path, **changes: Any) -> None:
 
 
 FILES = ["tokenizer_config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json"]
+
+
+@pytest.mark.parametrize("folder", ["1_Model", "vocab_x", "rwkv_vocab"])
+def test_no_json_of_a_module_names_it(llama: Path, tmp_path: Path, folder: str) -> None:
+    """Whatever the folder is called: tables of tokens go by their own names."""
+    (llama / folder).mkdir()
+    (llama / "modules.json").write_text(json.dumps([{"path": folder, "type": "sentence_transformers.models.X"}]))
+    for name in (*FILES, "config.json", "vocab.json"):
+        (llama / folder / name).write_text(json.dumps({"auto_map": {"AutoTokenizer": EVIL}}))
+    out = tmp_path / "out"
+    gatenorm_stream.prune(gatenorm_stream.plan(llama, layers=[1]), out)
+    assert [p.name for p in (out / folder).iterdir() if EVIL in p.read_text()] == ["vocab.json"]
+    (out / folder / TOKENIZER).write_text(json.dumps({"auto_map": {"AutoTokenizer": EVIL}}))
+    record_anew(out)
+    with pytest.raises(VerificationError, match="names code of"):
+        gatenorm_stream.verify(out)
 
 
 @pytest.mark.parametrize("form", ["no-op", "transformers", "zeroed"])

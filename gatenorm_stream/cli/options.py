@@ -36,6 +36,9 @@ def _share(text: str) -> float:
 WHAT_GOES = "What goes"
 HUB = "Hub"
 
+MOST_LAYERS = 10_000
+"""Of a range in --layers; of a longer one, its beginning is refused."""
+
 ModelName = Annotated[
     str,
     typer.Argument(
@@ -173,5 +176,6 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise UsageProblem(f"--layers takes numbers and ranges as 3,7-9, not {text!r}")
-        layers |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
+        first, last = int(match[1]), int(match[2] or match[1])
+        layers |= dict.fromkeys(range(first, min(last, first + MOST_LAYERS) + 1))
     return tuple(layers)
