@@ -8,6 +8,7 @@ import os
 import resource
 import struct
 import sys
+import tracemalloc
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ import gatenorm_stream
 from gatenorm_stream.checkpoint.tensors import MOST_TENSORS, Header, Shard, TensorInfo
 from gatenorm_stream.checkpoint.tensors import counted as counted_shards
 from gatenorm_stream.cli.main import allow_open_files
+from gatenorm_stream.cli.options import chosen
 from gatenorm_stream.errors import CheckpointError, GateNormError, PlanError, VerificationError
 from gatenorm_stream.families.heads import Heads
 from gatenorm_stream.families.open import open_model
@@ -39,7 +41,8 @@ from gatenorm_stream.writing import destination, record
 from tests.bytes_read import bytes_read, counted
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import FIXTURE, Run
-from tests.records import files_of
+from tests.gguf_files import shapes, tensors, write_gguf
+from tests.records import files_of, record_anew
 
 WIDE = {"num_attention_heads": 1 << 12, "num_key_value_heads": 1 << 12, "head_dim": 1024, "hidden_size": 1 << 12}
 FEWER = {"num_attention_heads": 1 << 10, "num_key_value_heads": 1 << 10, "dtype": "F64"}
@@ -237,6 +240,27 @@ def test_mostly_holes_are_not_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     os.truncate(shard, 1 << 40)
     with pytest.raises(VerificationError, match="bytes of holes"):
         gatenorm_stream.verify(out)
+
+
+def test_what_stands_behind_the_last_tensor_is_read_in_pieces(tmp_path: Path) -> None:
+    """A gigabyte of holes there took a gigabyte of memory and half a minute."""
+    source = write_gguf(tmp_path / "model.gguf", tensors(shapes()))
+    out = tmp_path / "out.gguf"
+    gatenorm_stream.prune(gatenorm_stream.plan(source, layers=[1]), out)
+    os.truncate(out, 128 << 20)
+    record_anew(out)
+    tracemalloc.start()
+    try:
+        gatenorm_stream.verify(out, against=source)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_ranges_of_layers_take_no_memory() -> None:
+    choice = chosen(None, None, ",".join(["7-999999,3"] * 300), None, None, 0)
+    assert choice.layers == (*range(7, 7 + len(choice.layers or ()) - 1), 3)
+    assert MOST_LAYERS < len(choice.layers) < 20_000
 
 
 def test_files_may_be_open_up_to_the_users_own_limit() -> None:

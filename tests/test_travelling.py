@@ -113,6 +113,12 @@ def test_what_was_asked_for_does_not_stay_in_silence(names: list[str], also: lis
         travelling(names, Needs(), also, ("README.md", "config.json"))
 
 
+@pytest.mark.parametrize("name", ["", ".", "/", "..", "/etc/passwd", "x" * 5000])
+def test_what_was_asked_for_and_is_no_name(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        travelling(["config.json"], Needs(), [name], ())
+
+
 def test_why_a_file_that_was_asked_for_never_travels() -> None:
     """A source does not list hidden files: that there is none would be wrong."""
     with pytest.raises(CheckpointError, match=r"never travels \(hidden\)"):

@@ -36,7 +36,7 @@ def _share(text: str) -> float:
 WHAT_GOES = "What goes"
 HUB = "Hub"
 
-MOST_LAYERS = 10_000
+LONGEST_RANGE = 10_000
 """Of a range in --layers; of a longer one, its beginning is refused."""
 
 ModelName = Annotated[
@@ -177,5 +177,5 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise UsageProblem(f"--layers takes numbers and ranges as 3,7-9, not {text!r}")
         first, last = int(match[1]), int(match[2] or match[1])
-        layers |= dict.fromkeys(range(first, min(last, first + MOST_LAYERS) + 1))
+        layers |= dict.fromkeys(range(first, min(last, first + LONGEST_RANGE) + 1))
     return tuple(layers)

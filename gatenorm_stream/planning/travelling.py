@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.names import folded, is_hidden, looks_secret
+from gatenorm_stream.names import folded, is_hidden, is_safe, looks_secret
 from gatenorm_stream.spelling import similar
 
 TOKENIZER = re.compile(
@@ -157,7 +157,7 @@ def missing(names: Iterable[str], needs: Needs, config: Mapping[str, object]) ->
 
 
 def _check_wanted(name: str, names: list[str]) -> None:
-    if why := never(name):
+    if is_safe(name) and (why := never(name)):
         raise CheckpointError(f"--also {name}: such a file never travels ({why}); leave it out")
     if name not in names:
         meant = similar(name, names)
