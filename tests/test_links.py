@@ -87,11 +87,20 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     assert source.apart() == {
         "pipe.json": "not a regular file",
         "dangling": "a link to nothing",
-        "circle": "a link to nothing",
+        "circle": "a link that can't be followed",
         "zero": "not a regular file",
         "far": "a link to a folder",
         "config.json:Zone.Identifier": "no name for a file of an output",
     }
+
+
+def test_only_links_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of 50,000 files took 17 s to be refused."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.json").write_text("{}")
+    source = open_source(tmp_path)
+    monkeypatch.delattr(Path, "resolve")
+    assert source.names() == ("sub/x.json",)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

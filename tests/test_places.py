@@ -141,8 +141,12 @@ def test_folders_that_can_not_be_listed_are_named(llama: Path, output: Path) -> 
         for root in (source, pruned):
             (root / "sub").mkdir(0o700)
             (root / "sub" / "LICENSE").write_text("x")
+        (source / "far").symlink_to("sub/LICENSE")
         with as_nobody():
-            assert LocalSource(source).apart() == {"sub": "a folder that can't be read"}
+            assert LocalSource(source).apart() == {
+                "far": "a link that can't be followed",
+                "sub": "a folder that can't be read",
+            }
             with pytest.raises(VerificationError, match="sub does not belong here"):
                 gatenorm_stream.verify(pruned)
         source.chmod(0o711)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gatenorm_stream.formats.choice import FORMATS
 from gatenorm_stream.measuring.text import BUILT_IN_NAME
+from gatenorm_stream.names import SUFFIX
 from gatenorm_stream.planning.decide import DEFAULT_TOKENS
 from gatenorm_stream.planning.measured import Measured
 from gatenorm_stream.planning.plan import Plan
@@ -72,7 +73,7 @@ def why(plan: Plan) -> Iterator[str]:
 def commands(plan: Plan, out: Path, command: str) -> Iterator[tuple[str, str]]:
     """(what it does, the line to type) pairs. `command` is what starts gatenorm-stream here."""
     yield "check every byte", f"{command} verify {shlex.quote(str(out))}"
-    begin = [plan.model, "--out", f"AGAIN{out.suffix if out.is_file() else ''}"]
+    begin = [plan.model, "--out", f"AGAIN{SUFFIX if out.is_file() else ''}"]
     same = shlex.join([*begin, "--plan", str(record_path(out, kind_at(out)))])
     yield "remove the same layers again", f"{command} {same}"
     if plan.choice:

@@ -195,28 +195,32 @@ class LocalSource:
 
     def _entries(self) -> Iterator[tuple[str, str]]:
         """What is there and not hidden: each name, and why it is no file of the source, if it is none."""
-        for entry in walk(self.directory, lambda folder: not folder.name.startswith(".")):
+        entries = list(walk(self.directory, lambda folder: not folder.name.startswith(".")))
+        above = len(os.path.join(self.directory, ""))
+        for entry in entries:
             if entry.name.startswith("."):
                 continue
-            path = Path(entry.path)
-            relative = path.relative_to(self.directory).as_posix()
+            relative = entry.path[above:]
             if not _leads_to_folder(entry):
-                yield relative, self._why_not(path, relative)
+                yield relative, self._why_not(entry, relative)
             elif entry.is_symlink():
                 yield relative, "a link to a folder"
             elif not can_be_listed(entry):
                 yield relative, "a folder that can't be read"
 
-    def _why_not(self, path: Path, name: str) -> str:
+    def _why_not(self, entry: os.DirEntry[str], name: str) -> str:
         if not is_safe(name):
             return "no name for a file of an output"
-        if not path.is_file():
-            return "a link to nothing" if path.is_symlink() and not path.exists() else "not a regular file"
+        path = Path(entry.path)
         try:
-            target = path.resolve()
-            return why_not_followed(path, target, target.lstat(), self._homes)
+            found = entry.stat()
+            if not stat.S_ISREG(found.st_mode):
+                return "not a regular file"
+            return why_not_followed(path, path.resolve(), found, self._homes) if entry.is_symlink() else ""
+        except FileNotFoundError:
+            return "a link to nothing"
         except OSError:
-            return "not there any more"
+            return "a link that can't be followed"
 
     def open(self, name: str) -> LocalFile:
         """Raises CheckpointError if `name` is not a readable regular file of this directory."""
