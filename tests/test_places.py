@@ -23,8 +23,8 @@ from gatenorm_stream.sources.local import LocalSource
 from gatenorm_stream.verifying.output import read_output
 from gatenorm_stream.verifying.trust import foreign_code
 from gatenorm_stream.writing.partial import open_partial
-from gatenorm_stream.writing.publication import recover
 from gatenorm_stream.writing.record import FileDigest, read_record, render_record
+from gatenorm_stream.writing.recovery import recover
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.conftest import Run
 
@@ -76,6 +76,14 @@ def test_what_is_no_name_for_an_output(
     for force in (False, True):
         with pytest.raises(OutputError, match="is no name for an output"):
             prune(llama, Path(name), force=force)
+
+
+def test_a_damaged_output_that_is_here(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(output)
+    gatenorm_stream.verify(".")
+    Path("config.json").write_text("{}")
+    with pytest.raises(VerificationError, match="config.json is"):
+        gatenorm_stream.verify(".")
 
 
 def test_an_empty_directory_where_something_is_mounted(llama: Path, tmp_path: Path) -> None:
