@@ -162,6 +162,20 @@ def test_folders_that_can_not_be_listed_are_named(llama: Path, output: Path) -> 
             LocalSource(source).names()
 
 
+@as_root
+@pytest.mark.parametrize("shared", [0o1777, 0o777])
+def test_an_output_of_another_user_is_refused_before_it_is_written(llama: Path, output: Path, shared: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        place = Path(folder) / "shared"
+        place.mkdir()
+        place.chmod(shared)
+        source, theirs = (Path(shutil.copytree(p, Path(folder) / "shared" / p.name)) for p in (llama, output))
+        with as_nobody(), pytest.raises(OutputError, match="may not be replaced"):
+            prune(source, theirs, force=True)
+        assert sorted(p.name for p in place.iterdir()) == ["llama", "output"]
+
+
 def test_what_the_system_refuses_is_one_line_with_a_next_step(run: Run, llama: Path) -> None:
     done = run("explain", "x" * 300)
     assert (done.returncode, done.stderr) == (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,16 @@ def check_destination(source: Source, out: Path, *, force: bool = False) -> None
     parent = _existing_parent(resolved)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{parent} is not writable; choose another place for --out")
+    if os.path.lexists(out) and not _may_be_renamed(out):
+        raise OutputError(f"{out} belongs to another user, and may not be replaced; choose another name")
+
+
+def _may_be_renamed(out: Path) -> bool:
+    """By the rules of the system, which are told too late when all is written."""
+    found, above = out.lstat(), out.parent.stat()
+    sticky = above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid, above.st_uid)
+    shut = stat.S_ISDIR(found.st_mode) and any(out.iterdir()) and not os.access(out, os.W_OK | os.X_OK)
+    return not (sticky or shut)
 
 
 def _resolved(out: Path) -> Path:
