@@ -56,6 +56,7 @@ rng_state_0.pth model.ckpt data.pkl vectorizer.joblib tokenizer.pickle embedding
 lib.dylib x.pyd wheel.whl a.pyc evil.pth setup.py conftest.py sitecustomize.py install.sh run.bat
 events.out.tfevents.1.host train.log trainer_state.json training_args.bin training_args.json nohup.out
 runs/Nov1/x.json wandb/run.json logs/a.txt __pycache__/m.py hooks/pre-commit slurm-123.out
+adapter_config.json 1_X/adapter_config.json
 """)
 TWINS = {
     "ours": ("Readme.md", "readme.MD"),
@@ -218,7 +219,6 @@ MODULES = {
     "without files": ([{"path": "3_Normalize", "type": f"{OWN}.Normalize"}], (), ()),
     "pooling": ([{"path": "1_Pooling", "type": f"{OWN}.Pooling"}], ("1_Pooling/config.json",), ()),
     "two deep": ([{"path": "query/0_Dense", "type": "x.y"}], ("query/0_Dense/model.safetensors",), ("no x.py",)),
-    "a path out": ([{"path": "../up", "type": f"{OWN}.Dense"}], (), ()),
     "hidden": ([{"path": ".ssh", "type": f"{OWN}.Dense"}], (), ()),
     "no list": ({"a": 1}, (), ()),
     "odd entries": ([3, None, {"path": 7}, {"type": ["x"]}], (), ()),

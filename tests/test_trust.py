@@ -152,7 +152,9 @@ def test_a_class_of_another_repository_ends_the_run(llama: Path, form: str) -> N
 REFUSED: dict[str, tuple[str, str, str]] = {
     "a key twice": (TOKENIZER, '{"auto_map": 1, "auto_map": {"AutoTokenizer": "other/repo--t.T"}}', "twice"),
     "too deep": (TOKENIZER, '{"a":' * 101 + "1" + "}" * 101, "nested"),
-    "a module": ("modules.json", '[{"path": "", "type": "org/x--a.T"}]', "names code of another repository"),
+    "a module": ("modules.json", '[{"path": "", "type": "org/x--a.T"}]', "names what is elsewhere"),
+    "a folder elsewhere": ("modules.json", '[{"path": "/tmp/x", "type": "a.T"}]', "names what is elsewhere"),
+    "a folder above": ("modules.json", '[{"path": "..", "type": "a.T"}]', "names what is elsewhere"),
     "too large": ("processor_config.json", '"' + "x" * (8 << 20) + '"', "too many"),
 }
 
@@ -191,6 +193,7 @@ def test_code_that_travels_is_named_with_its_digest(run: Run, llama: Path, tmp_p
 def edited(name: str, **changes: Any) -> Callable[[Path], None]:
     def edit(out: Path) -> None:
         path = out / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **changes}))
 
     return edit
@@ -206,6 +209,16 @@ RECORDED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a class": (edited("config.json", auto_map={"AutoModel": EVIL}), "config.json names code of"),
     "another file": (edited("config.json", auto_map={**OURS, "AutoModel": "evil.X"}), "config.json names evil.X"),
     "generate": (edited("generation_config.json", custom_generate="x/y"), "generation_config.json names code"),
+    "a module": (
+        lambda out: (out / "modules.json").write_text(json.dumps([{"type": EVIL, "path": ""}])),
+        "modules.json names code of",
+    ),
+    "a module elsewhere": (
+        lambda out: (out / "modules.json").write_text(json.dumps([{"type": "x.Y", "path": "/tmp/x"}])),
+        "modules.json names code of elsewhere: /tmp/x",
+    ),
+    "an adapter": (edited("1_X/adapter_config.json"), "has another model loaded"),
+    "a pickle": (lambda out: (out / "x.bin").write_text("x"), "runs code when it is loaded"),
     "a key twice": (lambda out: (out / TOKENIZER).write_text('{"a": 1, "a": 2}'), "can't be searched"),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gatenorm_stream.errors import CheckpointError
-from gatenorm_stream.names import folded, is_hidden, is_safe, looks_secret
+from gatenorm_stream.names import ADAPTER, folded, is_hidden, is_safe, looks_secret
 from gatenorm_stream.spelling import similar
 
 TOKENIZER = re.compile(
@@ -119,6 +119,8 @@ def never(name: str) -> str:
         return "runs code when it is loaded"
     if RUN_BY_NAME.fullmatch(base):
         return "runs by its name alone"
+    if base == ADAPTER:
+        return "has another model loaded in this one's place"
     if path.parts[0].casefold() == "custom_generate":
         return "takes the place of generate() wherever remote code is trusted"
     if RUN_LOG.fullmatch(base) or any(part.casefold() in RUN_FOLDERS for part in path.parts[:-1]):

@@ -6,7 +6,7 @@ Raises CheckpointError where a file can't be judged, or would not be what it is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,6 +16,7 @@ from blake3 import blake3
 from gatenorm_stream.checkpoint.foreign_code import names_foreign, without_foreign_code
 from gatenorm_stream.checkpoint.json_text import parse_json
 from gatenorm_stream.errors import CheckpointError
+from gatenorm_stream.names import is_safe
 from gatenorm_stream.planning.needs import MODULES
 from gatenorm_stream.planning.travelling import VOCABULARY
 from gatenorm_stream.sources.ranges import ByteRange
@@ -45,8 +46,11 @@ def judge(source: Source, names: Iterable[str]) -> Judged:
             code[name] = _digest(source, name)
         elif is_judged(name):
             value = _json(source, name)
-            if name == MODULES:
-                _check_modules(value, source)
+            for what in foreign_modules(value) if name == MODULES else ():
+                raise CheckpointError(
+                    f"{source.title}: {MODULES} names what is elsewhere ({what}), which stays behind; bring that "
+                    "into the model's own folder first"
+                )
             cleaned = without_foreign_code(value)
             if cleaned.taken_out:
                 texts[name] = as_text(cleaned.value)
@@ -98,14 +102,17 @@ def _is_json_to_python(text: bytes) -> bool:
     return True
 
 
-def _check_modules(value: Any, source: Source) -> None:
-    """A module can't be left out without another model coming of it."""
+def foreign_modules(value: Any) -> Iterator[str]:
+    """Classes and folders elsewhere of which modules are made; none can be left out without another model coming of
+    it.
+    """
     for module in value if isinstance(value, list) else ():
-        if isinstance(module, dict) and names_foreign(module.get("type")):
-            raise CheckpointError(
-                f"{source.title}: {MODULES} names code of another repository ({str(module['type'])[:80]}), which "
-                "stays behind; bring that code into the model's own folder first"
-            )
+        if isinstance(module, dict):
+            kind, path = module.get("type"), module.get("path")
+            if names_foreign(kind):
+                yield str(kind)[:80]
+            if isinstance(path, str) and path.rstrip("/") not in ("", ".") and not is_safe(path.rstrip("/")):
+                yield path[:80]
 
 
 def _digest(source: Source, name: str) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 from gatenorm_stream.checkpoint.foreign_code import without_foreign_code
 from gatenorm_stream.formats.travelling_file import RUNTIME_FILE, runtime_text
 from gatenorm_stream.names import CONFIG, RECORD
-from gatenorm_stream.planning.trust import LARGEST, is_judged, judged_json
+from gatenorm_stream.planning.needs import MODULES
+from gatenorm_stream.planning.travelling import never
+from gatenorm_stream.planning.trust import LARGEST, foreign_modules, is_judged, judged_json
 from gatenorm_stream.sources.walk import can_be_listed, walk
 from gatenorm_stream.verifying.output import Output
 from gatenorm_stream.version import VERSION
@@ -34,7 +36,9 @@ def foreign_code(output: Output) -> Iterator[str]:
             hint = f"; the output names release {made} of gatenorm-stream: verify it with that one, or prune anew"
         yield f"{RUNTIME_FILE} is not the file of this release ({VERSION}){hint}"
     for name in sorted(output.files):
-        if is_judged(name):
+        if why := never(name):
+            yield f"{name} is on record, and no output holds such a file: {why}"
+        elif is_judged(name):
             yield from _named_in(output, name)
 
 
@@ -57,6 +61,8 @@ def _named_in(output: Output, name: str) -> Iterator[str]:
         return
     for what in without_foreign_code(value).taken_out:
         yield f"{name} names code of elsewhere: {what}"
+    if name == MODULES:
+        yield from (f"{name} names code of elsewhere: {what}" for what in foreign_modules(value))
     if name == CONFIG and output.format.removes:
         yield from (f"{CONFIG} names {what} in the place of {RUNTIME_FILE}" for what in _other_classes(value))
 
