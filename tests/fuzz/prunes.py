@@ -25,12 +25,14 @@ from tests.fuzz.watch import FindingError, Watch
 
 SECRET = b"a secret of the user"
 FOREIGN = "evil/repo--own.Evil"
+ABSOLUTE = "/tmp/evil/own.Evil"
 SECRETS = (
     *(".env", ".netrc", "id_rsa", "server.pem", "api_key.txt", "hf_token", "credentials.json", ".git/config"),
     *("pytorch_model.bin", "x.pkl", "lib.so", "hooks/pre-commit", "training_args.bin", "events.out.tfevents.1"),
     *("wandb/run.log", "Id_RSA", "a/.ssh/key", "secrets.yaml", "custom_generate/generate.py", "trainer_state.json"),
 )
 CODED = ("tokenizer_config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
+FOLDERS = ("1_Dense", "vocab_x", "rwkv_vocab", "tokenizer.json.d", "additional_chat_templates")
 JOURNAL, RECORD = ".gatenorm-journal", "gatenorm.json"
 
 
@@ -59,6 +61,8 @@ class Prunes:
         for name, content in self._pristine.items():
             if "/" not in name and content != b"folder":
                 (self._mine / ".ssh" / name).write_bytes(content + SECRET if name.endswith(".jinja") else SECRET)
+        (self._mine / "templates").mkdir()
+        (self._mine / "templates" / "tools.jinja").write_bytes(SECRET)
         self._kept = tree(self._mine)
         self._plan = gatenorm_stream.plan(self._source, layers=[1, 2])
         self._other = gatenorm_stream.plan(self._source, layers=[1])
@@ -148,7 +152,7 @@ class Prunes:
         """What happens; it says whether a file was added."""
         source = self._source / rng.choice([n for n in self._pristine if "/" not in n and "." in n])
         name = rng.choice(("x", ".hidden", "added/y", "config.json~"))
-        kind = rng.randrange(5)
+        kind = rng.randrange(6)
 
         def act() -> str:
             if kind == 0:  # a file of the source becomes a link to a secret
@@ -166,6 +170,9 @@ class Prunes:
                 return "added"
             elif kind == 4 and not self._out.exists():
                 self._out.symlink_to(self._mine / "folder")
+            elif kind == 5:  # a folder of the source becomes a link to one of the user's
+                remove(self._source / "chat_templates")
+                (self._source / "chat_templates").symlink_to(self._mine / "templates")
             return ""
 
         return act
@@ -208,7 +215,12 @@ class Prunes:
         self._out.rename(self._partial)
 
     def _accompany(self, rng: random.Random) -> None:
-        """Files beside the weights: secrets, and JSON that names code of others."""
+        """Files beside the weights, or in the folder of a module: secrets, and JSON that names code of others."""
+        beside = self._source
+        if not rng.randrange(3):
+            beside /= rng.choice(FOLDERS)
+            beside.mkdir(exist_ok=True)
+            (self._source / "modules.json").write_text(json.dumps([{"path": beside.name, "type": "x.Y"}]))
         for name in rng.sample(SECRETS, rng.randrange(4)):
             path = self._source / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +228,7 @@ class Prunes:
         for name in rng.sample(CODED, rng.randrange(3)):
             value = _coded(rng, 3)
             text = json.dumps(value if isinstance(value, dict) and rng.randrange(9) else {"a": value}).encode()
-            (self._source / name).write_bytes(mutate(rng, text, [text]) if not rng.randrange(3) else text)
+            (beside / name).write_bytes(mutate(rng, text, [text]) if not rng.randrange(3) else text)
 
     def _clear(self) -> None:
         for path in self._made.iterdir():
@@ -230,7 +242,7 @@ def check_code(text: bytes) -> None:
     except ValueError:
         return
     for key, inner in _entries(value):
-        if key in ("auto_map", "custom_pipelines") and FOREIGN in _values(inner):
+        if key in ("auto_map", "custom_pipelines") and {FOREIGN, ABSOLUTE} & set(map(str, _values(inner))):
             raise FindingError(f"{key} is left: {inner!r}")
         if key in ("custom_generate", "trust_remote_code") and (
             inner is True or (inner and isinstance(inner, str))
@@ -254,7 +266,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _coded(rng: random.Random, depth: int) -> Any:
     if depth == 0 or not rng.randrange(3):
-        return rng.choice([FOREIGN, [FOREIGN, None], {"AutoTokenizer": FOREIGN}, "own.A", None, True, 3])
+        return rng.choice([FOREIGN, [FOREIGN, None], {"AutoTokenizer": ABSOLUTE}, "own.A", None, True, 3])
     keys = ("auto_map", "custom_pipelines", "a", "image_processor", "tokenizer_class")
     return {rng.choice(keys): _coded(rng, depth - 1) for _ in range(rng.randrange(1, 4))}
 

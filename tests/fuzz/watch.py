@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ class Watch:
         self._interrupt_at, self._interruption = -1, _nothing
         self._active = False
         self._outside: list[str] = []
+        self._way = threading.local()
+        """How far down from the root a thread is that opens a file a name at a time."""
         signal.signal(signal.SIGALRM, _hang)
         sys.addaudithook(self._audit)
 
@@ -145,9 +148,16 @@ class Watch:
                     self._outside.append(f"{event} {path!r}")
 
     def _allowed(self, event: str, path: str | bytes | os.PathLike[str], args: tuple[Any, ...]) -> bool:
-        if _in_open_folder(event, os.fsdecode(path), args):
+        path = os.fsdecode(path)
+        if event == "open" and args[2] & getattr(os, "O_PATH", 0) and (path == os.sep or os.sep not in path):
+            self._way.at = os.path.join(getattr(self._way, "at", ""), path)  # nothing of it is read
             return True
-        real = os.path.realpath(os.fsdecode(path))
+        if event == "open" and os.sep not in path and (at := getattr(self._way, "at", "")):
+            path = os.path.join(at, path)
+        self._way.at = ""
+        if _in_open_folder(event, path, args):
+            return True
+        real = os.path.realpath(path)
         if any(real == p or real.startswith(p + os.sep) for p in self.permitted):
             return True
         if real == "/proc/sys/kernel/random/boot_id" or real.startswith(f"/proc/{os.getpid()}/fdinfo/"):
