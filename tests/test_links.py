@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gatenorm_stream.checkpoint.safetensors import open_checkpoint
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.sources.open import open_source
 from tests.conftest import Run
@@ -92,6 +93,15 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         "far": "a link to a folder",
         "config.json:Zone.Identifier": "no name for a file of an output",
     }
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_there_is_not_said_to_be_missing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match=f"{name} is not a regular file; put the file itself there"):
+        open_checkpoint(open_source(tmp_path))
 
 
 def test_only_links_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
         if (CONFIG not in names or not {SINGLE, INDEX} & set(names)) and (hint := _gguf_hint(source, names)):
             raise CheckpointError(hint)
         if words := no_model(source.title, names):
-            raise CheckpointError(words)
+            raise CheckpointError(_left_apart(source) or words)
         config = json_object(source, CONFIG)
         _check_pointers(source, names)
         if SINGLE in names:
@@ -123,6 +123,13 @@ def json_object(source: Source, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{file.title} is not a JSON object; restore it")
     return value
+
+
+def _left_apart(source: Source) -> str:
+    """What is said where a file that makes a model is there, and is none that is read."""
+    apart = source.apart()
+    name = next((n for n in (CONFIG, INDEX, SINGLE) if n in apart), None)
+    return f"{source.title}: {name} is {apart[name]}; put the file itself there" if name else ""
 
 
 def _gguf_hint(source: Source, names: tuple[str, ...]) -> str | None:
