@@ -26,7 +26,7 @@ from gatenorm_stream.writing.partial import open_partial
 from gatenorm_stream.writing.record import FileDigest, read_record, render_record
 from gatenorm_stream.writing.recovery import recover
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
-from tests.conftest import Run
+from tests.conftest import COMMAND, Run
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -182,6 +182,13 @@ def test_what_the_system_refuses_is_one_line_with_a_next_step(run: Run, llama: P
         1,
         f"error: {'x' * 300} can't be used: File name too long; fix that, or give another path\n",
     )
+
+
+def test_a_current_directory_that_is_gone(run: Run, llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    command = f'cd here && rmdir ../here && exec "{COMMAND}" "{llama}" --out out --layers 1'
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr == "error: the current directory is gone; change to another, then run again\n"
 
 
 @pytest.mark.parametrize("source", ["x" * 5000, "/proc/1/root/model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -69,6 +70,8 @@ def _line(error: Exception) -> str:
             text = str(error)
         case OSError(filename=str(path), strerror=str(why)):
             text = f"{path[:LONGEST_SHOWN]} can't be used: {why}; fix that, or give another path"
+        case OSError(errno=errno.ENOENT):  # which no name was given for
+            text = "the current directory is gone; change to another, then run again"
         case OSError():
             text = str(error)
         case RecursionError():
