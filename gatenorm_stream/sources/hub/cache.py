@@ -136,6 +136,7 @@ class Cache:
         unfinished = _unfinished(file.entry)
         with open_folder(blob.parent) as blobs:
             with closing(SpoolFile(blobs, unfinished, file.size)) as spool:
+                file.beginnings.pour(file.entry.name, spool)
                 _fill(spool, file, connections, cancelled, advance)
                 sound = _is_sound(spool.local, file.entry, cancelled)
                 if sound:

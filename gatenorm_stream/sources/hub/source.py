@@ -11,6 +11,7 @@ from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.beginnings import Beginnings
 from gatenorm_stream.sources.hub.cache import Cache, beside_weights, repository_in_cache
 from gatenorm_stream.sources.hub.fetch import RangeFetcher
 from gatenorm_stream.sources.hub.file import HubFile
@@ -55,6 +56,7 @@ class HubSource:
         self._lock = Lock()
         self._open: dict[str, LocalFile | HubFile] = {}
         self._spool: Folder | None = None
+        self._beginnings = Beginnings()
         self._keeps = self._whole = False
 
     @property
@@ -82,7 +84,7 @@ class HubSource:
         self._keeps, self._spool = True, folder
         for file in self._open.values():
             if isinstance(file, HubFile):
-                file.spool = self._spooled(file.entry, file.size)
+                file.keep_in(self._spooled(file.entry, file.size))
 
     def fetch_whole(self, names: Iterable[str], progress: Progress | None = None) -> bool:
         cache, names = Cache(self._address, self.revision, self._note), list(names)
@@ -123,7 +125,8 @@ class HubSource:
         commit = self.revision
         url = hf_hub_url(self._address.repository, name, revision=commit)
         fetcher = RangeFetcher(self._address, name, url, entry.size, commit, self._note, self._cancelled)
-        return HubFile(entry, self._address, commit, fetcher, self._spooled(entry, fetcher.size))
+        spool = self._spooled(entry, fetcher.size)
+        return HubFile(entry, self._address, commit, fetcher, spool, self._beginnings)
 
     def _spooled(self, entry: Entry, size: int) -> SpoolFile | None:
         if not self._keeps:
