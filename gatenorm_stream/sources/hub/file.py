@@ -16,8 +16,9 @@ from gatenorm_stream.sources.ranges import ByteRange
 
 
 class HubFile:
-    """What is read is kept in `spool`, if there is one, until then in `beginnings` if it is a header; `local` is the
-    whole file, once that is here.
+    """What is read is kept in `spool`, if there is one, and a header until then in `beginnings`.
+
+    `local` is the whole file, once that is here.
     """
 
     def __init__(
@@ -73,11 +74,6 @@ class HubFile:
         content = self.fetch(where)
         self.beginnings.keep(self.entry.name, where, content)
         return content
-
-    def keep_in(self, spool: SpoolFile | None) -> None:
-        self.spool = spool
-        if spool:
-            self.beginnings.pour(self.entry.name, spool)
 
     def read_into(self, where: ByteRange, buffer: memoryview) -> None:
         if self.local:

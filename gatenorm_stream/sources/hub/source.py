@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Event, Lock
@@ -19,7 +20,7 @@ from gatenorm_stream.sources.hub.listing import Entry, list_repository
 from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
-from gatenorm_stream.sources.links import snapshot_in
+from gatenorm_stream.sources.links import homes, snapshot_in, why_not_followed
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.sources.source import File, Kind, Source
 from gatenorm_stream.work import Progress, available_threads
@@ -84,7 +85,9 @@ class HubSource:
         self._keeps, self._spool = True, folder
         for file in self._open.values():
             if isinstance(file, HubFile):
-                file.keep_in(self._spooled(file.entry, file.size))
+                file.spool = self._spooled(file.entry, file.size)
+                if file.spool and not folder:  # one that stays starts over if it holds some of a damaged file
+                    self._beginnings.pour(file.entry.name, file.spool)
 
     def fetch_whole(self, names: Iterable[str], progress: Progress | None = None) -> bool:
         cache, names = Cache(self._address, self.revision, self._note), list(names)
@@ -114,19 +117,32 @@ class HubSource:
             self._spool = None
 
     def _open_anew(self, name: str) -> LocalFile | HubFile:
-        from huggingface_hub import hf_hub_url, try_to_load_from_cache
+        from huggingface_hub import hf_hub_url
 
         if name not in self._entries:
             raise CheckpointError(f"{self._address} has no {name}")
-        cached = try_to_load_from_cache(self._address.repository, name, revision=self.revision)
         entry = self._entries[name]
-        if isinstance(cached, str) and Path(cached).stat().st_size == (entry.size or Path(cached).stat().st_size):
-            return LocalFile(Path(cached), sha256=entry.sha256)
+        if cached := self._cached(entry):
+            return cached
         commit = self.revision
         url = hf_hub_url(self._address.repository, name, revision=commit)
         fetcher = RangeFetcher(self._address, name, url, entry.size, commit, self._note, self._cancelled)
         spool = self._spooled(entry, fetcher.size)
         return HubFile(entry, self._address, commit, fetcher, spool, self._beginnings)
+
+    def _cached(self, entry: Entry) -> LocalFile | None:
+        """A file of the cache's snapshot; none if it is a link to somewhere else, or of another size."""
+        snapshot = repository_in_cache(self._address.repository) / "snapshots" / self.revision
+        path = snapshot / entry.name
+        try:
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size != (entry.size or found.st_size):
+                return None
+            if why_not_followed(path, homes(snapshot)):
+                return None
+        except OSError:
+            return None
+        return LocalFile(path, sha256=entry.sha256)
 
     def _spooled(self, entry: Entry, size: int) -> SpoolFile | None:
         if not self._keeps:
