@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from threading import Event, Lock
 
 from gatenorm_stream.errors import CheckpointError, HubError
@@ -20,7 +19,7 @@ from gatenorm_stream.sources.hub.listing import Entry, list_repository
 from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
-from gatenorm_stream.sources.links import homes, snapshot_in, why_not_followed
+from gatenorm_stream.sources.links import homes, named_commit, snapshot_in, why_not_followed
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.sources.source import File, Kind, Source
 from gatenorm_stream.work import Progress, available_threads
@@ -187,18 +186,18 @@ def open_repository(address: HubAddress, connections: int, note: Note, gguf: tup
 
 
 def _cached_snapshot(address: HubAddress, gguf: tuple[str, ...]) -> Source | None:
-    from huggingface_hub import try_to_load_from_cache
-
+    folder = repository_in_cache(address.repository)
+    if not (folder / "snapshots").is_dir():
+        return None
     if address.quantisation:
-        folder = repository_in_cache(address.repository)
-        if not (folder / "snapshots").is_dir():
-            return None
         held = LocalSource(snapshot_in(folder, address.revision))
         address, gguf = with_file(address, held.names())
     name = gguf[0] if gguf else "config.json"
-    found = try_to_load_from_cache(address.repository, name, revision=address.revision)
-    if not isinstance(found, str):
+    commit = named_commit(folder, address.revision) or address.revision
+    if not commit or not is_safe(commit):
         return None
-    snapshot = Path(found).parents[name.count("/")]
+    snapshot = folder / "snapshots" / commit
+    if not (snapshot / name).is_file():
+        return None
     title = f"{address.repository}:{address.file}" if address.file else address.repository
     return LocalSource(snapshot, title=title, revision=snapshot.name, gguf=gguf)
