@@ -60,9 +60,9 @@ def snapshot_in(folder: Path, revision: str | None) -> Path:
     if not _is_cached(folder) or not snapshots.is_dir():
         return folder
     there = sorted(p.name for p in snapshots.iterdir() if p.is_dir())
-    wanted = named_commit(folder, revision) or revision
-    if wanted is None and len(there) == 1:
-        wanted = there[0]
+    wanted = named_commit(folder, revision)
+    if wanted is None:
+        wanted = there[0] if revision is None and len(there) == 1 else revision
     found = [name for name in there if wanted and name.startswith(wanted)]
     if len(found) != 1:
         which = f"{revision or 'main'} is not among them" if there else "there are none"
