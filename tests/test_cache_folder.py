@@ -14,6 +14,7 @@ from gatenorm_stream.sources.hub.cache import Cache
 from gatenorm_stream.sources.hub.cache_folder import open_cache
 from gatenorm_stream.sources.hub.listing import Entry
 from gatenorm_stream.sources.hub.source import HubSource
+from gatenorm_stream.sources.links import named_commit
 from gatenorm_stream.sources.local import LocalFile
 from tests.fuzz.target import Tree, tree
 
@@ -97,6 +98,16 @@ def test_a_link_where_a_file_comes_is_replaced(cache: Path, mine: Path, name: st
     write(cache)
     assert (cache / POINTER).read_bytes() == b"blob"
     assert (cache / HOME / "refs" / "main").read_text() == COMMIT
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "mine/file"])
+def test_what_is_no_file_of_the_cache_names_no_commit(cache: Path, mine: Path, tmp_path: Path, target: str) -> None:
+    write(cache)
+    assert named_commit(cache / HOME, None) == COMMIT
+    os.mkfifo(tmp_path / "pipe")
+    (cache / HOME / "refs" / "main").unlink()
+    plant(cache / HOME / "refs" / "main", tmp_path / target)
+    assert named_commit(cache / HOME, None) is None
 
 
 def test_a_link_is_no_blob(cache: Path, mine: Path) -> None:
