@@ -171,7 +171,8 @@ def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
 
     class Watched:
         def __init__(self, decoder: NumpyDecoder) -> None:
-            self.layers, self.embed, self.losses = decoder.layers, decoder.embed, decoder.losses
+            self.title, self.layers = decoder.title, decoder.layers
+            self.embed, self.losses = decoder.embed, decoder.losses
             self._layer, self.added = decoder.layer, decoder.added
 
         def layer(self, number: int, stream: Any, idle: Any, settle: Any, onward: Any) -> Any:
