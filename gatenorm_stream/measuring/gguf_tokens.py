@@ -22,8 +22,8 @@ KEYS = "tokenizer.ggml."
 USER_DEFINED = 4
 """The type of a token that is found in text before anything else; one of control (3) never is."""
 MOST_TOKENS, MOST_USER_DEFINED = 1 << 19, 1 << 14
-"""Text is searched for each user-defined token by itself. The largest public vocabularies have 262,144, of them some
-6,000 such ones.
+"""Text is searched for each user-defined token by itself. The largest public vocabularies have 262,144 tokens, of
+them some 6,000 such ones.
 """
 LONGEST_BY_SCORE = 256
 """Characters of a token that merges by score: each character of a text is looked at as often. SentencePiece makes

@@ -25,6 +25,7 @@ from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.llama_gguf import read_gguf
 from gatenorm_stream.measuring.llama_safetensors import read_safetensors
+from gatenorm_stream.measuring.memory import MOST_BYTES
 from gatenorm_stream.measuring.products import Block, Float32Array, Products, below, beside, slices, tiles, vector
 from gatenorm_stream.measuring.rotary import Turns
 from gatenorm_stream.measuring.token_ids import check_embedded, check_predicted
@@ -275,7 +276,7 @@ class NumpyDecoder:
     def _tokens_at_once(self, wide: int, tokens: int) -> int:
         if not self._llama.source.keeps:
             return tokens
-        return max(FEWEST_TOKENS, ACTIVATION_BYTES // (4 * wide))
+        return max(min(FEWEST_TOKENS, MOST_BYTES // (16 * wide)), ACTIVATION_BYTES // (4 * wide), 1)
 
 
 def _array(room: Room, *shape: int) -> Float32Array:

@@ -18,12 +18,11 @@ from contextlib import suppress
 from typing import Any
 
 LEAST_BYTES, BYTES_FOR_FILE, BYTES_FOR_TEXT = 256 << 20, 24, 256
-"""Of memory: for the interpreter, and for each byte of the file and of a text. Of a file of 17 MB with 262,000 tokens,
-each took 12; of texts of 8 MB, 110 to 180.
+"""Of memory: for the interpreter, and for each byte of the file and of a text. Of a file of 17 MB with 262,000
+tokens, each took 12; of texts of 8 MB, 110 to 180.
 """
 LEAST_SECONDS, SECONDS_FOR_EACH = 10, 1e-5
 """Of processor time, the same. Of texts of 8 MB, each byte took 2e-6."""
-
 
 
 def main() -> None:
