@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.measuring.tokenizer import Encode, shortened
 
-CHILD = Path(__file__).with_name("tokenizer_child.py")
+CHILD = files(__package__).joinpath("tokenizer_child.py").read_text("utf-8")
+COMMAND = (sys.executable, "-I", "-S", "-c", CHILD)
+"""Nothing that lies in the working directory, or that variables name, is imported. Its text is given, and no file:
+the package may be in a zip.
+"""
 OUT_OF_BOUNDS = {
     signal.SIGXCPU: "it takes more processor time than a tokenizer of its size",
     signal.SIGABRT: "it takes more memory than a tokenizer of its size",
@@ -30,7 +34,7 @@ def tokenizer_process(content: bytes, bos: str | None, where: str) -> Iterator[t
     """
     paths = json.dumps([path for path in sys.path if path])
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", str(CHILD), paths],
+        [*COMMAND, paths],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import gatenorm_stream
 from gatenorm_stream.errors import GateNormError
-from gatenorm_stream.measuring.tokenizer_process import CHILD
+from gatenorm_stream.measuring.tokenizer_process import COMMAND
 
 MAX_SECONDS = 1.0
 MAX_RSS = 300 << 20
@@ -37,8 +37,6 @@ NEVER = (
     "pickle.find_class",
     "ctypes.dlopen",
 )
-TOKENIZING = [sys.executable, "-I", "-S", str(CHILD)]
-"""The one process that may be started."""
 OURS = os.path.realpath(os.path.dirname(gatenorm_stream.__file__)) + os.sep
 CODE = tuple(
     os.path.realpath(p)
@@ -128,7 +126,7 @@ class Watch:
         if not self._active:
             return
         if event in NEVER or event.startswith("socket."):
-            own = event == "subprocess.Popen" and list(args[1])[:4] == TOKENIZING
+            own = event == "subprocess.Popen" and tuple(args[1][:-1]) == COMMAND
             if not own and (event, args) != ("ctypes.dlopen", (None,)):  # what is loaded already
                 self._outside.append(f"{event}{args!r}")
         elif event == "exec":

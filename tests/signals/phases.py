@@ -213,7 +213,7 @@ def tokenising(place: Place) -> tuple[list[str | Path], Reached]:
 
 def reading_a_tokenizer(place: Place) -> tuple[list[str | Path], Reached]:
     """Of 1,500,000 tokens, which takes seconds. Reached half a second after the process for it began."""
-    model, begun = place.llama(), []
+    model, begun = place.llama(), list[float]()
     content = json.loads((FIXTURE / "tokenizer.json").read_text())
     content["model"]["vocab"] |= {f"token {n}": 4096 + n for n in range(1_500_000)}
     (model / "tokenizer.json").write_text(json.dumps(content))
