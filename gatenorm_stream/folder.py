@@ -58,7 +58,7 @@ class Folder:
             with self._named(name), suppress(FileExistsError):
                 os.mkdir(name, mode, dir_fd=self.handle)
         elif found is not None and not stat.S_ISDIR(found.st_mode):
-            raise OutputError(f"{self.path / name} is not a directory; delete it, or choose another --out")
+            raise OutputError(f"{self.path / name} is not a directory, and nothing is written there; delete it")
         with self._named(name):
             handle = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self.handle)
         return Folder(handle, self.path / name)

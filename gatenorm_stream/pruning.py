@@ -23,7 +23,7 @@ from gatenorm_stream.sources.source import Source
 from gatenorm_stream.work import Progress
 from gatenorm_stream.writing.destination import check_destination, check_files, check_space, check_space_to_run
 from gatenorm_stream.writing.partial import SPOOL, open_partial
-from gatenorm_stream.writing.publication import recover
+from gatenorm_stream.writing.recovery import recover
 from gatenorm_stream.writing.write import write_output
 
 Decide: TypeAlias = Callable[[Model], Decision]

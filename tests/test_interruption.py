@@ -57,7 +57,7 @@ def wait_for_files(out: Path, count: int, process: subprocess.Popen[str]) -> Non
         except FileNotFoundError:
             return 0
 
-    begun_with, deadline = max(complete(), 1), time.monotonic() + 20
+    begun_with, deadline = max(complete(), 1), time.monotonic() + 60
     while complete() < begun_with + count and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)

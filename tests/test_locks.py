@@ -16,8 +16,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-LOCKS = {"run": ["build"], "dev": ["build", "dev"], "docs": ["build", "docs"]}
-"""The groups in each, beside the dependencies of the package."""
+HERE = {"run": ["build"], "dev": ["build", "dev"], "docs": ["build", "docs"]}
+"""Of the environment of `make`: the groups in each, beside the dependencies of the package."""
+LOCKS = {**HERE, **{name: ["build", name] for name in ("engines", "smollm2", "dask")}}
 LINE = re.compile(
     r"(?P<what>[^\s\\#][^\\]*?) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+    # via (?P<via>.*)\n"
 )
@@ -83,8 +84,9 @@ def test_all_that_is_asked_for_is_locked_within_its_bounds(name: str) -> None:
         assert each.specifier.contains(Version(version)), each
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", HERE)
 def test_all_that_is_needed_is_locked(name: str) -> None:
+    """Of other environments pip says it, as it installs them."""
     here = {canonicalize_name(e.name) for e in locked(name) if not e.marker or e.marker.evaluate()}
     assert needed(asked(name)) - here == set()
 
@@ -101,13 +103,24 @@ def test_nothing_else_is_locked(name: str) -> None:
 
 
 def test_the_locks_go_into_one_environment() -> None:
-    pins = {name: {(e.name, str(e.marker)): str(e.specifier) for e in locked(name)} for name in LOCKS}
+    pins = {name: {(e.name, str(e.marker)): str(e.specifier) for e in locked(name)} for name in HERE}
     for name in ("run", "docs"):
         both = pins[name].keys() & pins["dev"].keys()
         assert {each: pins[name][each] for each in both} == {each: pins["dev"][each] for each in both}
     assert pins["run"].keys() <= pins["dev"].keys()
 
 
-def test_the_build_backend_is_locked() -> None:
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_build_backend_is_locked(name: str) -> None:
     backend = {canonicalize_name(Requirement(each).name) for each in project()["build-system"]["requires"]}
-    assert backend <= {canonicalize_name(each.name) for each in locked("run")}
+    assert backend <= {canonicalize_name(each.name) for each in locked(name)}
+
+
+def test_there_are_no_other_locks() -> None:
+    assert {path.stem for path in (ROOT / "locks").iterdir()} == set(LOCKS)
+
+
+def test_torch_is_the_build_for_the_cpu() -> None:
+    """The other one brings some gigabytes of CUDA."""
+    (torch,) = (each for each in locked("engines") if each.name == "torch")
+    assert str(torch.specifier).endswith("+cpu")

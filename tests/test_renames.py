@@ -38,7 +38,7 @@ def held(folder: Folder) -> dict[str, str]:
 
 
 def test_two_names_are_exchanged_or_nothing_is_done(folder: Folder, way: str) -> None:
-    exchanged = renames.exchange(folder, "old", "new")
+    exchanged = renames.exchange(folder, "old", folder, "new")
     assert exchanged == (way != "neither")
     assert held(folder) == ({"old": "new", "new": "old"} if exchanged else {"old": "old", "new": "new"})
 
@@ -46,7 +46,7 @@ def test_two_names_are_exchanged_or_nothing_is_done(folder: Folder, way: str) ->
 def test_a_name_that_is_not_there_is_not_exchanged(folder: Folder, way: str) -> None:
     if way != "neither":
         with pytest.raises(FileNotFoundError, match="there"):
-            renames.exchange(folder, "new", "there")
+            renames.exchange(folder, "new", folder, "there")
     assert held(folder) == {"old": "old", "new": "new"}
 
 

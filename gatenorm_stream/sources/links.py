@@ -60,13 +60,9 @@ def snapshot_in(folder: Path, revision: str | None) -> Path:
     if not _is_cached(folder) or not snapshots.is_dir():
         return folder
     there = sorted(p.name for p in snapshots.iterdir() if p.is_dir())
-    ref = folder / "refs" / (revision or "main")
-    wanted = revision
-    if ref.is_file() and ref.resolve().is_relative_to(folder.resolve()):
-        with open(ref, encoding="ascii", errors="replace") as file:
-            wanted = file.read(100).strip()
-    elif revision is None and len(there) == 1:
-        wanted = there[0]
+    wanted = named_commit(folder, revision)
+    if wanted is None:
+        wanted = there[0] if revision is None and len(there) == 1 else revision
     found = [name for name in there if wanted and name.startswith(wanted)]
     if len(found) != 1:
         which = f"{revision or 'main'} is not among them" if there else "there are none"
@@ -75,6 +71,15 @@ def snapshot_in(folder: Path, revision: str | None) -> Path:
             f"({which}); give one: {', '.join(str(snapshots / name) for name in there[:5]) or 'download it'}"
         )
     return snapshots / found[0]
+
+
+def named_commit(folder: Path, revision: str | None) -> str | None:
+    """The commit that `refs` in the Hub cache's folder of a model names so; None if it names none."""
+    ref = folder / "refs" / (revision or "main")
+    if not ref.is_file() or not ref.resolve().is_relative_to(folder.resolve()):
+        return None
+    with open(ref, encoding="ascii", errors="replace") as file:
+        return file.read(100).strip()
 
 
 def _is_cached(folder: Path) -> bool:

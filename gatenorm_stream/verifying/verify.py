@@ -14,7 +14,7 @@ from gatenorm_stream.verifying.against_source import compare
 from gatenorm_stream.verifying.contradictions import in_directory, in_gguf
 from gatenorm_stream.verifying.digests import changed_files
 from gatenorm_stream.verifying.holes import too_many_holes
-from gatenorm_stream.verifying.output import Output, read_output
+from gatenorm_stream.verifying.output import Output, half_replaced, read_output
 from gatenorm_stream.verifying.trust import foreign_code
 from gatenorm_stream.verifying.verified import Verified
 from gatenorm_stream.work import Progress
@@ -27,9 +27,7 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
     Raises VerificationError with all that is wrong; what can't be told before something is right again is left out.
     """
     with closing(against) if against else nullcontext():
-        output = read_output(out)
-        _stop_at(too_many_holes(output), out)
-        _stop_at(changed_files(output, progress), out)
+        output = _undamaged(out, progress)
         if output.kind is Kind.SAFETENSORS:
             _stop_at(chain(in_directory(output), foreign_code(output)), out)
         with _open_output(output) as held:
@@ -42,6 +40,17 @@ def verify(out: Path, against: Source | None = None, *, progress: Progress | Non
             size = sum(f.size for f in output.files.values())
             title = against.title if against else None
             return Verified(output.plan, len(output.files), len(held.tensors), size, title, computed)
+
+
+def _undamaged(out: Path, progress: Progress | None) -> Output:
+    output = read_output(out)
+    _stop_at(too_many_holes(output), out)
+    problems = list(changed_files(output, progress))
+    for other in half_replaced(out) if problems else ():
+        if not any(chain(too_many_holes(other), changed_files(other, progress))):
+            return other
+    _stop_at(problems, out)
+    return output
 
 
 def _open_output(output: Output) -> Checkpoint:

@@ -83,10 +83,11 @@ class Journal:
         with suppress(OSError, OutputError):
             self._append({"failed": "sync"})
 
-    def add_publication(self, replaces: int | None) -> None:
-        """Says which directory is about to get the output's name, and the inode of the one that has it."""
-        said = {"publishes": os.fstat(self._partial.handle).st_ino}
-        self._append(said if replaces is None else {**said, "replaces": replaces})
+    def add_publication(self, publishes: int | Mapping[str, str], replaces: int | None = None) -> None:
+        """Says what is about to get the output's name: the inode of a directory, and of the one that has it; or the
+        digests of a GGUF file, its card and its record.
+        """
+        self._append({"publishes": publishes, "replaces": replaces})
 
     def _append(self, line: dict[str, Any], *, sync: bool = True) -> None:
         self._append_text(line_of(line), sync=sync)

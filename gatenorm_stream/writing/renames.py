@@ -38,11 +38,11 @@ def move(source: Folder, name: str, destination: Folder, new: str) -> None:
             raise type(error)(error.errno, error.strerror, str(destination.path / new)) from error
 
 
-def exchange(folder: Folder, one: str, other: str) -> bool:
-    """Each of two names in `folder` stands for what the other did, at no moment for nothing. False, and nothing is
+def exchange(folder: Folder, one: str, other_folder: Folder, other: str) -> bool:
+    """Each of two names stands for what the other did, at no moment for nothing. False, and nothing is
     done, where kernel or file system can't. Raises OSError, also if one of them is not there.
     """
-    return _renamed(folder, one, folder, other, EXCHANGE)
+    return _renamed(folder, one, other_folder, other, EXCHANGE)
 
 
 def _renamed(source: Folder, name: str, destination: Folder, new: str, how: int) -> bool:

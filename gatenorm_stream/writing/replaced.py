@@ -96,6 +96,15 @@ def seen(found: os.stat_result) -> Seen:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def digest_in(folder: Folder, name: str) -> str:
+    """The BLAKE3 digest of a file. Raises OSError."""
+    digest = blake3(max_threads=blake3.AUTO)
+    with open(_open_in(folder, name), "rb", buffering=0) as file:
+        while data := file.read(BLOCK):
+            digest.update(data)
+    return digest.hexdigest()
+
+
 def _recorded(folder: Folder, record: str, out: Path) -> Mapping[str, FileDigest]:
     where = folder.path / record
     try:
@@ -116,15 +125,7 @@ def _recorded(folder: Folder, record: str, out: Path) -> Mapping[str, FileDigest
 def _is(folder: Folder, name: str, found: os.stat_result, digest: FileDigest, digests: bool) -> bool:
     if not stat.S_ISREG(found.st_mode) or found.st_size != digest.size:
         return False
-    return not digests or _blake3(folder, name) == digest.blake3
-
-
-def _blake3(folder: Folder, name: str) -> str:
-    digest = blake3(max_threads=blake3.AUTO)
-    with open(_open_in(folder, name), "rb", buffering=0) as file:
-        while data := file.read(BLOCK):
-            digest.update(data)
-    return digest.hexdigest()
+    return not digests or digest_in(folder, name) == digest.blake3
 
 
 def _open_in(folder: Folder, name: str) -> int:

@@ -79,7 +79,7 @@ def write_output(
         if not partial.sync():
             note(UNSYNCED.format(out=out, what="directories"))
         if layout.kind is Kind.GGUF:
-            publish_file(partial, journal, layout.shards[0].name, out, force, note)
+            publish_file(partial, journal, out, force, note)
             with suppress(OSError), open_folder(out.parent) as home:
                 home.remove(partial.path.name)
         else:

@@ -16,6 +16,8 @@ from tests.gguf_files import shapes, tensors, write_gguf
 
 WHOLE = ["out.gatenorm.json", "out.gatenorm.md", "out.gguf"]
 
+LACKS: list[dict[str, Any]] = [{}, {"lack": ["exchange", errno.EINVAL]}, {"lack": ["renameat2", errno.ENOSYS]}]
+
 pytestmark = pytest.mark.slow
 
 
@@ -66,30 +68,66 @@ def test_failing_at_every_change(gguf: Crashing, error: str) -> None:
     assert unnoticed <= {"copy_file_range", "unlinkat", "rmdir"}
 
 
-@pytest.mark.parametrize("lack", [{}, {"lack": ["renameat2", errno.ENOSYS]}], ids=["renameat2", "without it"])
-def test_replacing_an_earlier_output(gguf: Crashing, lack: dict[str, Any]) -> None:
-    """File, record and card are together what verifies, or there is no file."""
-    earlier = gguf.folder / "earlier.gguf"
-    gatenorm_stream.prune(gatenorm_stream.plan(gguf.against, layers=[3]), earlier)
-    before = earlier.read_bytes()
+@pytest.fixture
+def earlier(gguf: Crashing) -> dict[str, bytes]:
+    """Another output of the same source: its file, record and card."""
+    file = gguf.folder / "out.gguf"
+    gatenorm_stream.prune(gatenorm_stream.plan(gguf.against, layers=[3]), file)
+    return {name: (gguf.folder / name).read_bytes() for name in WHOLE}
 
-    def put_earlier() -> None:
-        gguf.clean()
-        gguf.out.write_bytes(before)
-        for ending in (".gatenorm.json", ".gatenorm.md"):
-            gguf.out.with_suffix(ending).write_bytes(earlier.with_suffix(ending).read_bytes())
 
-    put_earlier()
+def put(gguf: Crashing, files: dict[str, bytes]) -> None:
+    gguf.clean()
+    for name, content in files.items():
+        (gguf.target / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("lack", LACKS, ids=["renameat2", "no exchange", "without it"])
+def test_replacing_an_earlier_output(gguf: Crashing, earlier: dict[str, bytes], lack: dict[str, Any]) -> None:
+    """At every moment what is there verifies: the earlier output or the new one. Where names can't be exchanged,
+    there is none at a moment.
+    """
+    put(gguf, earlier)
     changes = gguf.run("--force", **lack).changes
+    assert changes.count("exchange") == (0 if lack else 3)
     begun = len(changes) - changes[::-1].index("mkdir")
+    none, dropped = 0, set()
     for nth in sorted({*([] if lack else moments(len(changes))), *range(begun, len(changes) + 1)}):
-        put_earlier()
+        put(gguf, earlier)
         assert gguf.run("--force", mode=Mode.KILL, nth=nth, **lack).code == -signal.SIGKILL
-        gguf.check()
+        gguf.check(complete=None if lack else True)
+        none += not gguf.out.exists()
+        if gguf.out.exists():
+            dropped.add(tuple(gatenorm_stream.verify(gguf.out).plan.dropped))
         again = gguf.run("--force", **lack)
         assert again.code == 0, (nth, again.stderr)
         gguf.check(complete=True)
         assert beside(gguf) == WHOLE
+    assert dropped == {(3,), (1, 2)}
+    assert bool(none) == bool(lack)
+
+
+@pytest.mark.parametrize("without", [None, "out.gatenorm.md"])
+def test_failing_while_it_replaces(gguf: Crashing, earlier: dict[str, bytes], without: str | None) -> None:
+    """Whether the earlier file has a card or not."""
+    files = {name: content for name, content in earlier.items() if name != without}
+    put(gguf, files)
+    changes = gguf.run("--force").changes
+    failures = 0
+    for nth in range(len(changes) - changes[::-1].index("mkdir"), len(changes) + 1):
+        put(gguf, files)
+        failed = gguf.run("--force", mode=Mode.FAIL, nth=nth, error=errno.EIO)
+        if failed.code:
+            said_so(failed)
+            failures += 1
+        if not without:
+            gguf.check(complete=True)
+        again = gguf.run("--force")
+        assert again.code == 0, (nth, again.stderr)
+        gguf.check(complete=True)
+        left = [name for name in beside(gguf) if name not in WHOLE]
+        assert all(f"{name} holds what was left" in failed.stderr and not failed.code for name in left), left
+    assert failures > 5
 
 
 @pytest.mark.parametrize("mode", [Mode.SHRINK, Mode.CHANGE, Mode.FAIL])

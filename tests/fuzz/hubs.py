@@ -36,6 +36,7 @@ from gatenorm_stream.sources.hub.listing import read_listing
 from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.ranges import ByteRange
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
+from tests.fuzz.caches import Caches, git_digest
 from tests.fuzz.mutate import mutate
 from tests.fuzz.target import Target, number, remove
 from tests.fuzz.watch import FindingError, Watch
@@ -91,6 +92,7 @@ class Hubs:
         self._fetch_all()
         gatenorm_stream.verify(self._made / "out", against=self._source)
         self._clear()
+        self._caches = Caches(self._root, self.watch, self._files, COMMIT, self.spoil)
         self._raw = self._answer_storage("model-00001-of-00002.safetensors", ByteRange(0, 400))
         self._fetch_raw()
 
@@ -101,6 +103,7 @@ class Hubs:
             ),
             Target("hub answers", 0.03, self.answer, self._raw_answers),
             Target("hubs", 0.001, self.hub, number),
+            Target("caches", 0.001, self._caches.cache, number),
         )
 
     def listing(self, data: bytes) -> None:
@@ -115,9 +118,8 @@ class Hubs:
 
     def hub(self, data: bytes) -> None:
         """All of a prune, some of whose answers are spoilt."""
-        self._rng = random.Random(data)
-        self._spoils = self._rng.choice((0.02, 0.1, 0.5))
-        self._broken.clear()
+        rng = random.Random(data)
+        self.spoil(rng, rng.choice((0.02, 0.1, 0.5)))
         self.watch.permit(self._made, self._root / "cache", Path("org"))  # there may be a folder of that name
         try:
             error = self.watch.case(self._fetch_all)
@@ -128,6 +130,12 @@ class Hubs:
         finally:
             self._spoils = 0.0
             self._clear()
+
+    def spoil(self, rng: random.Random, share: float) -> list[str]:
+        """So many of the answers from now on; what must not be asked is named in what this gives."""
+        self._rng, self._spoils = rng, share
+        self._broken.clear()
+        return self._broken
 
     def _fetch_all(self) -> None:
         opened, out = open_source("org/name", connections=1), self._made / "out"
@@ -159,10 +167,21 @@ class Hubs:
 
     def _entry(self, name: str) -> dict[str, Any]:
         content = self._files[name]
-        entry = {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+        entry: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": git_digest(content)}
         if name.endswith(".safetensors"):
             entry["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         return entry
+
+    def _lying(self) -> dict[str, Any]:
+        """An entry of the listing with another name, size or digest than the file's."""
+        entry = self._entry(self._rng.choice(sorted(self._files)))
+        changes: tuple[tuple[str, Any], ...] = (
+            ("rfilename", self._rng.choice(NAMES)),
+            ("rfilename", "d/" * self._rng.choice((1, 40, 400)) + "x.json"),
+            *(("size", self._rng.choice((0, 1, 10**6, 1 << 60))), ("size", None), ("blobId", None)),
+            *(("blobId", self._rng.choice(("../../x", "d" * 40, "refs"))), ("lfs", {"sha256": "d" * 64})),
+        )
+        return {**entry, **dict([self._rng.choice(changes)])}
 
     def _answer_hub(self, request: httpx2.Request) -> httpx2.Response:
         url = str(request.url)
@@ -184,9 +203,8 @@ class Hubs:
         if path.startswith("/api/models/org/name"):
             listing = self._listing
             if self._rng.random() < self._spoils:
-                entry = {**self._entry("config.json"), "rfilename": self._rng.choice(NAMES)}
                 found = json.loads(listing)
-                found["siblings"].insert(self._rng.randrange(3), entry)
+                found["siblings"].insert(self._rng.randrange(3), self._lying())
                 listing = json.dumps(found).encode()
             return Wire(200, (("Content-Length", str(len(listing))),), listing)
         name = path.removeprefix(f"/org/name/resolve/{COMMIT}/")

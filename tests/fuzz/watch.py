@@ -142,7 +142,7 @@ class Watch:
                 self._active = False
                 self.interrupted = self._interruption()
                 self._active = True
-            for path in args[: PATHS_OF[event]]:
+            for path in args[1:2] if event == "os.symlink" else args[: PATHS_OF[event]]:  # what it says is no path
                 if isinstance(path, str | bytes | os.PathLike) and not self._allowed(event, path, args):
                     self._outside.append(f"{event} {path!r}")
 
@@ -166,7 +166,7 @@ def _in_open_folder(event: str, path: str, args: tuple[Any, ...]) -> bool:
         return False
     if event == "open":  # Python does not tell the directory
         return bool(args[2] & os.O_NOFOLLOW)
-    return event in ("os.remove", "os.rmdir", "os.mkdir", "os.rename") and args[-1] != -1
+    return event in ("os.remove", "os.rmdir", "os.mkdir", "os.rename", "os.symlink") and args[-1] != -1
 
 
 def _nothing() -> str:

@@ -57,6 +57,7 @@ HEADERS = (
         ("Set-Cookie", "a=b"),
         ("Location", "/x"),
     ),
+    *(("ETag", '"../../x"'), ("X-Linked-Etag", "../../../../x"), ("ETag", '"' + "d" * 40 + '"')),
     *(("Transfer-Encoding", "chunked"), ("X-Linked-Etag", '"x"'), ("X-Linked-Size", "-5"), ("Date", "")),
 )
 BODIES = (

@@ -9,7 +9,7 @@ import pytest
 
 from gatenorm_stream.checkpoint.gguf import FIRST_BYTES
 from gatenorm_stream.sources.hub.address import HubAddress, hub_address
-from tests.gguf_files import shapes, tensors, write_gguf
+from tests.gguf_files import BYTES, HIDDEN, shapes, tensors, write_gguf
 from tests.hub.hub_repository import Repository
 from tests.hub.hub_runs import Run
 from tests.hub.hub_server import Hub
@@ -73,6 +73,25 @@ def test_prune(name: str, run: Run, hub: Hub, files: Path, tmp_path: Path) -> No
     assert fetched <= whole - gone // 2 + 3 * FIRST_BYTES
     assert run("verify", "out.gguf", "--against", f"org/gguf:{name}").returncode == 0
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("split", [None, 20])
+def test_each_byte_of_a_model_that_is_run_is_fetched_once(
+    split: int | None, run: Run, hub: Hub, tmp_path: Path
+) -> None:
+    """The headers too, which are read before the files have a place in the Hub cache."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    table = (len(BYTES), HIDDEN)
+    content = tensors(shapes(4) | {"token_embd.weight": table, "output.weight": table}, "Q8_0")
+    first = write_gguf(folder / "m.gguf", content, tokens=BYTES, split=split)
+    hub.repositories["org/run"] = Repository(folder)
+    done = run("score", f"org/run:{first.name}", "--by", "influence", "--tokens", "16")
+    assert done.returncode == 0, done.stderr
+    files = sorted(folder.iterdir())
+    assert len(files) == (1 if split is None else 2)
+    sent = [sum(r.sent for r in hub.log if r.file == path.name and r.status == 206) for path in files]
+    assert sent == [path.stat().st_size for path in files]
 
 
 def test_names_that_are_not_there(run: Run, files: Path) -> None:

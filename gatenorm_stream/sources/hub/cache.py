@@ -6,22 +6,23 @@ most repositories to a library (Xet) whose requests nothing here bounds.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import TextIO
 
-from gatenorm_stream.disk import UNSUPPORTED, check_free, sync_file
+from gatenorm_stream.disk import check_free, sync_file
 from gatenorm_stream.errors import HubError, OutputError
-from gatenorm_stream.folder import open_folder
+from gatenorm_stream.folder import DEEPEST, Folder
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.cache_folder import CacheFolder, open_cache, unfinished
 from gatenorm_stream.sources.hub.file import HubFile, fetch_to
 from gatenorm_stream.sources.hub.listing import Entry
 from gatenorm_stream.sources.hub.retry import Note
@@ -68,7 +69,7 @@ class Cache:
     def can_hold(self, entry: Entry) -> bool:
         """Mirrors may list neither a commit nor digests, by which the cache names what it holds."""
         named = _COMMIT.fullmatch(self._commit) and _BLOB.fullmatch(entry.etag)
-        return bool(named) and entry.size is not None and is_safe(entry.name)
+        return bool(named) and entry.size is not None and is_safe(entry.name) and entry.name.count("/") < DEEPEST
 
     def fetch(
         self,
@@ -94,95 +95,39 @@ class Cache:
 
         if not files:
             return
-        with self._writing():
-            (self._home / "blobs").mkdir(parents=True, exist_ok=True)
-            left, name = sum(file.size - self._held(file.entry) for file in files), self._address.repository
+        name = self._address.repository
+        with self._writing(), open_cache(self._home) as folder:
+            left = sum(file.size - folder.held(file.entry) for file in files)
             check_free(self._home, left, f"and what is to come of {name} takes", ELSEWHERE)
             if tell and left:
                 size = f"{left / 1e9:.2f} GB" if left >= 1e9 else f"{left / 1e6:.0f} MB"
                 self._note(f"to run {name}, {size} are fetched first, and stay in {self._home}")
             for file in files:
-                self._fetch(file, connections, cancelled, lambda n, name=file.entry.name: advance(n, name))  # type: ignore[misc]
-            self._name_commit()
+                self._fetch(folder, file, connections, cancelled, lambda n, name=file.entry.name: advance(n, name))  # type: ignore[misc]
+            self._name_commit(folder)
 
-    def _fetch(self, file: HubFile, connections: int, cancelled: Event, advance: Callable[[int], None]) -> None:
+    def _fetch(
+        self,
+        folder: CacheFolder,
+        file: HubFile,
+        connections: int,
+        cancelled: Event,
+        advance: Callable[[int], None],
+    ) -> None:
         entry = file.entry
-        blob = self._home / "blobs" / entry.etag
-        locks = self._home.parent / ".locks" / self._home.name
-        locks.mkdir(parents=True, exist_ok=True)
-        with open(locks / f"{entry.etag}.lock", "a") as lock:
-            self._wait_for(lock, file.title)
-            if _size(blob) == entry.size:
+        waiting = partial(self._note, f"{file.title} is being fetched by another run; waiting for it")
+        with folder.locked(entry, waiting):
+            if folder.has(entry):
                 advance(file.size)
             else:
-                self._fetch_blob(file, blob, connections, cancelled, advance)
-            self._point(entry, blob)
+                _fetch_blob(folder.blobs, file, connections, cancelled, advance)
+            folder.point(self._commit, entry)
         file.local = LocalFile(self._home / "snapshots" / self._commit / entry.name, sha256=entry.sha256)
 
-    def _wait_for(self, lock: TextIO, title: str) -> None:
-        """The lock that huggingface_hub takes, too."""
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._note(f"{title} is being fetched by another run; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
-
-    def _fetch_blob(
-        self, file: HubFile, blob: Path, connections: int, cancelled: Event, advance: Callable[[int], None]
-    ) -> None:
-        unfinished = _unfinished(file.entry)
-        with open_folder(blob.parent) as blobs:
-            with closing(SpoolFile(blobs, unfinished, file.size)) as spool:
-                _fill(spool, file, connections, cancelled, advance)
-                sound = _is_sound(spool.local, file.entry, cancelled)
-                if sound:
-                    sync_file(spool.descriptor, blob)
-            blobs.unlink(f"{unfinished}.ranges")
-            if not sound:
-                blobs.unlink(unfinished)
-                raise HubError(
-                    f"{file.title} came damaged: its digest is not the Hub's; run the same command again, it "
-                    "fetches that file again"
-                )
-            os.replace(unfinished, blob.name, src_dir_fd=blobs.handle, dst_dir_fd=blobs.handle)
-
-    def _point(self, entry: Entry, blob: Path) -> None:
-        """A link from the snapshot; where there are no links, the file itself."""
-        snapshot = self._home / "snapshots" / self._commit
-        name = snapshot / entry.name
-        if _size(name) == entry.size:
-            return
-        name.parent.mkdir(parents=True, exist_ok=True)
-        name.unlink(missing_ok=True)
-        up = "../" * (len(PurePosixPath(entry.name).parts) + 1)
-        try:
-            name.symlink_to(f"{up}blobs/{blob.name}")
-        except OSError:
-            os.replace(blob, name)
-
-    def _name_commit(self) -> None:
-        """So that the branch or tag that was asked for is found where there is no network."""
+    def _name_commit(self, folder: CacheFolder) -> None:
         revision = self._address.revision or "main"
-        if _COMMIT.fullmatch(revision) or not is_safe(revision):
-            return
-        ref = self._home / "refs" / revision
-        ref.parent.mkdir(parents=True, exist_ok=True)
-        fresh = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
-        fresh.write_text(self._commit)
-        os.replace(fresh, ref)
-
-    def _held(self, entry: Entry) -> int:
-        """Bytes of it that take room already."""
-        blobs = self._home / "blobs"
-        if _size(blobs / entry.etag) == entry.size:
-            return entry.size or 0
-        try:
-            return min((blobs / _unfinished(entry)).stat().st_blocks * 512, entry.size or 0)
-        except OSError:
-            return 0
+        if is_safe(revision) and not _COMMIT.fullmatch(revision):
+            folder.name_commit(revision, self._commit)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -192,15 +137,26 @@ class Cache:
             raise OutputError(f"{self._home} can't be written: {error.strerror}; {ELSEWHERE}") from error
 
 
-def _unfinished(entry: Entry) -> str:
-    return f"{entry.etag}.gatenorm.incomplete"
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+def _fetch_blob(
+    blobs: Folder, file: HubFile, connections: int, cancelled: Event, advance: Callable[[int], None]
+) -> None:
+    blob, name = file.entry.etag, unfinished(file.entry)
+    if (found := blobs.found(blob)) and stat.S_ISDIR(found.st_mode):
+        raise OutputError(f"{blobs.path / blob} is a directory, where a file belongs; delete it")
+    with closing(SpoolFile(blobs, name, file.size)) as spool:
+        file.beginnings.pour(file.entry.name, spool)
+        _fill(spool, file, connections, cancelled, advance)
+        sound = _is_sound(spool.local, file.entry)
+        if sound:
+            sync_file(spool.descriptor, blobs.path / name)
+    blobs.unlink(f"{name}.ranges")
+    if not sound:
+        blobs.unlink(name)
+        raise HubError(
+            f"{file.title} came damaged: its digest is not the Hub's; run the same command again, it fetches that "
+            "file again"
+        )
+    os.replace(name, blob, src_dir_fd=blobs.handle, dst_dir_fd=blobs.handle)
 
 
 def _fill(
@@ -217,7 +173,7 @@ def _fill(
             advance(len(tasks[task]))
 
 
-def _is_sound(file: LocalFile, entry: Entry, cancelled: Event) -> bool:
+def _is_sound(file: LocalFile, entry: Entry) -> bool:
     """By its SHA-256; a small file's name is its git object id, the SHA-1 of its size and its bytes."""
     digest = hashlib.sha256() if entry.sha256 else hashlib.sha1(b"blob %d\0" % file.size)
     for piece in pieces(file, ByteRange(0, file.size), memory_for_pieces()):

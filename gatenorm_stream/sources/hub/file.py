@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gatenorm_stream.errors import CheckpointError
 from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.beginnings import Beginnings
 from gatenorm_stream.sources.hub.fetch import RangeFetcher
 from gatenorm_stream.sources.hub.listing import Entry
 from gatenorm_stream.sources.hub.spool import SpoolFile
@@ -15,16 +16,26 @@ from gatenorm_stream.sources.ranges import ByteRange
 
 
 class HubFile:
-    """What is read is kept in `spool`, if there is one; `local` is the whole file, once that is here."""
+    """What is read is kept in `spool`, if there is one, and a header until then in `beginnings`.
+
+    `local` is the whole file, once that is here.
+    """
 
     def __init__(
-        self, entry: Entry, address: HubAddress, commit: str, fetcher: RangeFetcher, spool: SpoolFile | None
+        self,
+        entry: Entry,
+        address: HubAddress,
+        commit: str,
+        fetcher: RangeFetcher,
+        spool: SpoolFile | None,
+        beginnings: Beginnings,
     ) -> None:
         self.entry = entry
         self.size = fetcher.size
         self.sha256 = entry.sha256
         self.fetcher = fetcher
         self.spool = spool
+        self.beginnings = beginnings
         self.local: LocalFile | None = None
         self._title = f"{address.repository}/{entry.name}"
         self._version = f"{fetcher.size} {entry.etag or commit}"
@@ -51,11 +62,18 @@ class HubFile:
         if self.local:
             return self.local.read(where)
         if self.spool is None:
-            return self.fetch(where)
+            return self._read_unkept(where)
         for part, present in self.spool.segments(where):
             if not present:
                 fetch_to(self.spool, self.fetcher, part)
         return self.spool.local.read(where)
+
+    def _read_unkept(self, where: ByteRange) -> memoryview:
+        if held := self.beginnings.read(self.entry.name, where):
+            return held
+        content = self.fetch(where)
+        self.beginnings.keep(self.entry.name, where, content)
+        return content
 
     def read_into(self, where: ByteRange, buffer: memoryview) -> None:
         if self.local:

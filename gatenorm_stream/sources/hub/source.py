@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from threading import Event, Lock
 
 from gatenorm_stream.errors import CheckpointError, HubError
 from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.beginnings import Beginnings
 from gatenorm_stream.sources.hub.cache import Cache, beside_weights, repository_in_cache
 from gatenorm_stream.sources.hub.fetch import RangeFetcher
 from gatenorm_stream.sources.hub.file import HubFile
@@ -18,7 +19,7 @@ from gatenorm_stream.sources.hub.listing import Entry, list_repository
 from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
-from gatenorm_stream.sources.links import snapshot_in
+from gatenorm_stream.sources.links import homes, named_commit, snapshot_in, why_not_followed
 from gatenorm_stream.sources.local import LocalFile, LocalSource
 from gatenorm_stream.sources.source import File, Kind, Source
 from gatenorm_stream.work import Progress, available_threads
@@ -55,6 +56,7 @@ class HubSource:
         self._lock = Lock()
         self._open: dict[str, LocalFile | HubFile] = {}
         self._spool: Folder | None = None
+        self._beginnings = Beginnings()
         self._keeps = self._whole = False
 
     @property
@@ -83,6 +85,8 @@ class HubSource:
         for file in self._open.values():
             if isinstance(file, HubFile):
                 file.spool = self._spooled(file.entry, file.size)
+                if file.spool and not folder:  # one that stays starts over if it holds some of a damaged file
+                    self._beginnings.pour(file.entry.name, file.spool)
 
     def fetch_whole(self, names: Iterable[str], progress: Progress | None = None) -> bool:
         cache, names = Cache(self._address, self.revision, self._note), list(names)
@@ -112,18 +116,32 @@ class HubSource:
             self._spool = None
 
     def _open_anew(self, name: str) -> LocalFile | HubFile:
-        from huggingface_hub import hf_hub_url, try_to_load_from_cache
+        from huggingface_hub import hf_hub_url
 
         if name not in self._entries:
             raise CheckpointError(f"{self._address} has no {name}")
-        cached = try_to_load_from_cache(self._address.repository, name, revision=self.revision)
         entry = self._entries[name]
-        if isinstance(cached, str) and Path(cached).stat().st_size == (entry.size or Path(cached).stat().st_size):
-            return LocalFile(Path(cached), sha256=entry.sha256)
+        if cached := self._cached(entry):
+            return cached
         commit = self.revision
         url = hf_hub_url(self._address.repository, name, revision=commit)
         fetcher = RangeFetcher(self._address, name, url, entry.size, commit, self._note, self._cancelled)
-        return HubFile(entry, self._address, commit, fetcher, self._spooled(entry, fetcher.size))
+        spool = self._spooled(entry, fetcher.size)
+        return HubFile(entry, self._address, commit, fetcher, spool, self._beginnings)
+
+    def _cached(self, entry: Entry) -> LocalFile | None:
+        """A file of the cache's snapshot; none if it is a link to somewhere else, or of another size."""
+        snapshot = repository_in_cache(self._address.repository) / "snapshots" / self.revision
+        path = snapshot / entry.name
+        try:
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size != (entry.size or found.st_size):
+                return None
+            if why_not_followed(path, homes(snapshot)):
+                return None
+        except OSError:
+            return None
+        return LocalFile(path, sha256=entry.sha256)
 
     def _spooled(self, entry: Entry, size: int) -> SpoolFile | None:
         if not self._keeps:
@@ -168,18 +186,18 @@ def open_repository(address: HubAddress, connections: int, note: Note, gguf: tup
 
 
 def _cached_snapshot(address: HubAddress, gguf: tuple[str, ...]) -> Source | None:
-    from huggingface_hub import try_to_load_from_cache
-
+    folder = repository_in_cache(address.repository)
+    if not (folder / "snapshots").is_dir():
+        return None
     if address.quantisation:
-        folder = repository_in_cache(address.repository)
-        if not (folder / "snapshots").is_dir():
-            return None
         held = LocalSource(snapshot_in(folder, address.revision))
         address, gguf = with_file(address, held.names())
     name = gguf[0] if gguf else "config.json"
-    found = try_to_load_from_cache(address.repository, name, revision=address.revision)
-    if not isinstance(found, str):
+    commit = named_commit(folder, address.revision) or address.revision
+    if not commit or not is_safe(commit):
         return None
-    snapshot = Path(found).parents[name.count("/")]
+    snapshot = folder / "snapshots" / commit
+    if not (snapshot / name).is_file():
+        return None
     title = f"{address.repository}:{address.file}" if address.file else address.repository
     return LocalSource(snapshot, title=title, revision=snapshot.name, gguf=gguf)

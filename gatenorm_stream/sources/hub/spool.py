@@ -45,11 +45,15 @@ class SpoolFile:
         self._path = folder.path / name if folder else Path(gettempdir())
         with self._writing():
             self._fd = folder.open(name, os.O_RDWR | os.O_CREAT) if folder else _nameless()
-            if folder and os.fstat(self._fd).st_size != size:
-                folder.unlink(self._list)
-            set_size(self._fd, size)
-            for line in self._read_ranges(size):
-                self._insert(line)
+            try:
+                if folder and os.fstat(self._fd).st_size != size:
+                    folder.unlink(self._list)
+                set_size(self._fd, size)
+                for line in self._read_ranges(size):
+                    self._insert(line)
+            except BaseException:
+                os.close(self._fd)
+                raise
         self.local = LocalFile(self._path, os.dup(self._fd))
 
     @property
