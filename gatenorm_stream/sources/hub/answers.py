@@ -85,7 +85,7 @@ def _direct_answer(parts: SplitResult, headers: Mapping[str, str]) -> Iterator[A
             _close(parts)
 
 
-def _request(parts: SplitResult, headers: Mapping[str, str]) -> _Response:
+def _request(parts: SplitResult, headers: Mapping[str, str]) -> Response:
     """A kept connection may have been closed by the host meanwhile: then a new one is made, once."""
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     kept = parts[:2] in _kept()
@@ -98,7 +98,7 @@ def _request(parts: SplitResult, headers: Mapping[str, str]) -> _Response:
     return _headers_in_time(_connection(parts), path, headers)
 
 
-class _Response(http.client.HTTPResponse):
+class Response(http.client.HTTPResponse):
     """Counts what comes off the socket: between two blocks of the body, sizes of chunks and trailers may come for
     ever, at any rate.
     """
@@ -141,7 +141,7 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
-def _headers_in_time(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> _Response:
+def _headers_in_time(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> Response:
     """A timeout of the socket begins anew with each byte; so the connection is cut when time is up."""
 
     def cut() -> None:
@@ -154,7 +154,7 @@ def _headers_in_time(connection: http.client.HTTPConnection, path: str, headers:
     try:
         connection.request("GET", path, headers=dict(headers))
         response = connection.getresponse()
-        assert isinstance(response, _Response)
+        assert isinstance(response, Response)
         return response
     finally:
         timer.cancel()
@@ -176,7 +176,7 @@ def _connection(parts: SplitResult) -> http.client.HTTPConnection:
             )
         else:
             connection = http.client.HTTPConnection(parts.netloc, timeout=_seconds())
-        connection.response_class = _Response
+        connection.response_class = Response
         kept[parts[:2]] = connection
     return kept[parts[:2]]
 
