@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import tracemalloc
@@ -15,11 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.errors import CheckpointError, TextError, UnsupportedModelError
 from gatenorm_stream.families.open import open_model
 from gatenorm_stream.measuring import forward, numpy_decoder, products, study
 from gatenorm_stream.measuring.forward import Outcome
+from gatenorm_stream.measuring.memory import check_memory
 from gatenorm_stream.measuring.numpy_decoder import NumpyDecoder, numpy_obstacle
+from gatenorm_stream.measuring.rotary import Rotary, Yarn
+from gatenorm_stream.measuring.sample import read_sample
 from gatenorm_stream.measuring.variants import Variant
 from gatenorm_stream.scoring.scores import LayerScore
 from gatenorm_stream.sources.open import open_source
@@ -171,7 +175,8 @@ def test_nothing_is_computed_twice(model: tuple[Path, DenseLlama]) -> None:
 
     class Watched:
         def __init__(self, decoder: NumpyDecoder) -> None:
-            self.layers, self.embed, self.losses = decoder.layers, decoder.embed, decoder.losses
+            self.title, self.layers = decoder.title, decoder.layers
+            self.embed, self.losses = decoder.embed, decoder.losses
             self._layer, self.added = decoder.layer, decoder.added
 
         def layer(self, number: int, stream: Any, idle: Any, settle: Any, onward: Any) -> Any:
@@ -290,6 +295,17 @@ def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
         run(path, *tokens(CONFIG, 4))
 
 
+def test_influence_that_is_no_number(tmp_path: Path) -> None:
+    """Of a token that only the half for choosing has, so that no loss tells: it was taken for no influence."""
+    tensors = numbers(CONFIG)
+    choosing, _ = tokens(CONFIG, 8)
+    tensors["model.embed_tokens.weight"][choosing[2], 0] = np.nan
+    path = write_checkpoint(tmp_path / "model", tensors, CONFIG, dtype="F32")
+    judging = choosing[choosing != choosing[2]][:6]
+    with pytest.raises(CheckpointError, match=r"what attention does in layer 0 of .* is no number"):
+        run(path, choosing[: len(judging)], judging)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_nothing(model: tuple[Path, DenseLlama], threads: int) -> None:
     with opened(model[0], threads) as decoder:
@@ -375,10 +391,56 @@ def test_what_numpy_does_not_run(changes: dict[str, Any], said: str, tmp_path: P
         pass
 
 
-@pytest.mark.parametrize("changes", [{"rms_norm_eps": -1}, {"rope_theta": "high"}, {"rope_theta": 1}])
+@pytest.mark.parametrize(
+    "changes", [{"rms_norm_eps": -1}, {"rope_theta": "high"}, {"rope_theta": 1}, {"rope_theta": 0}]
+)
 def test_numbers_that_are_none(changes: dict[str, Any], tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "model", numbers(llama_config()), llama_config(**changes))
     with pytest.raises(CheckpointError, match=f"{next(iter(changes))}=.*must be a number above"):
+        obstacle(path)
+
+
+@pytest.mark.parametrize("theta", [1.0000000000000002, 1e20])
+@pytest.mark.parametrize("context", [1e-20, 1, 1e20])
+def test_yarn_at_its_extremes(theta: float, context: float) -> None:
+    """Logarithms of zero and whole numbers beyond 64 bits ended in a traceback."""
+    for fast, slow, factor in itertools.product((1e-20, 1e20), (1e-20, 1e20), (1e-20, 1e20)):
+        rotary = Rotary(8, theta, factor=factor, scaling=Yarn(context, fast, slow))
+        assert np.isfinite(rotary.turns(4)).all()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "heads", "head_dim"), [(1 << 18, 1, 2), (4, 1 << 10, 1 << 8)], ids=["hidden", "heads"]
+)
+def test_a_wide_model_takes_fewer_tokens(hidden: int, heads: int, head_dim: int, tmp_path: Path) -> None:
+    """Of a small file: 256 tokens took gigabytes."""
+    config = llama_config(
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        num_key_value_heads=1,
+        head_dim=head_dim,
+        intermediate_size=4,
+        num_hidden_layers=1,
+        vocab_size=4,
+        max_position_embeddings=1 << 40,
+    )
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes_of(config).items()}
+    with open_model(open_source(write_checkpoint(tmp_path / "model", tensors, config))) as model:
+        with pytest.raises(TextError, match=r"2048 tokens of .* GB at once, and .* take --tokens (\d+)") as caught:
+            read_sample(model, None, 2048)
+        fits = int(str(caught.value).split("--tokens ")[1].split()[0])
+        with pytest.raises(CheckpointError, match="tokenizer"):
+            read_sample(model, None, fits)
+        with pytest.raises(UnsupportedModelError, match="no model is so wide"):
+            check_memory(model, 2048, fits + 1)
+
+
+@pytest.mark.parametrize("key", ["factor", "original_max_position_embeddings", "beta_fast", "beta_slow"])
+@pytest.mark.parametrize("value", [1e-300, 1e300])
+def test_numbers_of_no_model(key: str, value: float, tmp_path: Path) -> None:
+    scaling = {"rope_type": "yarn", "factor": 2.0, key: value}
+    path = write_checkpoint(tmp_path / "model", numbers(llama_config()), llama_config(rope_scaling=scaling))
+    with pytest.raises(CheckpointError, match=f"{key}={value:.0e}".replace("+", r"\+") + ", and 1e-20 to"):
         obstacle(path)
 
 

@@ -64,9 +64,9 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 def measured(layers: int) -> st.SearchStrategy[Measured]:
-    losses = st.floats(allow_nan=False, allow_infinity=False)
+    losses = st.floats(0, 1e40)
     influence = st.lists(losses, min_size=layers, max_size=layers).map(tuple)
-    return st.builds(Measured, st.text(), st.text(), st.integers(), losses, losses, losses, influence)
+    return st.builds(Measured, st.text(), st.text(), st.integers(1), losses, losses, losses, influence)
 
 
 def constants(layers: tuple[int, ...]) -> st.SearchStrategy[dict[int, bytes]]:
@@ -187,6 +187,10 @@ MEASURED = Measured("a text", "d1", 16, 2.5, 3.0, 0.1, (0.1, 0.2, 0.3, 0.4), "f1
         {"error": math.inf},
         {"pruned": "3.0"},
         {"tokens": True},
+        {"tokens": 0},
+        {"loss": -0.5},
+        {"pruned": 1e300},
+        {"error": -0.1},
         {"tokens": 16.0},
         {"influence": [0.1, 0.2, 0.3]},
         {"influence": [0.1, 0.2, 0.3, None]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 import struct
 import subprocess
@@ -166,6 +167,46 @@ def test_regular_expression_without_end(llama: Path) -> None:
     refused(llama, CheckpointError, "retry-limit", text="some words " * 10)
 
 
+def test_text_that_a_tokenizer_makes_endless(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Eight steps, each ten times as long: 200 kB of file and text took all memory, and ended the process."""
+    step = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}
+    write_tokenizer(llama, {**BASE, "normalizer": {"type": "Sequence", "normalizers": [step] * 8}})
+    refused(llama, CheckpointError, "more memory than a tokenizer of its size", text="a" * 1000)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_panic_is_not_shown(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_tokenizer(llama, {**BASE, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}})
+    refused(llama, CheckpointError, "restore it", text="abc")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_tokenizer_that_takes_its_time(llama: Path) -> None:
+    """Words without end make WordPiece take time of the square of the text."""
+    model = {
+        "type": "WordPiece",
+        "unk_token": "<unk>",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 10**9,
+        "vocab": {"<unk>": 0, "a": 1, **{f"##{'a' * n}b": n + 1 for n in range(1, 9)}},
+    }
+    write_tokenizer(llama, {**BASE, "model": model})
+    refused(llama, CheckpointError, "more processor time than a tokenizer of its size", text="a" * 600_000)
+
+
+def test_what_lies_in_the_working_directory_is_not_run(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "tokenizers", "resource", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    write_tokenizer(llama, BASE)
+    assert ids_of(llama, "ab") == [2, 3]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_large_tokenizer_json_is_not_read(llama: Path) -> None:
     with (llama / "tokenizer.json").open("wb") as file:
         file.truncate(1 << 40)
@@ -268,6 +309,13 @@ def test_user_defined_tokens_come_first_control_tokens_never(tmp_path: Path) -> 
         ({"pre": "qwen2", "merges": ["a c"]}, CheckpointError, "out of vocabulary"),
         ({"model": "llama", "scores": [0.5]}, CheckpointError, "tokenizer.ggml.scores has 1 entries for 2 tokens"),
         ({"model": "llama", "types": [1]}, CheckpointError, "tokenizer.ggml.token_type has 1 entries"),
+        ({"model": "llama", "scores": [0.5, math.nan]}, CheckpointError, "tokenizer.ggml.scores holds nan"),
+        ({"model": "llama", "tokens": ["a", "b" * 257]}, CheckpointError, "a token of 257 characters stands in it"),
+        (
+            {"model": "llama", "tokens": [str(n) for n in range(1 << 15)], "types": [4] * (1 << 15), "rows": 2},
+            CheckpointError,
+            "32768 of its tokens are user-defined",
+        ),
         ({"model": "llama", "tokens": ["a", "a"]}, CheckpointError, "a token stands twice"),
         ({"model": "llama", "tokens": [b"\xff", b"a"]}, CheckpointError, "can't decode byte 0xff"),
         ({"model": "llama", "tokens": ["a", "c"]}, CheckpointError, "has no token for 'b', nor for its byte 0x62"),

@@ -18,7 +18,8 @@ def rope_parameters(model: Model) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise CheckpointError(f"{model.checkpoint.config_where} has rope parameters that are no object")
     kind = given.get("rope_type") or given.get("type") or "default"
-    theta = given.get("rope_theta") or config.get("rope_theta") or 10000.0
+    thetas = (given.get("rope_theta"), config.get("rope_theta"), 10000.0)
+    theta = next(value for value in thetas if value is not None)
     return {**{k: v for k, v in given.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
 
 

@@ -15,6 +15,8 @@ SYNONYMS = {
     "num_key_value_heads": ("num_kv_heads", "n_head_kv"),
 }
 
+SMALLEST, LARGEST = 1e-20, 1e20
+"""Of numbers that are multiplied, divided and taken logarithms of: what comes out stays a float."""
 MOST_LAYERS = 1 << 12
 MOST_HEADS = 1 << 16
 MOST_HEADS_IN_ALL = 1 << 15
@@ -49,9 +51,13 @@ def optional_size(config: Config, key: str, where: str) -> int | None:
 
 
 def number_above(least: float, value: object, key: str, where: str) -> float:
-    """Raises CheckpointError, naming the file `where`, if it is no finite number above `least`."""
+    """Raises CheckpointError, naming the file `where`, if it is no number above `least` that a model could have."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value < math.inf:
         raise CheckpointError(
             f"{where} has {key}={shown(value)}, which must be a number above {least:g}; restore it"
+        )
+    if not SMALLEST <= value <= LARGEST:
+        raise CheckpointError(
+            f"{where} has {key}={shown(value)}, and {SMALLEST:g} to {LARGEST:g} are taken; restore it"
         )
     return float(value)

@@ -20,6 +20,10 @@ sublayer and what the sublayer puts out, both (rows, length, hidden); it may cha
 
 class Decoder(Protocol):
     @property
+    def title(self) -> str:
+        """Of the model's source."""
+
+    @property
     def layers(self) -> int: ...
 
     def embed(self, tokens: Tokens) -> Stream: ...

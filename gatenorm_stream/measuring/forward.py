@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gatenorm_stream.measuring.decoder import Decoder, Stream
+from gatenorm_stream.measuring.finite import check_finite
 from gatenorm_stream.measuring.statistics import constant_share, influence, mean_output
 from gatenorm_stream.measuring.variants import (
     CHOOSING,
@@ -85,7 +86,7 @@ def run(
     `whole`, its own loss. `before` is what an earlier run on the same tokens kept: variants begin there.
 
     Both rows of tokens must be equally long, two tokens at least. Raises ValueError if they are not, or a variant
-    drops a layer that is not there or has no attention.
+    drops a layer that is not there or has no attention; CheckpointError if what comes out is no number.
     """
     if len(choosing) != len(judging) or len(judging) < 2:
         raise ValueError(
@@ -126,6 +127,7 @@ def run(
     losses: dict[Row, Losses] = {}
     if once:
         found = decoder.losses(held[: len(present)], np.tile(judging, (len(present), 1)))
+        check_finite(found, "the loss", decoder.title)
         losses = dict(zip(present, found, strict=True))
     steps(decoder.layers + 1, decoder.layers + 1)
     return Outcome(
@@ -144,6 +146,7 @@ def losses_of(decoder: Decoder, judging: TokenRow, steps: Steps = lambda done, t
         stream = decoder.layer(layer, stream, np.zeros(1, np.bool_), lambda before, attention: None, np.arange(1))
     steps(decoder.layers, decoder.layers + 1)
     (found,) = decoder.losses(stream, judging[None])
+    check_finite(found, "the loss", decoder.title)
     steps(decoder.layers + 1, decoder.layers + 1)
     losses: Losses = found
     return losses
@@ -156,7 +159,7 @@ class _Attention:
         self, layer: int, rows: Sequence[Row], means: dict[Path, Constant], decoder: Decoder, looks: bool
     ) -> None:
         self._layer = layer
-        self._added = decoder.added
+        self._added, self._title = decoder.added, decoder.title
         self._replaced = {index: row for index, row in enumerate(rows) if row.replaced(layer) is not None}
         self._means = means
         self._looked_at = rows.index(CHOOSING) if looks else None
@@ -174,7 +177,9 @@ class _Attention:
         if self._looked_at is not None:
             own = attention[self._looked_at]
             turned = influence(stream[self._looked_at], self._added(self._layer, own[None])[0])
-            self.seen.append(Sublayer(self._layer, turned, constant_share(own), mean_output(own)))
+            share, mean = constant_share(own), mean_output(own)
+            check_finite([turned, share, *mean], f"what attention does in layer {self._layer}", self._title)
+            self.seen.append(Sublayer(self._layer, turned, share, mean))
         for index, row in self._replaced.items():
             if row.choosing and row.replaced(self._layer) == MEAN:
                 self._means[row.path] = mean_output(attention[index])

@@ -6,6 +6,7 @@ llama.cpp takes (src/llama-vocab.cpp).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ from gatenorm_stream.measuring.tokenizer import Encode, encoded, refusing
 KEYS = "tokenizer.ggml."
 USER_DEFINED = 4
 """The type of a token that is found in text before anything else; one of control (3) never is."""
+MOST_TOKENS, MOST_USER_DEFINED = 1 << 19, 1 << 14
+"""Text is searched for each user-defined token by itself. The largest public vocabularies have 262,144 tokens, of
+them some 6,000 such ones.
+"""
+LONGEST_BY_SCORE = 256
+"""Characters of a token that merges by score: each character of a text is looked at as often. SentencePiece makes
+them of 16 by default.
+"""
 SPACE = "▁"
 DEFAULT_BOS = {"llama": 1, "gpt2": 11}
 
@@ -79,7 +88,7 @@ def _byte_level(title: str, metadata: Mapping[str, Value]) -> Encode:
 
     def encode(text: str, _: bool) -> list[int]:
         with refusing(where):
-            return list(encoded(tokenizer, text).ids)
+            return encoded(tokenizer, text)
 
     return _encode(vocabulary, encode)
 
@@ -87,9 +96,13 @@ def _byte_level(title: str, metadata: Mapping[str, Value]) -> Encode:
 def _by_score(title: str, metadata: Mapping[str, Value]) -> Encode:
     vocabulary = _vocabulary(metadata, "llama", True)
     ids, prefix = vocabulary.ids, _flag(metadata, "add_space_prefix", True)
+    if (longest := max(map(len, ids), default=0)) > LONGEST_BY_SCORE:
+        raise ValueError(f"a token of {longest} characters stands in it, and at most {LONGEST_BY_SCORE} are taken")
     scores: Sequence[float] = [0.0] * len(ids)
     if f"{KEYS}scores" in metadata:
         scores = _numbers(metadata, "scores", len(ids))
+        if any(map(math.isnan, scores)):
+            raise ValueError(f"{KEYS}scores holds nan, by which nothing merges before anything")
 
     def encode(text: str, first: bool) -> list[int]:
         text = (SPACE if prefix and first else "") + text.replace(" ", SPACE)
@@ -148,6 +161,8 @@ def _cut(text: str, token: str) -> Iterator[tuple[str, bool]]:
 
 def _vocabulary(metadata: Mapping[str, Value], kind: str, bos: bool) -> Vocabulary:
     tokens = [token or f"[EMPTY_{id}]" for id, token in enumerate(_strings(metadata, "tokens"))]
+    if len(tokens) > MOST_TOKENS:
+        raise ValueError(f"it has {len(tokens)} tokens, and at most {MOST_TOKENS} are taken")
     ids = {token: id for id, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         raise ValueError("a token stands twice in it")
@@ -155,6 +170,8 @@ def _vocabulary(metadata: Mapping[str, Value], kind: str, bos: bool) -> Vocabula
     if f"{KEYS}token_type" in metadata:
         types = _numbers(metadata, "token_type", len(tokens))
     whole = {token for token, type in zip(tokens, types, strict=False) if type == USER_DEFINED}
+    if len(whole) > MOST_USER_DEFINED:
+        raise ValueError(f"{len(whole)} of its tokens are user-defined, and at most {MOST_USER_DEFINED} are taken")
     longest_first = sorted(whole, key=lambda token: -len(token.encode("utf-8")))
     first: int | None = None
     if _flag(metadata, "add_bos_token", bos):

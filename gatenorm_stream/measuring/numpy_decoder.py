@@ -16,7 +16,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from gatenorm_stream.errors import CheckpointError, UnsupportedModelError
+from gatenorm_stream.errors import UnsupportedModelError
 from gatenorm_stream.families.model import Model
 from gatenorm_stream.families.rows import Room
 from gatenorm_stream.families.unread import UnreadError
@@ -25,6 +25,7 @@ from gatenorm_stream.measuring.decoder import RowNumbers, Settle, Stream, Tokens
 from gatenorm_stream.measuring.llama import Attention, Layer, Linear, Llama
 from gatenorm_stream.measuring.llama_gguf import read_gguf
 from gatenorm_stream.measuring.llama_safetensors import read_safetensors
+from gatenorm_stream.measuring.memory import MOST_BYTES
 from gatenorm_stream.measuring.products import Block, Float32Array, Products, below, beside, slices, tiles, vector
 from gatenorm_stream.measuring.rotary import Turns
 from gatenorm_stream.measuring.token_ids import check_embedded, check_predicted
@@ -73,6 +74,10 @@ class NumpyDecoder:
         self._turns_of: dict[int, Turns] = {}
 
     @property
+    def title(self) -> str:
+        return self._llama.source.title
+
+    @property
     def layers(self) -> int:
         return len(self._llama.layers)
 
@@ -115,7 +120,7 @@ class NumpyDecoder:
         return attention
 
     def losses(self, stream: Stream, tokens: Tokens) -> npt.NDArray[np.float64]:
-        """Raises CheckpointError if one is not finite, or the head has no row for a token."""
+        """Raises CheckpointError if the head has no row for a token."""
         rows, length = tokens.shape
         table = self._llama.head.tensor
         check_predicted(tokens[:, 1:], table.shape[0], table.name, self._llama.source.title)
@@ -152,11 +157,6 @@ class NumpyDecoder:
                 peak[tile] = higher
             seen.clear()
         found: npt.NDArray[np.float64] = np.log(total) + peak.astype(np.float64) - own
-        if not np.isfinite(found).all():
-            raise CheckpointError(
-                f"the loss of {self._llama.source.title} is no number: its weights hold inf or nan, or what they "
-                "give leaves the range of float32; restore the checkpoint"
-            )
         return found.reshape(rows, length - 1)
 
     def logits(self, stream: Stream) -> npt.NDArray[np.float32]:
@@ -276,7 +276,7 @@ class NumpyDecoder:
     def _tokens_at_once(self, wide: int, tokens: int) -> int:
         if not self._llama.source.keeps:
             return tokens
-        return max(FEWEST_TOKENS, ACTIVATION_BYTES // (4 * wide))
+        return max(min(FEWEST_TOKENS, MOST_BYTES // (16 * wide)), ACTIVATION_BYTES // (4 * wide), 1)
 
 
 def _array(room: Room, *shape: int) -> Float32Array:

@@ -48,7 +48,7 @@ class Yarn:
             rotary.dim * math.log(self.context / (turns * 2 * math.pi)) / (2 * math.log(rotary.base))
             for turns in (self.fast, self.slow)
         )
-        low, high = max(math.floor(first), 0), min(math.ceil(last), rotary.dim - 1)
+        low, high = min(max(math.floor(first), 0), rotary.dim), min(math.ceil(last), rotary.dim - 1)
         slowness = (np.arange(rotary.dim // 2) - low) / max(0.001, high - low)
         return 1 - np.clip(slowness, 0.0, 1.0)
 

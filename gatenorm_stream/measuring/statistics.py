@@ -21,7 +21,7 @@ def influence(stream: Activations, attention: Activations) -> float:
     y = x + attention
     norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
     cosines = np.divide(np.vecdot(x, y), norms, out=np.ones(len(x)), where=norms > 0)
-    return max(0.0, float(np.mean(1 - cosines)))  # rounding may leave it just below
+    return float(np.maximum(0.0, np.mean(1 - cosines)))  # rounding may leave it just below; nan stays
 
 
 def mean_output(attention: Activations) -> npt.NDArray[np.float32]:

@@ -12,9 +12,9 @@ Encode: TypeAlias = Callable[[str], list[int]]
 LONGEST_REASON = 200
 
 
-def encoded(tokenizer: Any, text: str, *, special: bool = False) -> Any:
+def encoded(tokenizer: Any, text: str) -> list[int]:
     """By a batch of one: only that leaves the interpreter to other threads, of which one ends the run at Ctrl-C."""
-    return tokenizer.encode_batch([text], add_special_tokens=special)[0]
+    return list(tokenizer.encode_batch([text], add_special_tokens=False)[0].ids)
 
 
 @contextmanager
@@ -27,5 +27,9 @@ def refusing(where: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        reason = shortened(str(error))
         raise CheckpointError(f"{where} is not a tokenizer that can be used ({reason}); restore it") from error
+
+
+def shortened(reason: str) -> str:
+    return " ".join(reason.split())[:LONGEST_REASON]

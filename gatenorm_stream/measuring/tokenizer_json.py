@@ -1,23 +1,23 @@
-"""A tokenizer from a checkpoint's tokenizer.json, by the package `tokenizers`."""
+"""A tokenizer from a checkpoint's tokenizer.json, by the package `tokenizers` in a process of its own."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gatenorm_stream.checkpoint.safetensors import json_object
+from gatenorm_stream.checkpoint.tensors import shown
 from gatenorm_stream.errors import CheckpointError, HubError, UnsupportedModelError
-from gatenorm_stream.measuring.tokenizer import Encode, encoded, refusing
+from gatenorm_stream.measuring.tokenizer import Encode
+from gatenorm_stream.measuring.tokenizer_process import tokenizer_process
 from gatenorm_stream.sources.source import Source, read_whole
 
 FAST, CONFIG, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 MOST_BYTES = 1 << 26
-MOST_VALUES = 1 << 22
-"""Commas and opening brackets; with the size they bound the memory that a parsed file takes. A vocabulary of
-262,000 tokens with 515,000 merges has 1.8 million.
-"""
 
 
-def read_tokenizer_json(source: Source) -> Encode:
+@contextmanager
+def read_tokenizer_json(source: Source) -> Iterator[Encode]:
     """Text becomes ids; a special token that stands in the text is text.
 
     In front stands what the tokenizer's post-processor puts there; where tokenizer_config.json tells add_bos_token,
@@ -27,42 +27,23 @@ def read_tokenizer_json(source: Source) -> Encode:
     names = source.names()
     if FAST not in names:
         raise UnsupportedModelError(_missing(source.title, names))
-    tokenizer = _load(source)
-
-    where = source.open(FAST).title
-
-    def encode(text: str, special: bool = False) -> Any:
-        with refusing(where):
-            return encoded(tokenizer, text, special=special)
-
-    told = _told_bos(source, names)
-    front = _front(encode("a", special=True)) if told is None else _bos(tokenizer, source, told)
-    return lambda text: front + encode(text).ids
+    content, told = _content(source), _told_bos(source, names)
+    with tokenizer_process(content, told, source.open(FAST).title) as (front, encode):
+        begin = [id for id in front if id is not None]
+        if len(begin) < len(front):
+            raise CheckpointError(
+                f"{source.title} has the BOS token {shown(told)}, which its {FAST} does not hold; restore it"
+            )
+        yield lambda text: begin + encode(text)
 
 
-def _front(encoding: Any) -> list[int]:
-    """What was put before the text."""
-    added = list(encoding.special_tokens_mask)
-    return list(encoding.ids[: added.index(0)]) if 0 in added else []
-
-
-def _load(source: Source) -> Any:
-    from tokenizers import Tokenizer
-
+def _content(source: Source) -> bytes:
     file = source.open(FAST)
     if file.size > MOST_BYTES:
         raise CheckpointError(
             f"{file.title} is {file.size} bytes long, and at most {MOST_BYTES} are read; restore it"
         )
-    text = read_whole(file)
-    if text.count(b",") + text.count(b"[") + text.count(b"{") > MOST_VALUES:
-        raise CheckpointError(f"{file.title} holds more than {MOST_VALUES} values; restore it")
-    with refusing(file.title):
-        tokenizer = Tokenizer.from_buffer(text)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    return read_whole(file)
 
 
 def _told_bos(source: Source, names: tuple[str, ...]) -> str | None:
@@ -80,17 +61,6 @@ def _told_bos(source: Source, names: tuple[str, ...]) -> str | None:
     token = config.get("bos_token")
     token = token.get("content") if isinstance(token, dict) else token
     return token if config.get("add_bos_token") is True and isinstance(token, str) else ""
-
-
-def _bos(tokenizer: Any, source: Source, token: str) -> list[int]:
-    if not token:
-        return []
-    id = tokenizer.token_to_id(token)
-    if id is None:
-        raise CheckpointError(
-            f"{source.title} has the BOS token {token!r}, which its {FAST} does not hold; restore it"
-        )
-    return [id]
 
 
 def _missing(title: str, names: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from gatenorm_stream.checkpoint.tensors import Checkpoint, Tensor
 from gatenorm_stream.errors import CheckpointError, TextError
 from gatenorm_stream.measuring.gguf_tokens import read_gguf_tokenizer
@@ -25,7 +27,8 @@ def encode(checkpoint: Checkpoint, text: str) -> list[int]:
     text is text. Raises CheckpointError if the tokenizer is damaged or belongs to another model,
     UnsupportedModelError if it is of a kind that is not known.
     """
-    ids = _tokenizer(checkpoint)(text)
+    with _tokenizer(checkpoint) as tokenizer:
+        ids = tokenizer(text)
     _check(checkpoint, ids)
     return ids
 
@@ -37,8 +40,8 @@ def encode_parts(checkpoint: Checkpoint, text: Text, count: int) -> tuple[list[i
     """
     if count < FEWEST:
         raise TextError(f"{count} tokens are too few to measure on; take {FEWEST} or more")
-    tokenizer = _tokenizer(checkpoint)
-    choosing, judging = (_first(tokenizer, part, count) for part in (text.choosing, text.judging))
+    with _tokenizer(checkpoint) as tokenizer:
+        choosing, judging = (_first(tokenizer, part, count) for part in (text.choosing, text.judging))
     if (shorter := min(len(choosing), len(judging))) < count:
         advice = (
             f"take --tokens {shorter} or fewer, or a longer text" if shorter >= FEWEST else "give a longer text"
@@ -51,9 +54,9 @@ def encode_parts(checkpoint: Checkpoint, text: Text, count: int) -> tuple[list[i
     return choosing, judging
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Encode:
+def _tokenizer(checkpoint: Checkpoint) -> AbstractContextManager[Encode]:
     if checkpoint.kind is Kind.GGUF:
-        return read_gguf_tokenizer(checkpoint)
+        return nullcontext(read_gguf_tokenizer(checkpoint))
     return read_tokenizer_json(checkpoint.source)
 
 

@@ -52,6 +52,10 @@ class TransformersDecoder:
             attention.forward = partial(_attend, attention.forward, attention)
 
     @property
+    def title(self) -> str:
+        return self._title
+
+    @property
     def layers(self) -> int:
         return len(self._stock.layers)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+LARGEST = 1e40
+"""Of losses, their error and influence: more than float32 can make them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def read_measured(given: Any, layers: int) -> Measured | None:
             **rest,
         } if len(influence) == layers and type(tokens) is int and _names_a_model(rest):
             numbers = (loss, pruned, error, *influence)
-            if all(type(n) is float and math.isfinite(n) for n in numbers):
+            if tokens > 0 and all(type(n) is float and 0 <= n <= LARGEST for n in numbers):
                 found = text, digest, tokens, loss, pruned, error, tuple(influence), fingerprint
                 return Measured(*found, str(rest["elsewhere"]) if rest else None)
     return None

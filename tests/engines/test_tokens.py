@@ -144,12 +144,12 @@ def test_bos_as_transformers_puts_it(processor, add_bos, tmp_path):
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", **told)
     fast.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    encode = read_tokenizer_json(open_source(tmp_path))
-    for text in (SAMPLE, "", "a"):
-        expected = loaded(text).input_ids
-        if expected[-1:] == [2]:
-            expected = expected[:-1]
-        assert encode(text) == expected
+    with read_tokenizer_json(open_source(tmp_path)) as encode:
+        for text in (SAMPLE, "", "a"):
+            expected = loaded(text).input_ids
+            if expected[-1:] == [2]:
+                expected = expected[:-1]
+            assert encode(text) == expected
 
 
 def test_byte_level_in_transformers(merged, tmp_path):
@@ -163,8 +163,8 @@ def test_byte_level_in_transformers(merged, tmp_path):
         folder = tmp_path / str(number)
         PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
         loaded = AutoTokenizer.from_pretrained(folder)
-        encode = read_tokenizer_json(open_source(folder))
-        assert [encode(text) for text in TEXTS] == [loaded(text).input_ids for text in TEXTS]
+        with read_tokenizer_json(open_source(folder)) as encode:
+            assert [encode(text) for text in TEXTS] == [loaded(text).input_ids for text in TEXTS]
 
 
 def test_smollm2():

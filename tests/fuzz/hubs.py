@@ -253,6 +253,8 @@ class Hubs:
 class _Connection(http.client.HTTPConnection):
     """Its socket is this very object."""
 
+    response_class = answers.Response
+
     def __init__(self, host: str, hub: Hubs) -> None:
         super().__init__(host)
         self._hub, self._asked = hub, b""
@@ -261,8 +263,9 @@ class _Connection(http.client.HTTPConnection):
     def sendall(self, data: bytes) -> None:
         self._asked += data
 
-    def makefile(self, *_: object) -> io.BytesIO:
-        return io.BytesIO(self._hub.storage(self._asked))
+    def makefile(self, *_: object) -> io.BufferedReader:
+        raw: Any = io.BytesIO(self._hub.storage(self._asked))
+        return io.BufferedReader(raw)
 
     def shutdown(self, *_: object) -> None:
         pass

@@ -50,6 +50,7 @@ from tests.fuzz.commands import Commands
 from tests.fuzz.costs import Costs
 from tests.fuzz.hubs import Hubs
 from tests.fuzz.mutate import mutate
+from tests.fuzz.passes import Passes
 from tests.fuzz.prunes import Prunes
 from tests.fuzz.pushes import Pushes
 from tests.fuzz.target import Target, number
@@ -97,7 +98,7 @@ class Fuzzing:
         self._explain()
         _show_scores(random.Random(0))
         self._decide()  # imports what is imported late
-        others = (Texts, Costs, Prunes, Hubs, Pushes, Commands)
+        others = (Texts, Costs, Prunes, Hubs, Pushes, Passes, Commands)
         self._others = [each(folder, watch) for each in others]
         self._pristine = {
             root: {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}

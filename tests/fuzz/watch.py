@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import gatenorm_stream
 from gatenorm_stream.errors import GateNormError
+from gatenorm_stream.measuring.tokenizer_process import COMMAND
 
 MAX_SECONDS = 1.0
 MAX_RSS = 300 << 20
@@ -128,7 +129,8 @@ class Watch:
         if not self._active:
             return
         if event in NEVER or event.startswith("socket."):
-            if (event, args) != ("ctypes.dlopen", (None,)):  # what is loaded already
+            own = event == "subprocess.Popen" and tuple(args[1][:-1]) == COMMAND
+            if not own and (event, args) != ("ctypes.dlopen", (None,)):  # what is loaded already
                 self._outside.append(f"{event}{args!r}")
         elif event == "exec":
             file = os.path.realpath(getattr(args[0], "co_filename", ""))
@@ -160,7 +162,9 @@ class Watch:
         real = os.path.realpath(path)
         if any(real == p or real.startswith(p + os.sep) for p in self.permitted):
             return True
-        if real == "/proc/sys/kernel/random/boot_id" or real.startswith(f"/proc/{os.getpid()}/fdinfo/"):
+        if real in (os.devnull, "/proc/sys/kernel/random/boot_id"):
+            return True
+        if real.startswith(f"/proc/{os.getpid()}/fdinfo/"):
             return True
         reads = event != "open" or not (args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
         return reads and real.startswith(CODE) and not real.endswith(".safetensors")

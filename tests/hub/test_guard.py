@@ -17,8 +17,9 @@ import pytest
 from gatenorm_stream.errors import HubError
 from gatenorm_stream.sources.hub import guard
 from gatenorm_stream.sources.hub.address import HubAddress
+from gatenorm_stream.sources.hub.answers import answer
 from gatenorm_stream.sources.hub.listing import list_repository, read_listing
-from gatenorm_stream.sources.hub.retry import ATTEMPTS, Patience, SlowError, TransientError
+from gatenorm_stream.sources.hub.retry import ATTEMPTS, LEAST_PROGRESS, Patience, SlowError, TransientError
 
 ADDRESS = HubAddress("org/name")
 GOOD = {"sha": "a" * 40, "siblings": [{"rfilename": "config.json", "size": 3, "blobId": "b" * 40}]}
@@ -176,6 +177,47 @@ def test_a_byte_a_moment_does_not_hold_a_run(
     assert time.monotonic() - begun < 3
 
 
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+UNSEEN = {
+    "a block": (b"Content-Length: 1000000\r\n\r\n", b"x"),
+    "no length": (b"\r\n", b"x"),
+    "small chunks": (CHUNKED, b"1\r\nx\r\n"),
+    "the size of a chunk": (CHUNKED + b"5\r\nhello\r\n5;", b"x"),
+    "trailers": (CHUNKED + b"5\r\nhello\r\n0\r\n", b"X: y\r\n"),
+}
+
+
+@pytest.mark.parametrize("storage", [True, False], ids=["storage", "session"])
+@pytest.mark.parametrize("kind", UNSEEN)
+def test_a_file_that_comes_a_byte_a_moment(
+    served: Callable[[Conversation], Server], monkeypatch: pytest.MonkeyPatch, kind: str, storage: bool
+) -> None:
+    """Whatever the bytes are: most of these make no block that could be counted."""
+    head, unit = UNSEEN[kind]
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 206 OK\r\n" + head)
+        while True:
+            connection.sendall(unit)
+            time.sleep(0.02)
+
+    monkeypatch.setattr(guard, "GRACE", 0.2)
+    begun = time.monotonic()
+    with pytest.raises(SlowError), answer(served(drip).url, {}, storage=storage) as got:
+        list(got.blocks)
+    assert time.monotonic() - begun < 3
+
+
+def test_trailers_without_end(served: Callable[[Conversation], Server]) -> None:
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 206 OK\r\n" + CHUNKED + b"5\r\nhello\r\n0\r\n")
+        while True:
+            connection.sendall(b"X: y\r\n" * 10_000)
+
+    with pytest.raises(SlowError, match="none of the file"), answer(served(flood).url, {}, storage=True) as got:
+        list(got.blocks)
+
+
 def test_the_token_goes_to_no_other_origin(
     served: Callable[[Conversation], Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,8 +280,19 @@ def test_a_drip_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatenorm_stream.sources.hub.retry.FIRST_WAIT", 0.0)
     patience = Patience("config.json", lambda _: None, threading.Event())
     for _ in range(ATTEMPTS - 1):
-        patience.progressed()
+        patience.progressed(LEAST_PROGRESS)
         patience.failed(SlowError("less than 1024 bytes a second came"))
-    patience.progressed()
+    patience.progressed(LEAST_PROGRESS)
     with pytest.raises(HubError, match="less than 1024 bytes a second came, 6 times"):
         patience.failed(SlowError("less than 1024 bytes a second came"))
+
+
+def test_a_byte_of_each_attempt_is_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatenorm_stream.sources.hub.retry.FIRST_WAIT", 0.0)
+    patience = Patience("config.json", lambda _: None, threading.Event())
+    for _ in range(ATTEMPTS - 1):
+        patience.progressed(1)
+        patience.failed(TransientError("the answer broke off"))
+    patience.progressed(1)
+    with pytest.raises(HubError, match="the answer broke off, 6 times"):
+        patience.failed(TransientError("the answer broke off"))

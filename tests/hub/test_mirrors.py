@@ -16,7 +16,7 @@ from gatenorm_stream.errors import HubError
 from gatenorm_stream.names import is_safe
 from gatenorm_stream.sources.hub.address import HubAddress, hub_address
 from gatenorm_stream.sources.hub.quantisation import with_file
-from gatenorm_stream.sources.hub.retry import LONGEST_TOLD, Patience, TransientError, wait_told
+from gatenorm_stream.sources.hub.retry import LEAST_PROGRESS, LONGEST_TOLD, Patience, TransientError, wait_told
 from tests.conftest import COMMAND
 from tests.gguf_files import shapes, tensors, write_gguf
 from tests.hub.hub_faults import Fault, at
@@ -77,7 +77,7 @@ def test_patience_is_counted_in_seconds_where_a_wait_is_told() -> None:
     with pytest.raises(HubError, match=rf"asks to wait {LONGEST_TOLD + 1:.0f} s, .* resumes"):
         patience.failed(TransientError("the server answered 429", LONGEST_TOLD + 1))
     assert lines == []
-    patience.progressed()
+    patience.progressed(LEAST_PROGRESS)
     for _ in range(5):
         patience.failed(TransientError("the server answered 503", 0))
     with pytest.raises(HubError, match="6 times in a row"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -210,6 +211,21 @@ def tokenising(place: Place) -> tuple[list[str | Path], Reached]:
     return ["measure", model, "--text", text, "--tokens", "400000"], lambda _: written.is_set()
 
 
+def reading_a_tokenizer(place: Place) -> tuple[list[str | Path], Reached]:
+    """Of 1,500,000 tokens, which takes seconds. Reached half a second after the process for it began."""
+    model, begun = place.llama(), list[float]()
+    content = json.loads((FIXTURE / "tokenizer.json").read_text())
+    content["model"]["vocab"] |= {f"token {n}": 4096 + n for n in range(1_500_000)}
+    (model / "tokenizer.json").write_text(json.dumps(content))
+
+    def reached(process: subprocess.Popen[str]) -> bool:
+        if not begun and Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text():
+            begun.append(time.monotonic())
+        return bool(begun) and time.monotonic() - begun[0] > 0.5
+
+    return ["measure", model], reached
+
+
 def _sparse(place: Place, shape: Shape) -> Path:
     model = write_sparse(shape, place.folder / "sparse", rows=0.001)
     shutil.copyfile(FIXTURE / "tokenizer.json", model / "tokenizer.json")
@@ -290,6 +306,7 @@ PHASES: dict[str, Phase] = {
         another_run_holds_the_cache,
         waiting_to_try_again,
         silent_upload,
+        reading_a_tokenizer,
         tokenising,
         measuring,
         scoring_whole_projections,

@@ -8,25 +8,29 @@ Where a proxy is set, the session is used for all, since it knows how.
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from gatenorm_stream.sources.hub.guard import SECONDS as HEADER_SECONDS
 from gatenorm_stream.sources.hub.guard import Rate, session, within
-from gatenorm_stream.sources.hub.retry import TransientError
+from gatenorm_stream.sources.hub.retry import SlowError, TransientError
 
 if TYPE_CHECKING:
     import httpx2
 
 BLOCK = 1 << 18
+MOST_BETWEEN = 32 * BLOCK
+"""Bytes that make a block: of chunks of one byte each, six times its own."""
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 _connections = threading.local()
 
@@ -72,7 +76,7 @@ def _direct_answer(parts: SplitResult, headers: Mapping[str, str]) -> Iterator[A
     try:
         response = _request(parts, headers)
         named = {name.lower(): value for name, value in response.getheaders()}
-        yield Answer(response.status, named, Rate().check(iter(lambda: response.read(BLOCK), b"")))
+        yield Answer(response.status, named, response.blocks())
         whole = response.isclosed() and not response.will_close
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise TransientError(f"the connection failed ({type(error).__name__})") from error
@@ -81,7 +85,7 @@ def _direct_answer(parts: SplitResult, headers: Mapping[str, str]) -> Iterator[A
             _close(parts)
 
 
-def _request(parts: SplitResult, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+def _request(parts: SplitResult, headers: Mapping[str, str]) -> Response:
     """A kept connection may have been closed by the host meanwhile: then a new one is made, once."""
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     kept = parts[:2] in _kept()
@@ -94,9 +98,50 @@ def _request(parts: SplitResult, headers: Mapping[str, str]) -> http.client.HTTP
     return _headers_in_time(_connection(parts), path, headers)
 
 
-def _headers_in_time(
-    connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]
-) -> http.client.HTTPResponse:
+class Response(http.client.HTTPResponse):
+    """Counts what comes off the socket: between two blocks of the body, sizes of chunks and trailers may come for
+    ever, at any rate.
+    """
+
+    def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        self._counted = _Counted(self.fp.detach())
+        self.fp = io.BufferedReader(self._counted)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The body. Raises SlowError while too little comes, or much that is no body."""
+        self._counted.rate = Rate()
+        while block := self.read(BLOCK):
+            self._counted.between = 0
+            yield block
+
+
+class _Counted(io.RawIOBase):
+    """What is read of `raw`; with `rate`, no slower than that, and MOST_BETWEEN at most between two blocks."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw, self.between = raw, 0
+        self.rate: Rate | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, memory: Any, /) -> int | None:
+        begun = time.monotonic()
+        count = self._raw.readinto(memory)
+        if self.rate and count:
+            self.rate.count(time.monotonic() - begun, count)
+            self.between += count
+            if self.between > MOST_BETWEEN:
+                raise SlowError(f"{MOST_BETWEEN} bytes came that are none of the file")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _headers_in_time(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> Response:
     """A timeout of the socket begins anew with each byte; so the connection is cut when time is up."""
 
     def cut() -> None:
@@ -108,7 +153,9 @@ def _headers_in_time(
     timer.start()
     try:
         connection.request("GET", path, headers=dict(headers))
-        return connection.getresponse()
+        response = connection.getresponse()
+        assert isinstance(response, Response)
+        return response
     finally:
         timer.cancel()
 
@@ -129,6 +176,7 @@ def _connection(parts: SplitResult) -> http.client.HTTPConnection:
             )
         else:
             connection = http.client.HTTPConnection(parts.netloc, timeout=_seconds())
+        connection.response_class = Response
         kept[parts[:2]] = connection
     return kept[parts[:2]]
 

@@ -59,7 +59,7 @@ class RangeFetcher:
         while position < where.stop:
             try:
                 for block in self._attempt(ByteRange(position, where.stop)):
-                    patience.progressed()
+                    patience.progressed(len(block))
                     position += len(block)
                     yield block
                     if self._cancelled.is_set():

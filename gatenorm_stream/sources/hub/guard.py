@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,7 @@ SECONDS = 60.0
 GRACE = 10.0
 LEAST_RATE = 1024
 """Bytes a second that must come once `GRACE` seconds have gone by with waiting for them."""
+TOO_SLOW = f"less than {LEAST_RATE} bytes a second came"
 MOST = "gatenorm_most_bytes"
 """Of a request's extensions: how many bytes its answer may have; a file's answer is counted by who reads it."""
 
@@ -50,11 +52,15 @@ class Rate:
             block = next(blocks, b"")
             if not block:
                 return
-            self._waited += time.monotonic() - begun
-            self._bytes += len(block)
-            if self._waited > GRACE and self._bytes < LEAST_RATE * self._waited:
-                raise SlowError(f"less than {LEAST_RATE} bytes a second came")
+            self.count(time.monotonic() - begun, len(block))
             yield block
+
+    def count(self, waited: float, came: int) -> None:
+        """So many bytes more, after so many seconds more."""
+        self._waited += waited
+        self._bytes += came
+        if self._waited > GRACE and self._bytes < LEAST_RATE * self._waited:
+            raise SlowError(TOO_SLOW)
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -167,6 +173,27 @@ def read_answer(text: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+@contextmanager
+def _counted(network: Any) -> Iterator[None]:
+    """Each read of the connection counts: sizes of chunks and trailers, which make no block, may come for ever."""
+    if network is None:
+        yield
+        return
+    rate, read = Rate(), network.read
+
+    def counted(*args: Any, **named: Any) -> bytes:
+        begun = time.monotonic()
+        data: bytes = read(*args, **named)
+        rate.count(time.monotonic() - begun, len(data))
+        return data
+
+    network.read = counted
+    try:
+        yield
+    finally:
+        network.read = read
+
+
 def _check_request(request: httpx2.Request) -> None:
     from huggingface_hub import constants
 
@@ -182,20 +209,22 @@ def _bound_answer(default: int | None, response: httpx2.Response) -> None:
     if response.headers.get("content-encoding", "identity") != "identity":
         raise HubError(f"{response.url.host} sent an answer that is packed, though nobody asked for that")
     most = ERROR_BYTES if response.status_code >= 300 else response.request.extensions.get(MOST, default)
-    response.stream = _bounded(response.stream, most, response.url.host)
+    network = response.extensions.get("network_stream")
+    response.stream = _bounded(response.stream, most, response.url.host, network)
 
 
-def _bounded(stream: Any, most: int | None, host: str) -> Any:
+def _bounded(stream: Any, most: int | None, host: str, network: Any) -> Any:
     import httpx2
 
     class Bounded(httpx2.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             received = 0
-            for block in Rate().check(iter(stream)):
-                received += len(block)
-                if most is not None and received > most:
-                    raise HubError(f"{host} sent more than {most} bytes where no file was asked for")
-                yield block
+            with _counted(network):
+                for block in Rate().check(iter(stream)):
+                    received += len(block)
+                    if most is not None and received > most:
+                        raise HubError(f"{host} sent more than {most} bytes where no file was asked for")
+                    yield block
 
         def close(self) -> None:
             stream.close()

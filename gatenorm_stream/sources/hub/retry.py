@@ -17,6 +17,8 @@ Note: TypeAlias = Callable[[str], None]
 """Shows a line to the user."""
 
 ATTEMPTS = 6
+LEAST_PROGRESS = 16 << 10
+"""Bytes of an attempt: about the least that the least rate brings before it is looked at."""
 FIRST_WAIT = 0.5
 FIRST_TIME = 1e9
 """A larger number is no number of seconds to wait, but a Unix time."""
@@ -56,14 +58,17 @@ class Patience:
         self._note = note
         self._cancelled = cancelled
         self._failures = self._slow = 0
-        self._told = 0.0
+        self._told, self._came = 0.0, 0
 
-    def progressed(self) -> None:
-        self._failures, self._told = 0, 0.0
+    def progressed(self, count: int) -> None:
+        """So many bytes came. One of each attempt would never end, and is no progress."""
+        self._came += count
+        if self._came >= LEAST_PROGRESS:
+            self._failures, self._told = 0, 0.0
 
     def failed(self, error: TransientError) -> None:
         """Raises HubError if there is no patience left, CancelledError if the run was cancelled meanwhile."""
-        told = error.wait or 0.0
+        told, self._came = error.wait or 0.0, 0
         self._told += told
         if self._told > LONGEST_TOLD:
             raise HubError(
