@@ -23,7 +23,8 @@ from gatenorm_stream.folder import open_folder, open_through_no_link
 from gatenorm_stream.planning.layout import Layout
 from gatenorm_stream.report.plot import check_plot
 from gatenorm_stream.sources import local
-from gatenorm_stream.sources.local import LocalFile, LocalSource
+from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.writing import write
 from gatenorm_stream.writing.journal import Journal, line_of, read_lines
 from gatenorm_stream.writing.partial import open_partial

@@ -15,7 +15,7 @@ from gatenorm_stream.sources.hub.cache_folder import open_cache
 from gatenorm_stream.sources.hub.listing import Entry
 from gatenorm_stream.sources.hub.source import HubSource
 from gatenorm_stream.sources.links import named_commit
-from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.local_file import LocalFile
 from tests.fuzz.target import Tree, tree
 
 COMMIT, BLOB, HOME = "c" * 40, "b" * 40, "models--org--m"

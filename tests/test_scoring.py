@@ -23,7 +23,8 @@ from gatenorm_stream.families.model import Model, read_model
 from gatenorm_stream.floats import FROM_HALF, widen, widen_into, widen_pairs
 from gatenorm_stream.scoring.readings import READINGS, Reading
 from gatenorm_stream.scoring.score import scored
-from gatenorm_stream.sources.local import LocalFile, LocalSource
+from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 from tests.checkpoints import (
     HEAD_DIM,

@@ -18,7 +18,7 @@ from gatenorm_stream.families.pruned import CONSTANT
 from gatenorm_stream.families.table import FAMILIES
 from gatenorm_stream.formats.deci import DECI
 from gatenorm_stream.names import CONFIG, INDEX
-from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.verifying.output import Output
 
 

@@ -10,7 +10,7 @@ from gatenorm_stream.checkpoint.gguf import read_gguf_header
 from gatenorm_stream.checkpoint.safetensors import read_shard_header
 from gatenorm_stream.errors import HeaderError
 from gatenorm_stream.names import SUFFIX
-from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.pieces import memory_for_pieces, pieces
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.sources.source import File, Kind

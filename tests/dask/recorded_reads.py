@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 
 

@@ -27,7 +27,7 @@ from gatenorm_stream.sources.hub.file import HubFile, fetch_to
 from gatenorm_stream.sources.hub.listing import Entry
 from gatenorm_stream.sources.hub.retry import Note
 from gatenorm_stream.sources.hub.spool import SpoolFile
-from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.pieces import memory_for_pieces, pieces
 from gatenorm_stream.sources.ranges import ByteRange
 from gatenorm_stream.work import Progress, workers

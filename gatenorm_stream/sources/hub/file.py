@@ -11,7 +11,7 @@ from gatenorm_stream.sources.hub.beginnings import Beginnings
 from gatenorm_stream.sources.hub.fetch import RangeFetcher
 from gatenorm_stream.sources.hub.listing import Entry
 from gatenorm_stream.sources.hub.spool import SpoolFile
-from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 
 

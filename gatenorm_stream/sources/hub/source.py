@@ -20,7 +20,8 @@ from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
 from gatenorm_stream.sources.links import homes, named_commit, snapshot_in, why_not_followed
-from gatenorm_stream.sources.local import LocalFile, LocalSource
+from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.source import File, Kind, Source
 from gatenorm_stream.work import Progress, available_threads
 

@@ -19,7 +19,7 @@ from threading import Lock
 from gatenorm_stream.disk import boot_id, set_size, sync_file
 from gatenorm_stream.errors import OutputError
 from gatenorm_stream.folder import Folder
-from gatenorm_stream.sources.local import LocalFile
+from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.ranges import ByteRange
 
 _LINE = re.compile(r"(\d{1,20}) (\d{1,20}) (\S+)\n", re.ASCII)
