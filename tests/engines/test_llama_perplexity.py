@@ -24,7 +24,8 @@ from tests.deploy.recipes import Block, blocks
 PROGRAMS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 HELDOUT = Path(__file__).parents[2] / "fixtures" / "heldout.txt"
 CONTEXT = 256  # as the line says
-WINDOWS = 3
+WINDOWS, FEWEST = 6, 3
+"""Of the text, and of those told: a thread of llama.cpp's own writes them, and the program may end before it has."""
 
 pytestmark = [
     pytest.mark.engines,
@@ -37,7 +38,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, sotu, gguf) -> Path:
-    """model.gguf, and what the command makes of it, plain and with constants; heldout.txt of three windows."""
+    """model.gguf, and what the command makes of it, plain and with constants; heldout.txt of six windows or so."""
     folder = tmp_path_factory.mktemp("perplexity")
     shutil.copy(gguf(sotu, "f16"), folder / "converted.gguf")
     prune(folder, "converted.gguf", "model.gguf", "--format", "zeroed", "--layers", "11")  # mends the merge order
@@ -70,11 +71,12 @@ def computed(folder: Path, name: str) -> list[float]:
 
 
 def test_it_says_what_measure_computes(folder):
-    rises = {}
+    unpruned, rises = told(folder, "model"), {}
     for name in ("pruned", "constants"):
         said = told(folder, name)
-        assert len(said) >= WINDOWS
+        assert len(said) >= FEWEST
         assert said == pytest.approx(computed(folder, name)[: len(said)], rel=2e-3)
-        rises[name] = log(said[-1] / told(folder, "model")[-1])
+        both = min(len(said), len(unpruned)) - 1
+        rises[name] = log(said[both] / unpruned[both])
     assert rises["pruned"] > 0.05
     assert abs(rises["pruned"] - rises["constants"]) > 0.01
