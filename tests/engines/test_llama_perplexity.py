@@ -25,7 +25,7 @@ PROGRAMS = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 HELDOUT = Path(__file__).parents[2] / "fixtures" / "heldout.txt"
 CONTEXT = 256  # as the line says
 WINDOWS, FEWEST = 6, 3
-"""Of the text, and of those told: a thread of llama.cpp's own writes them, and the program may end before it has."""
+"""Of the text, and of those told: a thread of llama.cpp writes them, and the program may end before it has."""
 
 pytestmark = [
     pytest.mark.engines,

@@ -223,7 +223,7 @@ def reading_a_tokenizer(place: Place) -> tuple[list[str | Path], Reached]:
             begun.append(time.monotonic())
         return bool(begun) and time.monotonic() - begun[0] > 0.5
 
-    return ["measure", model], reached
+    return ["measure", model, "--tokens", "64"], reached
 
 
 def _sparse(place: Place, shape: Shape) -> Path:
