@@ -335,20 +335,7 @@ def test_a_folder_that_is_swapped_for_a_link_again_and_again(tmp_path: Path, min
                 move(there, "sub", here, "other")
                 move(here, "aside", there, "sub")
 
-    swapping = threading.Thread(target=swap)
-    swapping.start()
-    read = [b"plain!"]
-    try:
-        for _ in range(800):
-            source = LocalSource(root)
-            with suppress(CheckpointError):
-                file = source.open("sub/a.txt")
-                read.append(bytes(file.read(slice_of(file))))
-            source.close()
-    finally:
-        stop.set()
-        swapping.join()
-    assert set(read) == {b"plain!"}
+    assert {b"plain!", *read_while(swap, stop, root, "sub/a.txt")} == {b"plain!"}
 
 
 def test_a_file_that_is_swapped_for_a_link_to_a_secret_again_and_again(tmp_path: Path, mine: Path) -> None:
@@ -364,21 +351,25 @@ def test_a_file_that_is_swapped_for_a_link_to_a_secret_again_and_again(tmp_path:
             (tmp_path / "next").write_text("plain!")
             os.rename(tmp_path / "next", root / "a.json")
 
-    swapping = threading.Thread(target=swap)
     (root / "a.json").write_text("plain!")
+    assert set(read_while(swap, stop, root, "a.json")) == {b"plain!"}
+
+
+def read_while(swap: Callable[[], None], stop: threading.Event, root: Path, name: str) -> list[bytes]:
+    """What 800 openings of a file give, as far as they are not refused, while `swap` is at it until `stop`."""
+    swapping, read = threading.Thread(target=swap), list[bytes]()
     swapping.start()
-    read = []
     try:
         for _ in range(800):
             source = LocalSource(root)
             with suppress(CheckpointError):
-                file = source.open("a.json")
+                file = source.open(name)
                 read.append(bytes(file.read(slice_of(file))))
             source.close()
     finally:
         stop.set()
         swapping.join()
-    assert set(read) == {b"plain!"}
+    return read
 
 
 def slice_of(file: LocalFile) -> Any:

@@ -21,6 +21,7 @@ from gatenorm_stream.disk import boot_id
 from gatenorm_stream.measuring.kept import keep, keep_small_files
 from gatenorm_stream.sources.open import open_source
 from gatenorm_stream.sources.ranges import ByteRange
+from tests.fuzz.cut_off import CutError, cut_after
 from tests.fuzz.mutate import mutate
 from tests.fuzz.target import Tree, remove, tree
 from tests.fuzz.watch import FindingError, Watch
@@ -28,10 +29,6 @@ from tests.fuzz.watch import FindingError, Watch
 HOME = "models--org--name"
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 Spoil = Callable[[random.Random, float], list[str]]
-
-
-class _CutError(Exception):
-    """Cuts a run off."""
 
 
 def git_digest(content: bytes) -> str:
@@ -95,17 +92,9 @@ class Caches:
 
     def _run(self, most: int, *, sound: bool) -> None:
         """All weights come, as before a run, and are read; cut off after `most` reports of progress."""
-        left = most
-
-        def progress(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise _CutError
-
-        with suppress(_CutError), open_checkpoint(open_source("org/name", connections=1)) as checkpoint:
+        with suppress(CutError), open_checkpoint(open_source("org/name", connections=1)) as checkpoint:
             keep_small_files(checkpoint)
-            keep(checkpoint, progress)
+            keep(checkpoint, cut_after(most))
             for shard in checkpoint.shards:
                 content = bytes(shard.file.read(ByteRange(0, shard.file.size)))
                 if sound and content != self._files[shard.name]:

@@ -19,6 +19,7 @@ from gatenorm_stream.errors import GateNormError
 from gatenorm_stream.planning.plan import Plan
 from tests.checkpoints import llama_config, llama_shapes, random_tensors, write_checkpoint
 from tests.fuzz import cards
+from tests.fuzz.cut_off import CutError, cut_after
 from tests.fuzz.mutate import mutate
 from tests.fuzz.target import Target, number, put_back, remove, tree
 from tests.fuzz.watch import FindingError, Watch
@@ -34,10 +35,6 @@ SECRETS = (
 CODED = ("tokenizer_config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
 FOLDERS = ("1_Dense", "vocab_x", "rwkv_vocab", "tokenizer.json.d", "additional_chat_templates")
 JOURNAL, RECORD = ".gatenorm-journal", "gatenorm.json"
-
-
-class _CutError(Exception):
-    """Cuts a run off."""
 
 
 class Prunes:
@@ -200,17 +197,9 @@ class Prunes:
 
     def _cut_off(self, calls: int) -> None:
         """After so many reports of progress; a finished output is then called `.partial`."""
-        left = calls
-
-        def progress(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise _CutError
-
         try:
-            self._prune(self._plan, progress=progress)
-        except _CutError:
+            self._prune(self._plan, progress=cut_after(calls))
+        except CutError:
             return
         self._out.rename(self._partial)
 
