@@ -90,35 +90,8 @@ class LocalSource:
             path = self.directory / name
             if not path.exists():
                 raise CheckpointError(f"{path} is not there; download the missing file")
-            self._open[name] = LocalFile(path, self._opened(path))
+            self._open[name] = LocalFile(path, open_in(self.directory, path, self._homes))
         return self._open[name]
-
-    def _opened(self, path: Path) -> int:
-        """What is judged is where `path` leads to, and then the very file that was opened there, since someone may
-        put a link there in between; before it is opened too, since opening may do something.
-        """
-        try:
-            target = path.resolve()
-            self._check(path, target, target.lstat())
-            descriptor = open_through_no_link(target)
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.EINVAL):
-                raise unreadable(path, error) from error
-            raise CheckpointError(
-                f"{path} changed while it was opened; run again once nothing writes to it"
-            ) from error
-        try:
-            self._check(path, target, os.fstat(descriptor))
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _check(self, path: Path, target: Path, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):
-            raise irregular(path)
-        if why := why_not_followed(path, target, found, self._homes):
-            raise CheckpointError(f"{path} leads out of {self.directory}, and is {why}: refused")
 
     def check_unchanged(self) -> None:
         for file in self._open.values():
@@ -146,3 +119,32 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def open_in(root: Path, path: Path, within: tuple[Path, ...]) -> int:
+    """A descriptor of the regular file that `path` in the folder `root` leads to; `within` are the folder's homes.
+
+    What is judged is where `path` leads to, and then the very file that was opened there, since someone may put a
+    link there in between; before it is opened too, since opening may do something. Raises CheckpointError.
+    """
+    try:
+        target = path.resolve()
+        _check(root, path, target, target.lstat(), within)
+        descriptor = open_through_no_link(target)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.EINVAL):
+            raise unreadable(path, error) from error
+        raise CheckpointError(f"{path} changed while it was opened; run again once nothing writes to it") from error
+    try:
+        _check(root, path, target, os.fstat(descriptor), within)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check(root: Path, path: Path, target: Path, found: os.stat_result, within: tuple[Path, ...]) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise irregular(path)
+    if why := why_not_followed(path, target, found, within):
+        raise CheckpointError(f"{path} leads out of {root}, and is {why}: refused")

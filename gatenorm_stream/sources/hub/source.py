@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Iterable, Mapping
 from threading import Event, Lock
 
 from gatenorm_stream.errors import CheckpointError, HubError
-from gatenorm_stream.folder import Folder, open_through_no_link
+from gatenorm_stream.folder import Folder
 from gatenorm_stream.names import is_hidden, is_safe
 from gatenorm_stream.sources.hub.address import HubAddress
 from gatenorm_stream.sources.hub.beginnings import Beginnings
@@ -19,8 +18,8 @@ from gatenorm_stream.sources.hub.listing import Entry, list_repository
 from gatenorm_stream.sources.hub.quantisation import with_file
 from gatenorm_stream.sources.hub.retry import Note, Patience, TransientError, UnreachableError
 from gatenorm_stream.sources.hub.spool import SpoolFile
-from gatenorm_stream.sources.links import homes, named_commit, snapshot_in, why_not_followed
-from gatenorm_stream.sources.local import LocalSource
+from gatenorm_stream.sources.links import homes, named_commit, snapshot_in
+from gatenorm_stream.sources.local import LocalSource, open_in
 from gatenorm_stream.sources.local_file import LocalFile
 from gatenorm_stream.sources.source import File, Kind, Source
 from gatenorm_stream.work import Progress, available_threads
@@ -135,15 +134,13 @@ class HubSource:
         snapshot = repository_in_cache(self._address.repository) / "snapshots" / self.revision
         path = snapshot / entry.name
         try:
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode) or found.st_size != (entry.size or found.st_size):
-                return None
-            target = path.resolve()
-            if why_not_followed(path, target, found, homes(snapshot)):
-                return None
-            return LocalFile(path, open_through_no_link(target), sha256=entry.sha256)
-        except OSError:
+            file = LocalFile(path, open_in(snapshot, path, homes(snapshot)), sha256=entry.sha256)
+        except (CheckpointError, OSError):
             return None
+        if entry.size and file.size != entry.size:
+            file.close()
+            return None
+        return file
 
     def _spooled(self, entry: Entry, size: int) -> SpoolFile | None:
         if not self._keeps:
