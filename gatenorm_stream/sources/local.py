@@ -131,8 +131,9 @@ def open_in(root: Path, path: Path, within: tuple[Path, ...]) -> int:
         target = path.resolve()
         _check(root, path, target, target.lstat(), within)
         descriptor = open_through_no_link(target)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.EINVAL):
+    except (OSError, RuntimeError) as error:  # the latter for a circle of links, up to Python 3.12
+        gone = (errno.ELOOP, errno.ENOTDIR, errno.ENOENT, errno.EINVAL)
+        if isinstance(error, OSError) and error.errno not in gone:
             raise unreadable(path, error) from error
         raise CheckpointError(f"{path} changed while it was opened; run again once nothing writes to it") from error
     try:

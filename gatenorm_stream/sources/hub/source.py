@@ -133,6 +133,8 @@ class HubSource:
         """A file of the cache's snapshot; none if it is a link to somewhere else, or of another size."""
         snapshot = repository_in_cache(self._address.repository) / "snapshots" / self.revision
         path = snapshot / entry.name
+        if not path.is_file():
+            return None
         try:
             file = LocalFile(path, open_in(snapshot, path, homes(snapshot)), sha256=entry.sha256)
         except (CheckpointError, OSError):
